@@ -1,0 +1,1 @@
+//! Dockerfile frontend: parser and lowering to LLB.

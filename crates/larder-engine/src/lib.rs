@@ -1,0 +1,3 @@
+//! The build engine: joins frontend, solver, store, executor and registry.
+
+pub mod event;

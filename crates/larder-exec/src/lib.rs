@@ -1,0 +1,1 @@
+//! Running one process in a sandbox: namespaces, mounts, cgroups, seccomp.

@@ -1,0 +1,1 @@
+//! Distribution client: authenticate, resolve, fetch.

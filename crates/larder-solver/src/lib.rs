@@ -1,0 +1,1 @@
+//! Solver: a pure state machine over cache keys.

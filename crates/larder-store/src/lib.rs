@@ -1,0 +1,1 @@
+//! The state directory: blobs, snapshots, cache records, leases, prune.

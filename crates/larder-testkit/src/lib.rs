@@ -1,0 +1,1 @@
+//! Development only: scratch state roots, fixtures, the end-to-end harness.

@@ -1,0 +1,1 @@
+//! File trees: walk, patterns, content digests, copy, layer apply and diff.
