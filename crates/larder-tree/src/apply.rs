@@ -1,0 +1,1 @@
+//! Unpacks layers and archives into directories.

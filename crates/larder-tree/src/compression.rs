@@ -1,0 +1,1 @@
+//! Detection, decoding and encoding of compressed streams.

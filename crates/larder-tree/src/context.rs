@@ -1,0 +1,1 @@
+//! Walks of build contexts.

@@ -1,0 +1,1 @@
+//! The tar format: a streaming reader and a deterministic writer.
