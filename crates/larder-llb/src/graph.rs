@@ -407,7 +407,10 @@ impl GraphBuilder {
                 let index = usize::try_from(location.source_index).ok()?;
                 Some((index, location.ranges.iter().map(range).collect()))
             });
-            self.graph.locations.insert(digest, known.collect());
+            let known: Vec<_> = known.collect();
+            if !known.is_empty() {
+                self.graph.locations.insert(digest, known);
+            }
         }
         Ok(())
     }
