@@ -1,0 +1,1 @@
+"""Plans a week's meals around what a person needs to eat."""
