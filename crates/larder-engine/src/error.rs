@@ -1,0 +1,149 @@
+use std::error::Error as StdError;
+use std::fmt;
+
+use larder_llb::{SourceFile, SourceRange};
+use larder_oci::Digest;
+
+/// What a caller can do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The input is wrong: a flag, the Dockerfile, the context.
+    Invalid,
+    /// A step of the build failed.
+    Step,
+    /// Something named does not exist: an image, a file, a secret.
+    NotFound,
+    /// A registry wants other credentials.
+    Denied,
+    /// A registry or another service did not answer.
+    Unavailable,
+    /// The disk is full, or a limit is reached.
+    Exhausted,
+    /// The build was canceled.
+    Canceled,
+    /// Larder itself is wrong: report it.
+    Internal,
+}
+
+/// Where in a text a failure lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The text.
+    pub file: SourceFile,
+    /// The lines.
+    pub ranges: Vec<SourceRange>,
+}
+
+/// A failure of a build or of another request.
+#[derive(Debug)]
+pub struct BuildError {
+    class: ErrorClass,
+    message: String,
+    hint: Option<String>,
+    vertex: Option<Digest>,
+    location: Option<Box<Location>>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The result of a request to the engine.
+pub type Result<T, E = BuildError> = std::result::Result<T, E>;
+
+impl BuildError {
+    /// Returns an error of `class`.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), hint: None, vertex: None, location: None, source: None }
+    }
+
+    /// Returns an error that says the input is wrong.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Invalid, message)
+    }
+
+    /// Returns an error that says a rule of larder itself does not hold.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Internal, message)
+    }
+
+    /// Returns the error of a canceled build.
+    pub fn canceled() -> Self {
+        Self::new(ErrorClass::Canceled, "context canceled")
+    }
+
+    /// Adds what caused it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the vertex that failed.
+    #[must_use]
+    pub fn with_vertex(mut self, vertex: Digest) -> Self {
+        self.vertex = Some(vertex);
+        self
+    }
+
+    /// Adds where in a text it lies.
+    #[must_use]
+    pub fn with_location(mut self, location: Location) -> Self {
+        self.location = Some(Box::new(location));
+        self
+    }
+
+    /// Puts `what` before the message: the operation that failed.
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// Returns what a caller can do.
+    pub fn class(&self) -> ErrorClass {
+        self.class
+    }
+
+    /// Returns what to do next, if there is something.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Returns the vertex that failed, if one did.
+    pub fn vertex(&self) -> Option<&Digest> {
+        self.vertex.as_ref()
+    }
+
+    /// Returns where in a text it lies, if known.
+    pub fn location(&self) -> Option<&Location> {
+        self.location.as_deref()
+    }
+
+    /// Returns the message with those of all causes, joined by `: `.
+    pub fn full_message(&self) -> String {
+        let mut text = self.message.clone();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for BuildError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

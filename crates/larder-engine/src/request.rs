@@ -1,0 +1,234 @@
+//! What a build is asked to do, and what comes of it.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use larder_oci::{Descriptor, Digest, ImageRef, Platform};
+
+use crate::event::MissCause;
+
+/// A build.
+pub struct BuildRequest {
+    /// The files that COPY, ADD and bind mounts read.
+    pub context: ContextSource,
+    /// The Dockerfile.
+    pub dockerfile: DockerfileSource,
+    /// Directories that stages and images can be replaced with, by name.
+    pub named_contexts: BTreeMap<String, PathBuf>,
+    /// The stage to build; the last one by default.
+    pub target: Option<String>,
+    /// Build arguments, in the order given.
+    pub build_args: Vec<(String, String)>,
+    /// Labels of the image.
+    pub labels: Vec<(String, String)>,
+    /// What the image is for; the host by default.
+    pub platform: Option<Platform>,
+    /// Which steps must run again.
+    pub no_cache: NoCache,
+    /// Whether base images are looked up in their registries even if they are in the store.
+    pub pull: bool,
+    /// The network of RUN steps.
+    pub network: NetworkMode,
+    /// Further lines of `/etc/hosts` in RUN steps: name and address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// The size of `/dev/shm` in RUN steps; 64 MiB by default.
+    pub shm_size_bytes: Option<u64>,
+    /// Resource limits of RUN steps.
+    pub ulimits: Vec<Ulimit>,
+    /// Whether RUN steps are lent the host's CA certificates and proxy settings.
+    pub host_ca: bool,
+    /// Where secrets come from.
+    pub secrets: Arc<dyn SecretProvider>,
+    /// The names the image gets.
+    pub tags: Vec<ImageRef>,
+    /// Where the result goes; an empty list keeps it in the cache only.
+    pub outputs: Vec<Output>,
+}
+
+/// The files of a build.
+pub enum ContextSource {
+    /// A directory, read where it lies.
+    Directory(PathBuf),
+    /// A tar stream, compressed or not.
+    Tar(Box<dyn Read + Send>),
+    /// No files.
+    Empty,
+}
+
+/// Where the Dockerfile is.
+pub enum DockerfileSource {
+    /// `Dockerfile` in the context, else `dockerfile`.
+    Default,
+    /// A file: relative to the working directory, or inside a context that is a tar stream.
+    Path(PathBuf),
+    /// Its text.
+    Text(Vec<u8>),
+}
+
+/// Which steps must run again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NoCache {
+    /// The steps.
+    pub steps: NoCacheSteps,
+    /// Whether the cache mounts of those steps keep what they hold; they are emptied otherwise.
+    pub keep_cache_mounts: bool,
+}
+
+/// See [`NoCache::steps`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NoCacheSteps {
+    /// None: all may be cached.
+    #[default]
+    None,
+    /// All.
+    All,
+    /// Those of these stages.
+    Stages(Vec<String>),
+}
+
+/// The network of RUN steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// What larder chooses: the host's.
+    #[default]
+    Default,
+    /// The host's, as asked for.
+    Host,
+    /// None but loopback.
+    None,
+}
+
+/// A resource limit, named as in `ulimit`: `nofile`, `nproc`, …
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ulimit {
+    /// The resource.
+    pub name: String,
+    /// What a process may raise no further without asking.
+    pub soft: i64,
+    /// What it may raise the soft limit to.
+    pub hard: i64,
+}
+
+/// Gives secrets. Implemented by whoever asks for the build.
+pub trait SecretProvider: Send + Sync {
+    /// Returns the secret `id`; `None` if there is none.
+    ///
+    /// # Errors
+    /// When the secret is there and can't be read.
+    fn secret(&self, id: &str) -> std::io::Result<Option<SecretBytes>>;
+}
+
+/// The bytes of a secret. Never shown.
+#[derive(Clone)]
+pub struct SecretBytes(Vec<u8>);
+
+impl SecretBytes {
+    /// Wraps `bytes`.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the bytes.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for SecretBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretBytes(…)")
+    }
+}
+
+/// Knows no secret.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoSecrets;
+
+impl SecretProvider for NoSecrets {
+    fn secret(&self, _id: &str) -> std::io::Result<Option<SecretBytes>> {
+        Ok(None)
+    }
+}
+
+/// Where a result goes.
+pub enum Output {
+    /// The local image store, under the request's tags.
+    Store,
+    /// An OCI layout, as one tar.
+    Oci(ArchiveOutput),
+    /// What `docker load` reads: an OCI layout with a `manifest.json`, as one tar.
+    Docker(ArchiveOutput),
+    /// The file tree, as one tar.
+    Tar(Destination),
+    /// The file tree, in a directory.
+    Local(PathBuf),
+}
+
+/// An image as one tar.
+pub struct ArchiveOutput {
+    /// Where the bytes go.
+    pub destination: Destination,
+    /// Further names, beside the request's tags.
+    pub names: Vec<ImageRef>,
+    /// How layers that this store has in no compressed form are written.
+    pub compression: LayerCompression,
+    /// Whether times inside of layers later than `SOURCE_DATE_EPOCH` are set to it.
+    pub rewrite_timestamp: bool,
+}
+
+/// How layers are compressed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LayerCompression {
+    /// gzip.
+    #[default]
+    Gzip,
+    /// zstd.
+    Zstd,
+    /// Not at all.
+    Uncompressed,
+}
+
+/// Where bytes go.
+pub enum Destination {
+    /// A file, which appears when it is complete.
+    File(PathBuf),
+    /// A stream.
+    Stream(Box<dyn Write + Send>),
+}
+
+/// What came of a build.
+#[derive(Debug, Clone, Default)]
+pub struct BuildOutcome {
+    /// The image, if an output made one.
+    pub image: Option<ImageOutcome>,
+    /// The steps, in the order they were done.
+    pub steps: Vec<StepReport>,
+    /// Bytes that `--no-cache` removed from cache mounts.
+    pub emptied_cache_bytes: u64,
+}
+
+/// An image that was made.
+#[derive(Debug, Clone)]
+pub struct ImageOutcome {
+    /// The manifest.
+    pub descriptor: Descriptor,
+    /// The config's digest: the image id.
+    pub config_digest: Digest,
+    /// The names given.
+    pub names: Vec<ImageRef>,
+}
+
+/// What became of a step.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct StepReport {
+    /// As shown, `[2/5] RUN make`.
+    pub name: String,
+    /// Whether its result was found and not made.
+    pub cached: bool,
+    /// Why it was made; `None` where it was cached.
+    pub cause: Option<MissCause>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+}

@@ -1,0 +1,42 @@
+//! Where work runs: named threads for what blocks, one lazily started runtime for what waits on
+//! the network. A build that needs no registry starts no runtime.
+
+use std::future::Future;
+use std::sync::OnceLock;
+use std::thread::{Scope, ScopedJoinHandle};
+
+/// The threads and the runtime of an engine.
+#[derive(Default)]
+pub struct Tasks {
+    runtime: OnceLock<tokio::runtime::Runtime>,
+}
+
+impl Tasks {
+    /// Runs `work` on a thread of its own, named `name`, that `scope` joins.
+    pub fn spawn<'scope, T: Send + 'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'scope,
+    ) -> std::io::Result<ScopedJoinHandle<'scope, T>> {
+        // Linux shows 15 bytes of a thread's name.
+        let name: String = name.chars().filter(char::is_ascii).take(15).collect();
+        std::thread::Builder::new().name(name).spawn_scoped(scope, work)
+    }
+
+    /// Waits for `future` on the calling thread. Must not be called from within a future.
+    pub fn block_on<F: Future>(&self, future: F) -> std::io::Result<F::Output> {
+        let runtime = match self.runtime.get() {
+            Some(runtime) => runtime,
+            None => {
+                let started = tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(2)
+                    .thread_name("larder-net")
+                    .enable_io()
+                    .enable_time()
+                    .build()?;
+                self.runtime.get_or_init(|| started)
+            }
+        };
+        Ok(runtime.block_on(future))
+    }
+}
