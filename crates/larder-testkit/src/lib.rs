@@ -1,1 +1,52 @@
-//! Development only: scratch state roots, fixtures, the end-to-end harness.
+//! Development only: what larder's tests, demo and benchmarks stand on.
+//!
+//! - [`Base`] makes the base images from Debian's packages, once, below `target/bases/`.
+//! - [`Scratch`] is a temporary folder for one test; [`write_tree`] fills a build context.
+//! - [`Larder`] runs the real binary on a state root of its own and checks what it said.
+//! - [`Registry`] is Debian's `docker-registry` on a free loopback port.
+//! - [`OciArchive`] reads what larder wrote, by another implementation of tar than larder's.
+//! - [`User`], [`SmallDisk`] and [`kill_after`] make the hard cases: no root, no space, no warning.
+//!
+//! A test that can't run here says so with [`skip!`]:
+//!
+//! ```no_run
+//! use larder_testkit::{Base, skip};
+//!
+//! fn builds_on_busybox() {
+//!     let archive = match Base::Busybox.archive() {
+//!         Ok(archive) => archive,
+//!         Err(error) => skip!("no base image: {error:#}"),
+//!     };
+//!     assert!(archive.exists());
+//! }
+//! # builds_on_busybox();
+//! ```
+//!
+//! Helpers that only tests call panic with a message; those that `xtask` calls too return errors.
+//!
+//! **Limitations**: base images are made for the host's architecture, on Debian and its
+//! descendants, as root. [`OciArchive`] reads uncompressed and gzip layers.
+
+mod apt;
+mod bases;
+mod disk;
+mod http;
+mod kill;
+mod larder;
+mod oci;
+mod registry;
+mod scratch;
+mod skip;
+mod user;
+
+pub use apt::install;
+pub use bases::{Base, target_dir};
+pub use disk::SmallDisk;
+pub use http::{Response, request};
+pub use kill::{kill_after, random_delays};
+pub use larder::{Larder, Run};
+pub use oci::{Entry, EntryKind, OciArchive};
+pub use registry::{Registry, RegistryOptions};
+pub use scratch::{Scratch, write_tree};
+pub use skip::{SKIPS_FILE, report_skip};
+pub use user::User;
