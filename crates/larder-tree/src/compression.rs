@@ -1,1 +1,28 @@
-//! Detection, decoding and encoding of compressed streams.
+//! Compressed streams: recognised by their first bytes, decoded with limits, and encoded so that
+//! equal input makes equal output.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use larder_tree::compression::{Compression, Decoder, Encoder, Format};
+//!
+//! let mut encoder = Encoder::new(Vec::new(), Compression::gzip(), 2).unwrap();
+//! encoder.write_all(b"hello").unwrap();
+//! let packed = encoder.finish().unwrap();
+//!
+//! let mut decoder = Decoder::new(packed.as_slice()).unwrap();
+//! assert_eq!(decoder.format(), Format::Gzip);
+//! let mut text = String::new();
+//! decoder.read_to_string(&mut text).unwrap();
+//! assert_eq!(text, "hello");
+//! ```
+//!
+//! **Limitations**: bzip2 and xz are read only.
+
+mod chunker;
+mod decoder;
+mod encoder;
+mod gzip;
+
+pub use decoder::{Decoder, Format};
+pub use encoder::{Compression, Encoder};
+pub use gzip::{ChunkCache, ChunkKey, GzipEncoder};

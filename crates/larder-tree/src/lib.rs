@@ -15,5 +15,6 @@ mod error;
 pub mod pattern;
 pub mod tar;
 pub mod users;
+mod xattr;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,285 @@
+use std::cmp::Ordering;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use super::layer::{LayerWriter, read_failed};
+use super::node::Node;
+use crate::beneath::{Root, read_names};
+use crate::{Error, ErrorKind, Result};
+
+/// How deep directories may be nested: each level holds two of them open.
+const MAX_DEPTH: usize = 1000;
+
+/// What the tree that a layer is made of is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Style {
+    /// An overlay's upper directory: it holds what changed, and overlayfs' marks.
+    Overlay,
+    /// A whole tree: what changed comes out by comparison with the lower tree.
+    Tree,
+}
+
+/// Options of [`write_layer`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LayerOptions {
+    /// Seconds since 1970: later times of entries are written as this.
+    pub clamp_mtime: Option<i64>,
+}
+
+/// What [`write_layer`] wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LayerStats {
+    /// Entries, whiteouts and leading directories included.
+    pub entries: u64,
+    /// Bytes of the uncompressed archive.
+    pub size_bytes: u64,
+}
+
+/// Writes the changes that `upper` makes to the tree `lower` as an uncompressed layer.
+///
+/// `lower` is the merged view of all beneath, without `upper`; with none, everything in `upper`
+/// is new. Both trees must be at rest.
+///
+/// # Errors
+/// `Changed` if a file shrinks or vanishes meanwhile; `Unsupported` for marks of overlayfs that
+/// have no counterpart in a layer; `LimitExceeded` for directories nested beyond 1000 levels.
+pub fn write_layer(
+    upper: &Root,
+    lower: Option<&Root>,
+    style: Style,
+    out: impl Write,
+    options: &LayerOptions,
+) -> Result<LayerStats> {
+    let mut out = Counter {
+        inner: out,
+        count: 0,
+    };
+    let entries = write_changes(upper, lower, style, &mut out, options)?;
+    Ok(LayerStats {
+        entries,
+        size_bytes: out.count,
+    })
+}
+
+fn write_changes(
+    upper: &Root,
+    lower: Option<&Root>,
+    style: Style,
+    out: impl Write,
+    options: &LayerOptions,
+) -> Result<u64> {
+    let mut changes = Changes {
+        layer: LayerWriter::new(out, upper, options),
+        path: PathBuf::new(),
+        depth: 0,
+    };
+    let upper = upper.open_dir("")?;
+    let lower = lower.map(|lower| lower.open_dir("")).transpose()?;
+    match style {
+        Style::Overlay => changes.overlay_dir(&upper, lower.as_ref())?,
+        Style::Tree => changes.tree_dir(&upper, lower.as_ref())?,
+    }
+    changes.layer.finish()
+}
+
+/// A walk over the changes, in the order of names within each directory.
+struct Changes<'a, W: Write> {
+    layer: LayerWriter<'a, W>,
+    path: PathBuf,
+    depth: usize,
+}
+
+impl<W: Write> Changes<'_, W> {
+    /// Takes what is in a directory of an overlay's upper layer as changes.
+    fn overlay_dir(&mut self, upper: &OwnedFd, lower: Option<&OwnedFd>) -> Result<()> {
+        for name in self.sorted_names(upper)? {
+            self.path.push(&name);
+            let node = self.find_existing(upper, &name)?;
+            let below = match lower {
+                Some(lower) => self.find(lower, &name)?,
+                None => None,
+            };
+            self.overlay_entry(&node, below.as_ref())?;
+            self.path.pop();
+        }
+        Ok(())
+    }
+
+    fn overlay_entry(&mut self, node: &Node<'_>, below: Option<&Node<'_>>) -> Result<()> {
+        if self.check(node.is_whiteout())? {
+            return match below {
+                Some(_) => self.layer.whiteout(&self.path),
+                None => Ok(()),
+            };
+        }
+        self.refuse_foreign_marks(node)?;
+        let is_same = match below {
+            Some(below) => self.check(node.is_same_as(below))?,
+            None => false,
+        };
+        if !is_same {
+            self.layer.entry(&self.path, node)?;
+        }
+        if !node.is_dir() {
+            return Ok(());
+        }
+        let handle = self.check(node.handle())?;
+        let below = self.dir_handle(below)?;
+        let is_opaque = self.check(node.attributes())?.is_opaque();
+        self.descend(|changes| {
+            if is_opaque && below.is_some() {
+                changes.tree_dir(handle, below)
+            } else {
+                changes.overlay_dir(handle, below)
+            }
+        })
+    }
+
+    /// Takes the differences between two directories as changes. The upper one may hold
+    /// whiteouts, for an opaque directory needs none: they count as nothing there.
+    fn tree_dir(&mut self, upper: &OwnedFd, lower: Option<&OwnedFd>) -> Result<()> {
+        let ours = self.sorted_names(upper)?;
+        let theirs = match lower {
+            Some(lower) => self.sorted_names(lower)?,
+            None => Vec::new(),
+        };
+        for name in merge(&ours, &theirs) {
+            self.path.push(name);
+            let mut node = self.find(upper, name)?;
+            if let Some(found) = &node
+                && self.check(found.is_whiteout())?
+            {
+                node = None;
+            }
+            let below = match lower {
+                Some(lower) => self.find(lower, name)?,
+                None => None,
+            };
+            match (&node, &below) {
+                (Some(node), below) => self.tree_entry(node, below.as_ref())?,
+                (None, Some(_)) => self.layer.whiteout(&self.path)?,
+                (None, None) => {}
+            }
+            self.path.pop();
+        }
+        Ok(())
+    }
+
+    fn tree_entry(&mut self, node: &Node<'_>, below: Option<&Node<'_>>) -> Result<()> {
+        let is_same = match below {
+            Some(below) => self.check(node.is_same_as(below))?,
+            None => false,
+        };
+        if is_same {
+            self.layer.unchanged(&self.path, node)?;
+        } else {
+            self.layer.entry(&self.path, node)?;
+        }
+        if !node.is_dir() {
+            return Ok(());
+        }
+        let handle = self.check(node.handle())?;
+        let below = self.dir_handle(below)?;
+        self.descend(|changes| changes.tree_dir(handle, below))
+    }
+
+    fn descend(&mut self, walk: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if self.depth == MAX_DEPTH {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                format!("directories are nested deeper than {MAX_DEPTH} levels"),
+            ));
+        }
+        self.depth += 1;
+        walk(self)?;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    fn refuse_foreign_marks(&self, node: &Node<'_>) -> Result<()> {
+        let marks = &self.check(node.attributes())?.overlay;
+        for feature in ["redirect", "metacopy"] {
+            if marks.contains_key(feature.as_bytes()) {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    format!(
+                        "`{}` was written with overlayfs' `{feature}` feature, which layers cannot hold",
+                        self.path.display()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn dir_handle<'n>(&self, node: Option<&'n Node<'_>>) -> Result<Option<&'n OwnedFd>> {
+        match node {
+            Some(node) if node.is_dir() => self.check(node.handle()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn sorted_names(&self, dir: &OwnedFd) -> Result<Vec<OsString>> {
+        let mut names = self.check(read_names(dir))?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn find_existing<'n>(&self, dir: &'n OwnedFd, name: &'n OsStr) -> Result<Node<'n>> {
+        self.find(dir, name)?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Changed,
+                format!("`{}` vanished while it was read", self.path.display()),
+            )
+        })
+    }
+
+    fn find<'n>(&self, dir: &'n OwnedFd, name: &'n OsStr) -> Result<Option<Node<'n>>> {
+        self.check(Node::find(dir, name))
+    }
+
+    fn check<T>(&self, result: Result<T, Errno>) -> Result<T> {
+        result.map_err(|errno| read_failed(&self.path, errno))
+    }
+}
+
+/// Returns the names of both sorted lists, each once, in order.
+fn merge<'a>(ours: &'a [OsString], theirs: &'a [OsString]) -> impl Iterator<Item = &'a OsString> {
+    let (mut ours, mut theirs) = (ours.iter().peekable(), theirs.iter().peekable());
+    std::iter::from_fn(move || {
+        let order = match (ours.peek(), theirs.peek()) {
+            (Some(our), Some(their)) => our.cmp(their),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        match order {
+            Ordering::Less => ours.next(),
+            Ordering::Greater => theirs.next(),
+            Ordering::Equal => {
+                theirs.next();
+                ours.next()
+            }
+        }
+    })
+}
+
+struct Counter<W> {
+    inner: W,
+    count: u64,
+}
+
+impl<W: Write> Write for Counter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.count += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
