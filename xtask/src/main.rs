@@ -1,2 +1,46 @@
-//! Automation of the project.
-fn main() {}
+//! Automation of the project: `cargo xtask TASK`. Each task installs what it lacks.
+#![expect(clippy::print_stdout, reason = "what a task prints is its result")]
+
+mod bases;
+mod bench;
+mod demo;
+mod lint;
+mod run;
+mod test;
+mod tidy;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+cargo xtask TASK
+
+  demo [--pull]    build larder, and with it examples/smartdiet in five acts
+  test [ARGS...]   make the base images and run all tests; ARGS go to `cargo test`
+  lint             cargo fmt --check, and clippy without a warning
+  tidy             check the edges between crates, and what no compiler checks
+  bench [OPTIONS]  measure larder and the peers that are installed
+      --large      build smartdiet with its full requirements too (3 GB)
+      --peers      install the peers that are missing
+      --only CASE  measure one case only
+  bases [DIR]      make the base images, and copy them to DIR
+";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["demo"] => demo::run(false),
+        ["demo", "--pull"] => demo::run(true),
+        ["test", ref rest @ ..] => test::run(rest),
+        ["lint"] => lint::run(),
+        ["tidy"] => tidy::run(),
+        ["bench", ref rest @ ..] => bench::run(&bench::Options::parse(rest)?),
+        ["bases"] => bases::run(None),
+        ["bases", dir] => bases::run(Some(dir.as_ref())),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("no such task: {}\n\n{USAGE}", args.join(" ")),
+    }
+}

@@ -68,6 +68,7 @@ impl Base {
 
 /// Returns cargo's target directory: `CARGO_TARGET_DIR`, or `target/` in the workspace.
 pub fn target_dir() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    let workspace = workspace.expect("the crate lies in `crates/` of the workspace");
     workspace.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }

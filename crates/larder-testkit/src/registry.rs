@@ -71,8 +71,7 @@ impl Registry {
             fs::write(path("htpasswd"), Self::HTPASSWD)?;
             let file = path("htpasswd");
             format!(
-                "auth: {{htpasswd: {{realm: test, path: \"{}\"}}}}
-",
+                "auth: {{htpasswd: {{realm: test, path: \"{}\"}}}}\n",
                 file.display()
             )
         } else {

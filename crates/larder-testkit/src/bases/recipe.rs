@@ -44,7 +44,7 @@ pub(super) fn make(base: Base, work: &Path, out: &Path) -> Result<()> {
 /// at `/usr/local` is.
 const PYTHON_HOOKS: &[&str] = &[
     r#"chroot "$1" python3 -m venv /usr/local"#,
-    r#"find "$1" -name __pycache__ -prune -exec rm -rf {} +"#,
+    r#"find "$1/usr" -name __pycache__ -prune -exec rm -rf {} +"#,
 ];
 
 /// Runs mmdebstrap and hands the tar it makes to `consume`.

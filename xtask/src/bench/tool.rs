@@ -1,0 +1,110 @@
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+use fs_err as fs;
+use larder_testkit::Base;
+
+use crate::run::output;
+
+/// Where Debian keeps what the host trusts.
+const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// A program that builds images.
+#[derive(Debug)]
+pub(super) enum Tool {
+    /// Larder, by its binary.
+    Larder(PathBuf),
+    /// Debian's buildah.
+    Buildah,
+}
+
+impl Tool {
+    /// Returns larder and the peers that are installed.
+    pub(super) fn found(larder: PathBuf) -> Vec<Self> {
+        let mut tools = vec![Self::Larder(larder)];
+        if Command::new("buildah").arg("--version").output().is_ok() {
+            tools.push(Self::Buildah);
+        }
+        tools
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Larder(_) => "larder",
+            Self::Buildah => "buildah",
+        }
+    }
+
+    fn command(&self, state: &Path) -> Command {
+        match self {
+            Self::Larder(binary) => {
+                let mut command = Command::new(binary);
+                command.arg("--root").arg(state);
+                command
+            }
+            Self::Buildah => {
+                let mut command = Command::new("buildah");
+                command
+                    .arg("--root")
+                    .arg(state.join("storage"))
+                    .arg("--runroot")
+                    .arg(state.join("run"))
+                    .args(["--storage-driver", "overlay"]);
+                command
+            }
+        }
+    }
+
+    /// Puts a base image into the store, under the name that Dockerfiles use.
+    pub(super) fn import(&self, state: &Path, base: Base) -> Result<()> {
+        let archive = base.archive()?;
+        match self {
+            Self::Larder(_) => output(self.command(state).arg("import").arg(archive))?,
+            Self::Buildah => {
+                let from = format!("oci-archive:{}", archive.display());
+                let id = output(self.command(state).args(["pull", "--quiet", &from]))?;
+                let name = format!("docker.io/library/{}", base.image_name());
+                output(self.command(state).args(["tag", id.trim(), &name]))?
+            }
+        };
+        Ok(())
+    }
+
+    /// Returns the command that builds `context`, with all layers cached, the host's network and
+    /// what the host trusts.
+    pub(super) fn build(&self, state: &Path, context: &Path, no_cache: bool) -> Command {
+        let mut command = self.command(state);
+        match self {
+            Self::Larder(_) => {
+                command.args(["build", "--progress", "plain", "--host-ca"]);
+            }
+            Self::Buildah => {
+                command.args(["build", "--layers", "--network", "host", "--pull=never"]);
+                if Path::new(CA_BUNDLE).exists() {
+                    command.arg(format!("--volume={CA_BUNDLE}:{CA_BUNDLE}:ro"));
+                }
+            }
+        }
+        if no_cache {
+            command.arg("--no-cache");
+        }
+        command.args(["-t", "bench"]).arg(context);
+        command
+    }
+
+    /// Removes all that the tool keeps in `state`.
+    pub(super) fn remove(&self, state: &Path) -> Result<()> {
+        if !state.exists() {
+            return Ok(());
+        }
+        if let Self::Buildah = self {
+            // It keeps its storage mounted, which only it can undo.
+            output(self.command(state).args(["rmi", "--all", "--force"]))?;
+            let storage = state.join("storage/overlay");
+            // Not mounted where nothing was built.
+            let _ = Command::new("umount").arg(storage).output();
+        }
+        Ok(fs::remove_dir_all(state)?)
+    }
+}
