@@ -9,6 +9,8 @@ mod run;
 mod test;
 mod tidy;
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 
 const USAGE: &str = "\
@@ -25,10 +27,20 @@ cargo xtask TASK
   bases [DIR]      make the base images, and copy them to DIR
 ";
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args[..] {
+    match task(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn task(args: &[&str]) -> Result<()> {
+    match *args {
         ["demo"] => demo::run(false),
         ["demo", "--pull"] => demo::run(true),
         ["test", ref rest @ ..] => test::run(rest),

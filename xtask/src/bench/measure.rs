@@ -73,3 +73,20 @@ fn run_under(mut measuring: Command, command: &Command) -> Result<()> {
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn measures_time_on_the_clock_and_of_the_processor() {
+        let busy = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done";
+        let sample = measure(Command::new("sh").args(["-c", busy])).unwrap();
+        assert!(
+            sample.cpu > Duration::ZERO && sample.cpu <= sample.wall * 2,
+            "{sample:?}"
+        );
+        let error = measure(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();
+        assert!(error.to_string().contains("why"), "{error}");
+    }
+}
