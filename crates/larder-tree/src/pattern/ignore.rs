@@ -1,0 +1,281 @@
+use std::borrow::Cow;
+
+use super::automaton::Automaton;
+use super::clean::clean;
+use super::glob::{Class, Glob};
+use crate::{Error, ErrorKind, Result};
+
+/// A list of patterns in the dialect of `.dockerignore`; the last one that matches decides.
+#[derive(Debug, Clone)]
+pub struct PatternMatcher {
+    patterns: Vec<Pattern>,
+}
+
+/// Which patterns matched a directory, so that they need not be tried on its parents again for
+/// each entry. The default value knows nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MatchInfo {
+    /// One per pattern, or empty.
+    matched: Vec<bool>,
+}
+
+#[derive(Debug, Clone)]
+struct Pattern {
+    /// Whether it stood after a `!`.
+    exception: bool,
+    /// Cleaned, without `!`.
+    text: String,
+    kind: Kind,
+}
+
+/// How a path is compared, cheapest first.
+#[derive(Debug, Clone)]
+enum Kind {
+    Exact,
+    /// `text` without the `**` at its end is a prefix.
+    Prefix,
+    /// `text` without the `**` at its start is a suffix.
+    Suffix,
+    Automaton(Automaton),
+}
+
+impl PatternMatcher {
+    /// Parses patterns, the first one of least weight. Empty ones are skipped.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a pattern that [`Glob`] refuses, and for a lone `!`.
+    pub fn new<P: AsRef<str>>(patterns: impl IntoIterator<Item = P>) -> Result<Self> {
+        let mut parsed = Vec::new();
+        for pattern in patterns {
+            let pattern = pattern.as_ref().trim();
+            if !pattern.is_empty() {
+                parsed.push(Pattern::parse(pattern)?);
+            }
+        }
+        Ok(Self { patterns: parsed })
+    }
+
+    /// Returns whether there is no pattern.
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// Returns whether `path` matches, by itself or through one of its parents.
+    pub fn matches_or_parent_matches(&self, path: &[u8]) -> bool {
+        let mut matched = false;
+        for pattern in &self.patterns {
+            if pattern.exception == matched && pattern.matches_with_parents(path) {
+                matched = !pattern.exception;
+            }
+        }
+        matched
+    }
+
+    /// Returns whether `path` matches, where `parent` is what
+    /// [`PatternMatcher::matches_dir`] returned for the directory that `path` lies in.
+    ///
+    /// # Panics
+    /// If `parent` comes from another matcher.
+    pub fn matches(&self, path: &[u8], parent: &MatchInfo) -> bool {
+        self.evaluate(path, parent, |_, _| {})
+    }
+
+    /// Like [`PatternMatcher::matches`] for a directory; returns also what its entries need.
+    ///
+    /// # Panics
+    /// If `parent` comes from another matcher.
+    pub fn matches_dir(&self, path: &[u8], parent: &MatchInfo) -> (bool, MatchInfo) {
+        let mut matched = vec![false; self.patterns.len()];
+        let result = self.evaluate(path, parent, |index, is_match| matched[index] = is_match);
+        (result, MatchInfo { matched })
+    }
+
+    /// Returns whether a path beneath the directory `dir` can match a pattern that is not an
+    /// exception. If not, and `dir` does not match, none beneath it does.
+    pub fn may_match_below(&self, dir: &[u8]) -> bool {
+        let mut patterns = self.patterns.iter();
+        patterns.any(|pattern| !pattern.exception && pattern.may_match_below(dir))
+    }
+
+    /// Returns whether a path beneath the directory `dir` can match an exception. If not, and
+    /// `dir` matches, all beneath it does.
+    pub fn may_except_below(&self, dir: &[u8]) -> bool {
+        let mut patterns = self.patterns.iter();
+        patterns.any(|pattern| pattern.exception && pattern.may_match_below(dir))
+    }
+
+    fn evaluate(
+        &self,
+        path: &[u8],
+        parent: &MatchInfo,
+        mut record: impl FnMut(usize, bool),
+    ) -> bool {
+        let knows_parent = !parent.matched.is_empty();
+        assert!(
+            !knows_parent || parent.matched.len() == self.patterns.len(),
+            "match info of another matcher"
+        );
+        let mut matched = false;
+        for (index, pattern) in self.patterns.iter().enumerate() {
+            let is_match = if knows_parent && parent.matched[index] {
+                true
+            } else if pattern.exception != matched {
+                continue;
+            } else if knows_parent {
+                pattern.matches(path)
+            } else {
+                pattern.matches_with_parents(path)
+            };
+            record(index, is_match);
+            if is_match {
+                matched = !pattern.exception;
+            }
+        }
+        matched
+    }
+}
+
+impl Pattern {
+    fn parse(pattern: &str) -> Result<Self> {
+        let cleaned = clean(pattern);
+        let (exception, text) = match cleaned.strip_prefix('!') {
+            Some("") => {
+                let message = "illegal exclusion pattern: `!`";
+                return Err(Error::new(ErrorKind::InvalidInput, message));
+            }
+            Some(text) => (true, text),
+            None => (false, cleaned.as_str()),
+        };
+        Glob::new(text)?;
+        Ok(Self {
+            exception,
+            text: text.to_owned(),
+            kind: Kind::of(text),
+        })
+    }
+
+    fn matches(&self, path: &[u8]) -> bool {
+        let text = self.text.as_bytes();
+        match &self.kind {
+            Kind::Exact => path == text,
+            Kind::Prefix => path.starts_with(&text[..text.len() - 2]),
+            Kind::Suffix => {
+                let suffix = &text[2..];
+                path.ends_with(suffix) || suffix.strip_prefix(b"/") == Some(path)
+            }
+            Kind::Automaton(automaton) => automaton.matches(path),
+        }
+    }
+
+    fn matches_with_parents(&self, path: &[u8]) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let mut parents = ends.map(|(end, _)| &path[..end]);
+        self.matches(path) || parents.any(|parent| self.matches(parent))
+    }
+
+    /// Compares the text before the first wildcard with `dir`.
+    fn may_match_below(&self, dir: &[u8]) -> bool {
+        let text = self.text.as_bytes();
+        let below: Cow<'_, [u8]> = match dir {
+            [] => return true,
+            dir => [dir, b"/"].concat().into(),
+        };
+        let wildcard = text.iter().position(|byte| b"*?[\\".contains(byte));
+        match wildcard {
+            None => text.starts_with(&below),
+            Some(end) => text[..end].starts_with(&below) || below.starts_with(&text[..end]),
+        }
+    }
+}
+
+impl Kind {
+    /// Chooses the comparison for a cleaned pattern. The text of the pattern is compared as it
+    /// is, escapes included, unless an automaton is needed; so it is in moby's matcher.
+    fn of(pattern: &str) -> Self {
+        let mut automaton = Automaton::default();
+        let mut kind = Self::Exact;
+        let mut needs_automaton = false;
+        let mut rest = pattern;
+        let mut first = true;
+        while let Some(c) = rest.chars().next() {
+            rest = &rest[c.len_utf8()..];
+            match c {
+                '*' if rest.starts_with('*') => {
+                    rest = &rest[1..];
+                    rest = rest.strip_prefix('/').unwrap_or(rest);
+                    let plain = !needs_automaton && matches!(kind, Self::Exact);
+                    needs_automaton |= !first && !(plain && rest.is_empty());
+                    if rest.is_empty() {
+                        automaton.rest();
+                    } else {
+                        automaton.dirs();
+                    }
+                    kind = if first { Self::Suffix } else { Self::Prefix };
+                }
+                '*' => {
+                    automaton.star();
+                    needs_automaton = true;
+                }
+                '?' => {
+                    automaton.any_char();
+                    needs_automaton = true;
+                }
+                '[' => {
+                    let (class, after) = Class::parse(rest).expect("the glob was checked");
+                    automaton.class(class);
+                    rest = after;
+                    needs_automaton = true;
+                }
+                ']' => {
+                    automaton.literal(c);
+                    needs_automaton = true;
+                }
+                '\\' => {
+                    let escaped = rest.chars().next().expect("the glob was checked");
+                    automaton.literal(escaped);
+                    rest = &rest[escaped.len_utf8()..];
+                    needs_automaton = true;
+                }
+                c => automaton.literal(c),
+            }
+            first = false;
+        }
+        if needs_automaton {
+            Self::Automaton(automaton.finish())
+        } else {
+            kind
+        }
+    }
+}
+
+/// Returns the patterns in the text of a `.dockerignore` file, ready for
+/// [`PatternMatcher::new`].
+///
+/// Lines that begin with `#` and empty ones are dropped, paths are cleaned, and a `/` in front is
+/// taken away. What is not UTF-8 is replaced.
+pub fn read_ignore_file(text: &[u8]) -> Vec<String> {
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let text = String::from_utf8_lossy(text);
+    text.lines().filter_map(ignore_line).collect()
+}
+
+fn ignore_line(line: &str) -> Option<String> {
+    if line.starts_with('#') || line.trim().is_empty() {
+        return None;
+    }
+    let line = line.trim();
+    let (mark, pattern) = match line.strip_prefix('!') {
+        Some(pattern) => ("!", pattern.trim()),
+        None => ("", line),
+    };
+    if pattern.is_empty() {
+        return Some(mark.to_owned());
+    }
+    let cleaned = clean(pattern);
+    let relative = cleaned.strip_prefix('/').filter(|rest| !rest.is_empty());
+    Some(format!("{mark}{}", relative.unwrap_or(&cleaned)))
+}
+
+#[cfg(test)]
+#[path = "ignore_tests.rs"]
+mod tests;
