@@ -10,8 +10,8 @@ pub struct KeyId(pub i64);
 pub enum CacheMap {
     /// A vertex without inputs.
     Root {
-        /// Digests, each of which alone identifies the result (an image: by manifest, and by
-        /// chain ID). Empty if nothing but the content does (a local source): the result is then
+        /// Digests, each of which alone identifies the result, the most general last (an image:
+        /// by manifest, then by chain ID). Empty if nothing but the content does (a local source): the result is then
         /// never looked up or saved, and steps that read it match by its content only.
         keys: Vec<Digest>,
     },

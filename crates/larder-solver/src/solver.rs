@@ -12,7 +12,7 @@ mod lookup;
 mod run;
 mod state;
 
-use state::{Ask, Identity, Ix, Job, Owner, Phase, Remains, Request, Vertex, Want};
+use state::{Ask, Identity, Ix, Job, JobState, Owner, Phase, Remains, Request, Vertex, Want};
 
 /// How a solver behaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -210,10 +210,15 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
 
     /// Sets the progress of a vertex and tells its jobs.
     fn notify(&mut self, ix: Ix, progress: Progress<E>) {
-        let vertex = self.vertex(ix);
-        vertex.progress = Some(progress.clone());
-        let jobs = vertex.jobs.iter().copied().collect();
-        self.notify_jobs(ix, jobs, progress);
+        self.vertex(ix).progress = Some(progress.clone());
+        self.notify_jobs(ix, self.watchers(ix), progress);
+    }
+
+    /// The jobs that are told of a vertex: those that are not done.
+    fn watchers(&self, ix: Ix) -> Vec<JobId> {
+        let jobs = self.vertices[&ix].jobs.iter().copied();
+        jobs.filter(|job| !matches!(self.jobs[job].state, JobState::Held))
+            .collect()
     }
 
     fn notify_jobs(&mut self, ix: Ix, jobs: Vec<JobId>, progress: Progress<E>) {

@@ -20,7 +20,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
             return;
         }
         let mut loaded: BTreeMap<Digest, Ix> = BTreeMap::new();
-        for spec in specs {
+        for spec in reachable(specs, targets) {
             if !loaded.contains_key(&spec.digest) {
                 let digest = spec.digest.clone();
                 let ix = self.load(job, spec, &loaded);
@@ -193,7 +193,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         for ix in vertices {
             self.restrict(ix, job, &needed);
             if built {
-                self.tell_unused(ix);
+                self.tell_unused(ix, job);
             }
         }
         if !built {
@@ -226,13 +226,21 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         }
     }
 
-    /// Tells that a vertex that was known by key, but whose result nobody needed, was cached.
-    fn tell_unused(&mut self, ix: Ix) {
+    /// Tells a job that was built what became of a vertex whose result it did not need.
+    fn tell_unused(&mut self, ix: Ix, job: JobId) {
         let vertex = &self.vertices[&ix];
-        let known = vertex.outputs.values().any(|known| !known.keys.is_empty());
-        let untold = matches!(vertex.progress, None | Some(Progress::Started));
-        if known && untold && vertex.work.is_empty() && vertex.failed.is_none() {
-            self.notify(ix, Progress::Cached);
+        let found = vertex.outputs.values().any(|known| !known.keys.is_empty());
+        let progress = if found {
+            Progress::Cached
+        } else {
+            Progress::Canceled
+        };
+        match vertex.progress {
+            Some(Progress::Started) if vertex.phase != Phase::Idle => {
+                self.notify_jobs(ix, vec![job], progress);
+            }
+            None | Some(Progress::Started) if found => self.notify(ix, progress),
+            _ => {}
         }
     }
 
@@ -322,4 +330,18 @@ fn check_graph<E: From<Error>>(specs: &[VertexSpec], targets: &[Edge]) -> Result
         known.insert(&spec.digest);
     }
     check(&known, targets)
+}
+
+/// Keeps what the targets need, in the same order.
+fn reachable(specs: Vec<VertexSpec>, targets: &[Edge]) -> Vec<VertexSpec> {
+    let mut needed: BTreeSet<Digest> = targets.iter().map(|edge| edge.vertex.clone()).collect();
+    let mut kept = Vec::with_capacity(specs.len());
+    for spec in specs.into_iter().rev() {
+        if needed.contains(&spec.digest) {
+            needed.extend(spec.inputs.iter().map(|edge| edge.vertex.clone()));
+            kept.push(spec);
+        }
+    }
+    kept.reverse();
+    kept
 }

@@ -24,9 +24,9 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         };
         add(LOCK_DOMAIN);
         match vertex.map.as_ref()? {
-            CacheMap::Root { keys } => {
+            CacheMap::Root { .. } => {
                 add("root");
-                add(keys.first()?.as_str());
+                add(vertex.root_key()?.as_str());
             }
             CacheMap::Step { digest, .. } => {
                 add("step");
@@ -34,13 +34,20 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
             }
         }
         for (i, input) in vertex.inputs.iter().enumerate() {
+            let from = &self.vertices[&input.from];
             if let Content::Known(digest) = &input.content {
                 add("content");
                 add(digest.as_str());
             } else {
-                let from = &self.vertices[&input.from].outputs[&input.output];
-                add("key");
-                add(&from.result_keys().first()?.0.to_string());
+                if let Some(root) = from.root_key() {
+                    add("root");
+                    add(root.as_str());
+                    add(&input.output.to_string());
+                } else {
+                    add("key");
+                    let keys = from.outputs[&input.output].result_keys();
+                    add(&keys.first()?.0.to_string());
+                }
                 add(vertex.input_map(i).0.map_or("", Digest::as_str));
             }
         }
@@ -169,7 +176,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         });
         self.commands.push(Command::Missed {
             vertex: vertex.digest().clone(),
-            jobs: vertex.jobs.iter().copied().collect(),
+            jobs: self.watchers(ix),
             reason,
             key,
             inputs: inputs.collect(),

@@ -191,6 +191,14 @@ impl<R, E> Vertex<R, E> {
         matches!(&self.map, Some(CacheMap::Root { keys }) if keys.is_empty())
     }
 
+    /// For a source the key that most others share with it.
+    pub(super) fn root_key(&self) -> Option<&Digest> {
+        match &self.map {
+            Some(CacheMap::Root { keys }) => keys.last(),
+            _ => None,
+        }
+    }
+
     /// Whether `output` has still to be solved for somebody who wants `want` of it.
     pub(super) fn owes(&self, output: usize, want: Want) -> bool {
         let output = &self.outputs[&output];

@@ -1,0 +1,9 @@
+//! The solver, driven by an in-memory store and ops that are pure functions.
+
+mod driver;
+mod graph;
+mod naive;
+mod random;
+mod store;
+mod traces;
+mod units;
