@@ -1,0 +1,130 @@
+//! The connection to the database, and its transactions.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::{Error, ErrorKind, Result};
+
+mod schema;
+
+pub(crate) use schema::VERSION;
+
+/// How long a writer waits for the others' transactions, all of which take milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+/// The write-ahead log is folded into the database at this length, in pages of 4 KiB. The first
+/// process to open the store reads the whole log, so it is kept short.
+const CHECKPOINT_PAGES: i64 = 256;
+/// More than the number of distinct statements of this crate.
+const STATEMENT_CACHE: usize = 128;
+
+/// One connection, used by one thread at a time.
+#[derive(Debug)]
+pub(crate) struct Db(Mutex<Connection>);
+
+impl Db {
+    /// Opens the database at `path`, which must exist and have the present schema; `None` if it
+    /// doesn't, so that it has to be made or migrated first.
+    ///
+    /// # Errors
+    /// `Denied` if it can't be written, `Invalid` if a newer version of larder wrote it.
+    pub(crate) fn open(path: &Path) -> Result<Option<Self>> {
+        let connection = match connect(path, OpenFlags::empty()) {
+            Ok(connection) => connection,
+            Err(_) if !path.exists() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match schema::version(&connection)? {
+            VERSION => Ok(Some(Self(Mutex::new(connection)))),
+            newer if newer > VERSION => Err(Error::invalid(format_args!(
+                "the state directory was written by a newer larder (format {newer}, known is {VERSION})"
+            ))),
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes or migrates the database at `path`. The caller excludes other processes from doing
+    /// the same.
+    pub(crate) fn migrate(path: &Path) -> Result<()> {
+        let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        schema::migrate(&mut connection)
+    }
+
+    /// Runs `body` on one consistent state of the database.
+    pub(crate) fn read<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        body(&transaction)
+    }
+
+    /// Runs `body` with the database locked for writing; what it wrote stays if it succeeds.
+    ///
+    /// The commit survives the end of the process, not necessarily that of the machine.
+    pub(crate) fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let value = body(&transaction)?;
+        transaction.commit()?;
+        Ok(value)
+    }
+
+    /// As [`Db::write`], and the commit has reached the disk on return: for removals, after
+    /// which files go away that an older state of the database refers to.
+    pub(crate) fn write_durably<T>(
+        &self,
+        body: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.connection();
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        let outcome = (|| {
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let value = body(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        })();
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        outcome
+    }
+
+    /// A panic in a transaction has rolled it back, so the connection is as good as before.
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn connect(path: &Path, extra: OpenFlags) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | extra;
+    let connection = Connection::open_with_flags(path, flags)?;
+    if connection.is_readonly(rusqlite::MAIN_DB)? {
+        return Err(Error::new(
+            ErrorKind::Denied,
+            "the state database can't be written by this user",
+        ));
+    }
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // The last process to close would fold the log into the database and wait for the disk; that
+    // is left to the writer that makes the log too long.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    connection.execute_batch(&format!(
+        "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; \
+         PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
+    ))?;
+    Ok(connection)
+}
+
+/// Returns a time as the database holds it: nanoseconds since 1970.
+pub(crate) fn to_nanos(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+/// Returns a time that the database holds.
+pub(crate) fn from_nanos(nanos: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::UNIX_EPOCH)
+}

@@ -1,0 +1,201 @@
+//! Directories as a whole: how much they take, and how they go away.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::path::Path;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::id::random_text;
+use crate::layout::Layout;
+use crate::{Error, Result};
+
+/// The unit of `st_blocks`, whatever the filesystem's own block size.
+const BLOCK_BYTES: u64 = 512;
+
+/// Returns the allocated bytes of one file or directory, as `stat` gives them.
+pub(crate) fn allocated_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES
+}
+
+/// Returns the allocated bytes of `path` itself; 0 if there is nothing.
+pub(crate) fn allocated_entry(path: &Path) -> io::Result<u64> {
+    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(allocated_of(&stat)),
+        Err(Errno::NOENT) => Ok(0),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Returns the allocated bytes of the directory `path` with all beneath it, hard links counted
+/// once; 0 if it does not exist.
+///
+/// Only one directory is open at a time, so no depth is too deep. What vanishes or moves
+/// meanwhile is not counted.
+pub(crate) fn allocated(path: &Path) -> io::Result<u64> {
+    count(path, &|_| true)
+}
+
+/// As [`allocated`], of directories only.
+pub(crate) fn allocated_directories(path: &Path) -> io::Result<u64> {
+    count(path, &|entry| entry.is_dir)
+}
+
+/// As [`allocated`], leaving out the entries, with all beneath, that `counts` returns false for.
+pub(crate) fn count(path: &Path, counts: &dyn Fn(&Entry<'_>) -> bool) -> io::Result<u64> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut current = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(0),
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut total = allocated_of(&rustix::fs::fstat(&current)?);
+    let mut linked = HashSet::new();
+    let mut frames = vec![Frame::read(&current, 0, counts, &mut total, &mut linked)?];
+    while let Some(frame) = frames.last_mut() {
+        if let Some(name) = frame.directories.pop() {
+            match rustix::fs::openat(&current, &name, flags, Mode::empty()) {
+                Ok(fd) => current = fd,
+                // A directory that may not be read is counted, its content can't be.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+            let depth = frames.len();
+            frames.push(Frame::read(
+                &current,
+                depth,
+                counts,
+                &mut total,
+                &mut linked,
+            )?);
+        } else {
+            frames.pop();
+            let Some(parent) = frames.last() else { break };
+            current = rustix::fs::openat(&current, "..", flags, Mode::empty())?;
+            if inode(&rustix::fs::fstat(&current)?) != parent.inode {
+                break;
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// Something found while counting.
+pub(crate) struct Entry<'a> {
+    /// How many directories lie between it and the topmost one.
+    pub(crate) depth: usize,
+    pub(crate) name: &'a CStr,
+    pub(crate) is_dir: bool,
+}
+
+/// A directory whose subdirectories are still to be counted.
+struct Frame {
+    inode: (u64, u64),
+    directories: Vec<CString>,
+}
+
+impl Frame {
+    fn read(
+        fd: &OwnedFd,
+        depth: usize,
+        counts: &dyn Fn(&Entry<'_>) -> bool,
+        total: &mut u64,
+        linked: &mut HashSet<(u64, u64)>,
+    ) -> io::Result<Self> {
+        let mut directories = Vec::new();
+        for entry in Dir::read_from(fd)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let stat = match rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+            if !counts(&Entry {
+                depth,
+                name,
+                is_dir,
+            }) {
+                continue;
+            }
+            if is_dir {
+                directories.push(name.to_owned());
+            } else if stat.st_nlink > 1 && !linked.insert(inode(&stat)) {
+                continue;
+            }
+            *total += allocated_of(&stat);
+        }
+        Ok(Self {
+            inode: inode(&rustix::fs::fstat(fd)?),
+            directories,
+        })
+    }
+}
+
+fn inode(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
+/// Moves `path` out of sight, into the trash; nothing if it does not exist.
+///
+/// A crash after this leaves nothing that looks like a record.
+pub(crate) fn discard(layout: &Layout, path: &Path) -> Result<()> {
+    match rustix::fs::rename(path, layout.trash().join(random_text())) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(Error::io("cannot move a record to the trash", errno)),
+    }
+}
+
+/// Removes all that lies in the trash. Several processes may do so at a time.
+pub(crate) fn empty_trash(layout: &Layout) -> Result<()> {
+    for name in entries(&layout.trash())? {
+        remove(&layout.trash().join(name))?;
+    }
+    Ok(())
+}
+
+/// Removes the file or directory at `path` with all beneath it; nothing if it does not exist.
+pub(crate) fn remove(path: &Path) -> Result<()> {
+    let failed = |error| Error::tree("cannot remove files of the store", error);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::invalid("cannot remove a root directory"));
+    };
+    // overlayfs leaves a directory without any permission in its work directory.
+    let overlay_work = path.join("work/work");
+    let _absent_mostly = rustix::fs::chmod(&overlay_work, Mode::RWXU);
+    let root = match larder_tree::beneath::Root::open(parent) {
+        Ok(root) => root,
+        Err(error) if error.kind() == larder_tree::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    root.remove_all(name).map(|_| ()).map_err(failed)
+}
+
+/// Returns the names in the directory `path`, sorted; none if it does not exist.
+pub(crate) fn entries(path: &Path) -> Result<Vec<String>> {
+    let failed = |error: io::Error| Error::io("cannot list a directory of the store", error);
+    let listing = match std::fs::read_dir(path) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in listing {
+        names.extend(entry.map_err(failed)?.file_name().into_string().ok());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Makes the directory `path`, for its owner alone.
+pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
+    rustix::fs::mkdir(path, Mode::RWXU)
+        .map_err(|errno| Error::io("cannot make a directory of the store", errno))
+}

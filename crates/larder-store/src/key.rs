@@ -1,0 +1,7 @@
+//! Cache keys: BuildKit's model of equivalence classes and links.
+
+mod export;
+mod record;
+
+pub use export::ExportedRecord;
+pub use record::{CacheKey, KeyDep, KeyMatch, NewKey, ResultInfo, SaveMode, Saved};

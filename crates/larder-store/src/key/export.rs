@@ -1,0 +1,119 @@
+use std::collections::HashMap;
+
+use larder_oci::Digest;
+use rusqlite::{Connection, OptionalExtension};
+
+use super::record::{ResultInfo, result_of};
+use crate::snapshot::digest_column;
+use crate::{KeyId, Result, Store};
+
+/// A cache record as the cache formats know it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExportedRecord {
+    /// `sha256("<op digest>@<output>")`.
+    pub digest: Digest,
+    /// For each input, the alternatives: selector, and index of the record in the list.
+    pub inputs: Vec<Vec<(Option<Digest>, usize)>>,
+    /// The stored result.
+    pub result: Option<ResultInfo>,
+}
+
+impl Store {
+    /// Returns the records that lead to `keys`, these included, each after all it refers to.
+    ///
+    /// Keys that are gone are left out.
+    pub fn exported_records(&self, keys: &[KeyId]) -> Result<Vec<ExportedRecord>> {
+        self.read(|db| {
+            let mut walk = Walk {
+                db,
+                records: Vec::new(),
+                index: HashMap::new(),
+            };
+            for key in keys {
+                walk.visit(*key)?;
+            }
+            Ok(walk.records)
+        })
+    }
+}
+
+struct Walk<'a> {
+    db: &'a Connection,
+    records: Vec<ExportedRecord>,
+    /// Where a key's record is; `None` while what it refers to is visited.
+    index: HashMap<KeyId, Option<usize>>,
+}
+
+/// One link that leads to a key.
+struct Link {
+    input: usize,
+    selector: Option<Digest>,
+    parent: KeyId,
+}
+
+impl Walk<'_> {
+    /// Visits what leads to `key`, then `key`, without recursion.
+    fn visit(&mut self, key: KeyId) -> Result<()> {
+        let mut pending = vec![(key, false)];
+        while let Some((key, parents_done)) = pending.pop() {
+            if parents_done {
+                self.add(key)?;
+            } else if !self.index.contains_key(&key) {
+                self.index.insert(key, None);
+                pending.push((key, true));
+                for link in self.links(key)?.into_iter().rev() {
+                    pending.push((link.parent, false));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, key: KeyId) -> Result<()> {
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT op, output FROM keys WHERE id = ?")?;
+        let found = statement.query_row([key], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i32>(1)?))
+        });
+        let Some((op, output)) = found.optional()? else {
+            return Ok(());
+        };
+        let mut inputs: Vec<Vec<_>> = Vec::new();
+        for link in self.links(key)? {
+            // A link from a record that is itself being visited would close a loop.
+            if let Some(Some(index)) = self.index.get(&link.parent) {
+                if inputs.len() <= link.input {
+                    inputs.resize_with(link.input + 1, Vec::new);
+                }
+                inputs[link.input].push((link.selector, *index));
+            }
+        }
+        self.index.insert(key, Some(self.records.len()));
+        self.records.push(ExportedRecord {
+            digest: Digest::sha256(format!("{op}@{output}")),
+            inputs,
+            result: result_of(self.db, key)?,
+        });
+        Ok(())
+    }
+
+    fn links(&self, key: KeyId) -> Result<Vec<Link>> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT input, selector, parent FROM links WHERE child = ? \
+             ORDER BY input, selector, parent",
+        )?;
+        let links = statement.query_map([key], |row| {
+            let selector = match row.get_ref(1)?.as_str()? {
+                "" => None,
+                _ => Some(digest_column(row, 1)?),
+            };
+            Ok(Link {
+                input: row.get::<_, i64>(0)? as usize,
+                selector,
+                parent: row.get(2)?,
+            })
+        })?;
+        Ok(links.collect::<rusqlite::Result<_>>()?)
+    }
+}

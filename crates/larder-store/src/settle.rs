@@ -1,0 +1,116 @@
+//! What is written is not forced to the disk at once: its rows are *unsettled* until one
+//! `syncfs` has covered them, and an unsettled row of an earlier boot is forgotten.
+
+use rusqlite::Transaction;
+use rustix::fs::{Mode, OFlags};
+
+use crate::db::to_nanos;
+use crate::{Error, Result, SnapshotId, Store};
+
+/// Unsettled rows wait at least this long, by when the kernel has written most of their bytes by
+/// itself (`dirty_expire_centisecs` is 30 s), so that the `syncfs` finds little to do.
+const SETTLE_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+
+/// Returns the name of the machine's present run; constant where the kernel doesn't tell.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+impl Store {
+    /// Forces all that was stored so far to the disk, so that it survives a power failure too.
+    ///
+    /// Waits for the disk. Without it, what a power failure takes is noticed and made again.
+    pub fn settle(&self) -> Result<()> {
+        let rows = self.read(|db| {
+            let mut list = db.prepare_cached(
+                "SELECT 1, id FROM snapshots WHERE unsettled IS NOT NULL \
+                 UNION ALL SELECT 0, digest FROM blobs WHERE unsettled IS NOT NULL",
+            )?;
+            let rows = list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<rusqlite::Result<Vec<(bool, String)>>>()?)
+        })?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let failed = |errno| Error::io("cannot force the store to the disk", errno);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(self.root(), flags, Mode::empty()).map_err(failed)?;
+        rustix::fs::syncfs(&root).map_err(failed)?;
+        self.write(|tx| {
+            for (is_snapshot, name) in &rows {
+                let sql = if *is_snapshot {
+                    "UPDATE snapshots SET unsettled = NULL WHERE id = ?"
+                } else {
+                    "UPDATE blobs SET unsettled = NULL WHERE digest = ?"
+                };
+                tx.prepare_cached(sql)?.execute([name])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Settles if something has waited long enough.
+    pub(crate) fn settle_if_due(&self) -> Result<()> {
+        let due = self.now() - to_nanos(jiff::Timestamp::UNIX_EPOCH + SETTLE_AFTER);
+        let any = self.read(|db| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM snapshots WHERE unsettled IS NOT NULL AND created_at < ?1) \
+                       OR EXISTS (SELECT 1 FROM blobs WHERE unsettled IS NOT NULL AND created_at < ?1)";
+            Ok(db.prepare_cached(sql)?.query_row([due], |row| row.get::<_, bool>(0))?)
+        })?;
+        if any { self.settle() } else { Ok(()) }
+    }
+
+    /// Forgets what was not settled when the machine went down: its bytes may be missing.
+    pub(crate) fn forget_unsettled(&self) -> Result<()> {
+        let stale = self.read(|db| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM snapshots WHERE unsettled <> ?1) \
+                       OR EXISTS (SELECT 1 FROM blobs WHERE unsettled <> ?1)";
+            Ok(db
+                .prepare_cached(sql)?
+                .query_row([self.boot()], |row| row.get::<_, bool>(0))?)
+        })?;
+        if !stale {
+            return Ok(());
+        }
+        let _publications = self.lock_removal()?;
+        self.write_durably(|tx| forget(tx, self.boot()))?;
+        self.sweep_unreferenced()
+    }
+}
+
+/// Deletes the unsettled rows of other boots, and all that builds on them.
+fn forget(tx: &Transaction<'_>, boot: &str) -> Result<()> {
+    let lost_blobs = "SELECT digest FROM blobs WHERE unsettled IS NOT NULL AND unsettled <> ?1";
+    let lost_snapshots = "WITH RECURSIVE lost (id) AS ( \
+           SELECT id FROM snapshots WHERE unsettled IS NOT NULL AND unsettled <> ?1 \
+           UNION SELECT p.child FROM snapshot_parents p JOIN lost ON p.parent = lost.id) \
+         SELECT id FROM lost";
+    tx.execute(
+        &format!(
+            "DELETE FROM images WHERE manifest IN ({lost_blobs}) \
+             OR manifest IN (SELECT image FROM image_blobs WHERE digest IN ({lost_blobs})) \
+             OR snapshot IN ({lost_snapshots})"
+        ),
+        [boot],
+    )?;
+    tx.execute(
+        &format!("DELETE FROM blobs WHERE digest IN ({lost_blobs})"),
+        [boot],
+    )?;
+    let lost: Vec<SnapshotId> = tx
+        .prepare(lost_snapshots)?
+        .query_map([boot], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for id in &lost {
+        tx.execute("DELETE FROM snapshot_parents WHERE child = ?", [id])?;
+    }
+    for id in &lost {
+        tx.execute("DELETE FROM snapshots WHERE id = ?", [id])?;
+    }
+    tracing::info!(
+        snapshots = lost.len(),
+        "records that a power failure may have cut short are made again"
+    );
+    Ok(())
+}

@@ -1,0 +1,211 @@
+use std::path::PathBuf;
+
+use larder_oci::{Mount, OverlayUpper};
+use rusqlite::{Transaction, params};
+use rustix::fs::{Gid, Mode, Uid};
+
+use super::chain::Form;
+use super::flatten::{Files, flatten};
+use super::info::RecordType;
+use crate::{Error, Lease, Result, SnapshotId, Snapshotter, Store, disk};
+
+/// What a snapshot is made for.
+#[derive(Debug, Clone, Copy)]
+pub struct NewSnapshot<'a> {
+    /// What it builds on; `None` for an empty tree. The lease must hold it.
+    pub parent: Option<&'a SnapshotId>,
+    /// What makes it, for `du`.
+    pub description: &'a str,
+    /// What it comes from.
+    pub record_type: RecordType,
+}
+
+impl Lease {
+    /// Starts a writable snapshot.
+    ///
+    /// # Errors
+    /// `NotFound` if the parent does not exist (any more).
+    pub fn prepare(&self, new: &NewSnapshot<'_>) -> Result<ActiveSnapshot> {
+        let id = SnapshotId::random();
+        let directory = self.tmp()?.join(id.as_str());
+        disk::make_private_dir(&directory)?;
+        let active = ActiveSnapshot {
+            lease: self.clone(),
+            id,
+            directory,
+            parent: new.parent.cloned(),
+            description: new.description.to_owned(),
+            record_type: new.record_type,
+            committed: false,
+        };
+        match self.store().snapshotter() {
+            Snapshotter::Overlay { .. } => active.make_upper()?,
+            Snapshotter::Native => active.copy_parent()?,
+        }
+        Ok(active)
+    }
+}
+
+/// A writable snapshot. Dropped, it is discarded.
+#[derive(Debug)]
+pub struct ActiveSnapshot {
+    lease: Lease,
+    id: SnapshotId,
+    directory: PathBuf,
+    parent: Option<SnapshotId>,
+    description: String,
+    record_type: RecordType,
+    committed: bool,
+}
+
+impl ActiveSnapshot {
+    /// Returns the name it will have when committed.
+    pub fn id(&self) -> &SnapshotId {
+        &self.id
+    }
+
+    /// Returns how to see it, writable.
+    pub fn mount(&self) -> Result<Mount> {
+        let upper = OverlayUpper {
+            upper: self.upper(),
+            work: self.work(),
+        };
+        let below = match self.lease.store().snapshotter() {
+            Snapshotter::Overlay { .. } => self.parent.as_ref(),
+            Snapshotter::Native => None,
+        };
+        self.lease.store().mount(below, Some(upper))
+    }
+
+    /// Makes the snapshot immutable and visible to all. It must not be mounted any more.
+    ///
+    /// Atomic, and not forced to the disk: see [`Store::settle`].
+    pub fn commit(mut self) -> Result<SnapshotId> {
+        let failed = |error: std::io::Error| Error::io("cannot commit a snapshot", error);
+        let store = self.lease.store().clone();
+        disk::remove(&self.work())?;
+        let size_bytes = disk::allocated(&self.directory).map_err(failed)?;
+        let form = match store.snapshotter() {
+            Snapshotter::Overlay { .. } => Form::Directory,
+            Snapshotter::Native => Form::Tree,
+        };
+        let row = SnapshotRow {
+            id: &self.id,
+            form,
+            parents: self.parent.as_slice(),
+            record_type: self.record_type,
+            description: &self.description,
+            size_bytes,
+        };
+        let _publication = store.lock_publication()?;
+        std::fs::rename(&self.directory, store.layout().snapshot(&self.id)).map_err(failed)?;
+        self.committed = true;
+        store.write(|tx| row.insert(&self.lease, tx))?;
+        Ok(self.id.clone())
+    }
+
+    fn upper(&self) -> PathBuf {
+        self.directory.join("fs")
+    }
+
+    fn work(&self) -> PathBuf {
+        self.directory.join("work")
+    }
+
+    /// Makes the directories of an overlay. The root of the mounted tree shows the mode and the
+    /// owner of the upper directory, so these are the parent's.
+    fn make_upper(&self) -> Result<()> {
+        let failed = |errno| Error::io("cannot prepare a snapshot", errno);
+        let (mode, owner) = match &self.parent {
+            None => (Mode::from_raw_mode(0o755), None),
+            Some(parent) => {
+                let lowers = self.lease.store().visible(parent)?;
+                let top = lowers
+                    .first()
+                    .ok_or_else(|| Error::invalid("a snapshot without layers can't be built on"))?;
+                let stat = rustix::fs::stat(top).map_err(failed)?;
+                let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+                (Mode::from_raw_mode(stat.st_mode), Some(owner))
+            }
+        };
+        let upper = self.upper();
+        rustix::fs::mkdir(&upper, mode).map_err(failed)?;
+        if let Some((uid, gid)) = owner {
+            rustix::fs::chown(&upper, Some(uid), Some(gid)).map_err(failed)?;
+        }
+        rustix::fs::chmod(&upper, mode).map_err(failed)?;
+        disk::make_private_dir(&self.work())
+    }
+
+    /// Makes a copy of the parent's tree.
+    fn copy_parent(&self) -> Result<()> {
+        match &self.parent {
+            None => self.make_upper(),
+            Some(parent) => {
+                disk::make_private_dir(&self.work())?;
+                self.lease.store().copy_tree(parent, &self.upper())
+            }
+        }
+    }
+}
+
+impl Drop for ActiveSnapshot {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        if let Err(error) = disk::remove(&self.directory) {
+            tracing::warn!(%error, snapshot = %self.id, "a discarded snapshot is left for the next prune");
+        }
+    }
+}
+
+/// A snapshot about to be known.
+#[derive(Debug)]
+pub(super) struct SnapshotRow<'a> {
+    pub(super) id: &'a SnapshotId,
+    pub(super) form: Form,
+    pub(super) parents: &'a [SnapshotId],
+    pub(super) record_type: RecordType,
+    pub(super) description: &'a str,
+    pub(super) size_bytes: u64,
+}
+
+impl SnapshotRow<'_> {
+    /// Inserts the row, held by `lease`.
+    pub(super) fn insert(&self, lease: &Lease, tx: &Transaction<'_>) -> Result<()> {
+        let store = lease.store();
+        tx.prepare_cached(
+            "INSERT INTO snapshots \
+               (id, form, record_type, description, size_bytes, created_at, unsettled) \
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            self.id,
+            self.form.as_str(),
+            self.record_type.as_str(),
+            self.description,
+            self.size_bytes as i64,
+            store.now(),
+            store.boot(),
+        ])?;
+        for (position, parent) in self.parents.iter().enumerate() {
+            let exists = "SELECT 1 FROM snapshots WHERE id = ?";
+            if !tx.prepare_cached(exists)?.exists([parent])? {
+                return Err(super::info::missing(parent));
+            }
+            tx.prepare_cached(
+                "INSERT INTO snapshot_parents (child, position, parent) VALUES (?, ?, ?)",
+            )?
+            .execute(params![self.id, position as i64, parent])?;
+        }
+        lease.record_snapshot(tx, self.id)
+    }
+}
+
+impl Store {
+    /// Copies the whole tree of `id` to the directory `target`, made by this.
+    pub(super) fn copy_tree(&self, id: &SnapshotId, target: &std::path::Path) -> Result<()> {
+        flatten(&self.visible(id)?, target, Files::Copied).map(|_| ())
+    }
+}

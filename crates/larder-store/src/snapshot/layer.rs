@@ -1,0 +1,247 @@
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use larder_oci::{Descriptor, Digest, Mount};
+use larder_tree::apply::{ApplyOptions, LayerForm, Warning, apply_layer};
+use larder_tree::beneath::Root;
+use larder_tree::diff::{DigestWriter, LayerOptions, Style, write_layer};
+use rusqlite::{OptionalExtension, params};
+use rustix::fd::OwnedFd;
+use rustix::fs::Mode;
+
+use super::active::SnapshotRow;
+use super::chain::Form;
+use super::flatten::{Files, flatten, inherit_attributes};
+use super::info::{insert_layer_blob, missing};
+use crate::id::random_text;
+use crate::{Error, Lease, RecordType, Result, SnapshotId, Snapshotter, Store, disk};
+
+/// Where an unpacked layer goes.
+#[derive(Debug, Clone, Copy)]
+pub struct NewLayer<'a> {
+    /// The layers below; `None` for the lowest. The lease must hold it.
+    pub parent: Option<&'a SnapshotId>,
+    /// The chain ID of the layer and those below.
+    pub chain_id: &'a Digest,
+    /// The form in which it arrived.
+    pub blob: Option<&'a Descriptor>,
+    /// Where it came from, for `du`.
+    pub description: &'a str,
+}
+
+/// A layer that is unpacked and verified, but not yet part of a snapshot. Dropped, it is
+/// discarded.
+#[derive(Debug)]
+pub struct UnpackedLayer {
+    /// Keeps the directory from being swept.
+    _lease: Lease,
+    id: SnapshotId,
+    directory: PathBuf,
+    diff_id: Digest,
+    tar_bytes: u64,
+    /// Directories that the archive has no entry for, the root included: they take the attributes
+    /// of those below.
+    implied: Vec<PathBuf>,
+    linked: bool,
+}
+
+impl Lease {
+    /// Unpacks the layer that `stream` holds, compressed or not, and verifies that its diff ID is
+    /// `diff_id`. Needs nothing of the layers below, so that all layers of an image can be
+    /// unpacked at a time. `on_warning` is told what couldn't be restored.
+    ///
+    /// # Errors
+    /// `Corrupt` for another diff ID, a damaged or hostile archive; `FullDisk`.
+    pub fn unpack(
+        &self,
+        diff_id: &Digest,
+        stream: impl Read,
+        on_warning: &mut dyn FnMut(Warning),
+    ) -> Result<UnpackedLayer> {
+        let id = SnapshotId::random();
+        let directory = self.tmp()?.join(id.as_str());
+        disk::make_private_dir(&directory)?;
+        let mut layer = UnpackedLayer {
+            _lease: self.clone(),
+            id,
+            directory,
+            diff_id: diff_id.clone(),
+            tar_bytes: 0,
+            implied: vec![PathBuf::new()],
+            linked: false,
+        };
+        let failed = |error| Error::tree(format_args!("cannot apply layer `{diff_id}`"), error);
+        let mode = Mode::from_raw_mode(0o755);
+        rustix::fs::mkdir(layer.files(), mode)
+            .and_then(|()| rustix::fs::chmod(layer.files(), mode))
+            .map_err(|errno| Error::io(format_args!("cannot apply layer `{diff_id}`"), errno))?;
+        let root = Root::open(&layer.files()).map_err(failed)?;
+        let form = match self.store().snapshotter() {
+            Snapshotter::Overlay { userxattr: false } => LayerForm::Overlay,
+            Snapshotter::Overlay { userxattr: true } | Snapshotter::Native => {
+                LayerForm::OverlayUser
+            }
+        };
+        let options = ApplyOptions {
+            ownership: self.store().ownership(),
+            ..ApplyOptions::new(on_warning)
+        };
+        let stats = apply_layer(&root, stream, form, options).map_err(failed)?;
+        if stats.diff_id != *diff_id {
+            return Err(Error::corrupt(format_args!(
+                "cannot apply layer `{diff_id}`: the archive is `{}`",
+                stats.diff_id
+            )));
+        }
+        layer.tar_bytes = stats.size_bytes;
+        layer.implied.extend(stats.implied_dirs);
+        Ok(layer)
+    }
+
+    /// Makes an unpacked layer a snapshot. If there already is one with its chain ID, that one
+    /// is held and returned, and the layer discarded.
+    ///
+    /// # Errors
+    /// `NotFound` if the parent does not exist (any more).
+    pub fn link(&self, mut layer: UnpackedLayer, new: &NewLayer<'_>) -> Result<SnapshotId> {
+        if let Some(existing) = self.snapshot_by_chain_id(new.chain_id)? {
+            return Ok(existing);
+        }
+        let failed = |error: std::io::Error| Error::io("cannot store a layer", error);
+        let store = self.store();
+        let form = self.settle_on(&mut layer, new.parent)?;
+        let size_bytes = disk::allocated(&layer.directory).map_err(failed)?;
+        let _publication = store.lock_publication()?;
+        std::fs::rename(&layer.directory, store.layout().snapshot(&layer.id)).map_err(failed)?;
+        layer.linked = true;
+        let winner = store.write(|tx| {
+            let found = tx
+                .prepare_cached("SELECT id FROM snapshots WHERE chain_id = ?")?
+                .query_row([new.chain_id.as_str()], |row| row.get(0))
+                .optional()?;
+            if let Some(winner) = found {
+                self.record_snapshot(tx, &winner)?;
+                return Ok(winner);
+            }
+            let row = SnapshotRow {
+                id: &layer.id,
+                form,
+                parents: new.parent.map_or(&[], std::slice::from_ref),
+                record_type: RecordType::Regular,
+                description: new.description,
+                size_bytes,
+            };
+            row.insert(self, tx)?;
+            tx.prepare_cached(
+                "UPDATE snapshots SET chain_id = ?, diff_id = ?, tar_bytes = ? WHERE id = ?",
+            )?
+            .execute(params![
+                new.chain_id.as_str(),
+                layer.diff_id.as_str(),
+                layer.tar_bytes as i64,
+                layer.id
+            ])?;
+            if let Some(blob) = new.blob {
+                insert_layer_blob(tx, &layer.id, blob)?;
+            }
+            Ok(layer.id.clone())
+        })?;
+        if winner != layer.id {
+            disk::discard(store.layout(), &store.layout().snapshot(&layer.id))?;
+        }
+        Ok(winner)
+    }
+
+    /// Adapts an unpacked layer to what it will lie upon, and returns its final form.
+    fn settle_on(&self, layer: &mut UnpackedLayer, parent: Option<&SnapshotId>) -> Result<Form> {
+        let below = match parent {
+            Some(parent) => self.store().visible(parent)?,
+            None => Vec::new(),
+        };
+        let failed = |error: std::io::Error| Error::io("cannot store a layer", error);
+        inherit_attributes(&layer.files(), &layer.implied, &below).map_err(failed)?;
+        if self.store().snapshotter() != Snapshotter::Native {
+            return Ok(Form::Directory);
+        }
+        let mut directories = vec![layer.files()];
+        directories.extend(below);
+        let whole = self.tmp()?.join(random_text());
+        disk::make_private_dir(&whole)?;
+        flatten(&directories, &whole.join("fs"), Files::Copied)?;
+        disk::remove(&layer.directory)?;
+        layer.directory = whole;
+        Ok(Form::Tree)
+    }
+}
+
+impl UnpackedLayer {
+    fn files(&self) -> PathBuf {
+        self.directory.join("fs")
+    }
+}
+
+impl Drop for UnpackedLayer {
+    fn drop(&mut self) {
+        if self.linked {
+            return;
+        }
+        if let Err(error) = disk::remove(&self.directory) {
+            tracing::warn!(%error, "a discarded layer is left for the next prune");
+        }
+    }
+}
+
+impl Store {
+    /// Returns how to see what lies below a snapshot's own layer, for [`Store::write_layer`];
+    /// `None` if nothing does.
+    ///
+    /// # Errors
+    /// `NotFound` if it does not exist (any more).
+    pub fn below(&self, id: &SnapshotId) -> Result<Option<Mount>> {
+        match &self.snapshot(id)?.parents[..] {
+            [] => Ok(None),
+            [parent] => self.view(parent).map(Some),
+            _ => Err(Error::invalid(format_args!(
+                "snapshot `{id}` is a merge and has no layer of its own"
+            ))),
+        }
+    }
+
+    /// Writes a snapshot's own layer as an uncompressed tar. Returns the diff ID and the length in
+    /// bytes; [`Store::set_diff_id`] keeps them.
+    ///
+    /// `below` is the directory where the mount of [`Store::below`] is visible.
+    ///
+    /// # Errors
+    /// `NotFound` if it does not exist (any more); `Invalid` if it has no layer of its own.
+    pub fn write_layer(
+        &self,
+        id: &SnapshotId,
+        below: Option<OwnedFd>,
+        out: impl Write,
+        options: &LayerOptions,
+    ) -> Result<(Digest, u64)> {
+        let form = self.read(|db| {
+            db.prepare_cached("SELECT form FROM snapshots WHERE id = ?")?
+                .query_row([id], |row| row.get(0))
+                .optional()?
+                .ok_or_else(|| missing(id))
+        })?;
+        let style = match form {
+            Form::Directory => Style::Overlay,
+            Form::Tree => Style::Tree,
+            Form::Merge | Form::Flat => {
+                return Err(Error::invalid(format_args!(
+                    "snapshot `{id}` has no layer of its own"
+                )));
+            }
+        };
+        let failed = |error| Error::tree(format_args!("cannot pack snapshot `{id}`"), error);
+        let upper = Root::open(&self.files(id)).map_err(failed)?;
+        let lower = below.map(Root::from_fd);
+        let mut out = DigestWriter::new(out);
+        write_layer(&upper, lower.as_ref(), style, &mut out, options).map_err(failed)?;
+        let (_, diff_id, length) = out.finish();
+        Ok((diff_id, length))
+    }
+}

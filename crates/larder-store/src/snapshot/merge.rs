@@ -1,0 +1,158 @@
+use super::active::SnapshotRow;
+use super::chain::{Form, Layer, layers};
+use super::flatten::{Files, flatten};
+use crate::{Error, Lease, RecordType, Result, SnapshotId, Snapshotter, Store, disk};
+
+/// How many lower directories one overlay mount takes: overlayfs' own limit of 500, and one for
+/// the layer about to be written.
+const MAX_LOWERS: usize = 499;
+/// How many layers at least stay above a flattened one, so that the next steps of a long chain
+/// share it.
+const UNFLATTENED: usize = 100;
+
+impl Lease {
+    /// Makes the snapshot that has the layers of all `inputs`, later ones above earlier ones. It
+    /// shares their files and takes no space of its own. The lease must hold the inputs.
+    ///
+    /// # Errors
+    /// `NotFound` if an input does not exist (any more); `Invalid` for no inputs.
+    pub fn merge(&self, inputs: &[SnapshotId], description: &str) -> Result<SnapshotId> {
+        if inputs.is_empty() {
+            return Err(Error::invalid("a merge needs at least one input"));
+        }
+        let mut distinct: Vec<SnapshotId> = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            distinct.retain(|earlier| earlier != input);
+            distinct.push(input.clone());
+        }
+        let id = SnapshotId::random();
+        match self.store().snapshotter() {
+            Snapshotter::Overlay { .. } => {
+                let row = SnapshotRow {
+                    id: &id,
+                    form: Form::Merge,
+                    parents: &distinct,
+                    record_type: RecordType::Regular,
+                    description,
+                    size_bytes: 0,
+                };
+                self.store().write(|tx| row.insert(self, tx))?;
+            }
+            Snapshotter::Native => {
+                let mut directories = Vec::new();
+                for input in distinct.iter().rev() {
+                    directories.extend(self.store().visible(input)?);
+                }
+                self.add_whole(&id, &distinct, Form::Tree, description, &directories)?;
+            }
+        }
+        Ok(id)
+    }
+
+    /// Makes a snapshot `id` with the tree that `directories` (topmost first) show together.
+    fn add_whole(
+        &self,
+        id: &SnapshotId,
+        parents: &[SnapshotId],
+        form: Form,
+        description: &str,
+        directories: &[std::path::PathBuf],
+    ) -> Result<()> {
+        let store = self.store();
+        let directory = self.tmp()?.join(id.as_str());
+        disk::make_private_dir(&directory)?;
+        let files = match form {
+            Form::Flat => Files::Linked,
+            _ => Files::Copied,
+        };
+        let made_bytes = flatten(directories, &directory.join("fs"), files)?;
+        let failed = |error: std::io::Error| Error::io("cannot store a flattened snapshot", error);
+        let own = disk::allocated_entry(&directory).map_err(failed)?;
+        let row = SnapshotRow {
+            id,
+            form,
+            parents,
+            record_type: match form {
+                Form::Flat => RecordType::Internal,
+                _ => RecordType::Regular,
+            },
+            description,
+            size_bytes: made_bytes + own,
+        };
+        let _publication = store.lock_publication()?;
+        std::fs::rename(&directory, store.layout().snapshot(id)).map_err(failed)?;
+        store.write(|tx| row.insert(self, tx))
+    }
+}
+
+impl Store {
+    /// Returns layers, lowest first, that show what `layers` do, and are few enough to mount.
+    pub(super) fn bounded(&self, id: &SnapshotId, layers: Vec<Layer>) -> Result<Vec<Layer>> {
+        let shown = super::chain::visible(&layers);
+        if shown.len() <= MAX_LOWERS {
+            return Ok(shown.to_vec());
+        }
+        let below = self.flattening_point(id, shown.len())?;
+        let flat = match self.flat_of(&below)? {
+            Some(flat) => flat,
+            None => self.flatten_snapshot(&below)?,
+        };
+        let covered = self.chain(&below)?;
+        let mut bounded = vec![Layer {
+            id: flat,
+            whole: true,
+        }];
+        let is_above = |layer: &&Layer| !covered.contains(&layer.id);
+        bounded.extend(shown.iter().filter(is_above).cloned());
+        Ok(bounded)
+    }
+
+    /// Returns the snapshot below `id` to be flattened: one that already is, and leaves few
+    /// enough layers above, else one not far below; `id` itself if a merge is in the way.
+    fn flattening_point(&self, id: &SnapshotId, count: usize) -> Result<SnapshotId> {
+        let mut current = id.clone();
+        let mut candidate = id.clone();
+        for above in 0..count.min(MAX_LOWERS - 1) {
+            if self.flat_of(&current)?.is_some() {
+                return Ok(current);
+            }
+            if above <= UNFLATTENED {
+                candidate = current.clone();
+            }
+            match &self.snapshot(&current)?.parents[..] {
+                [parent] => current = parent.clone(),
+                _ => break,
+            }
+        }
+        Ok(candidate)
+    }
+
+    fn flat_of(&self, id: &SnapshotId) -> Result<Option<SnapshotId>> {
+        self.read(|db| {
+            let mut find = db.prepare_cached(
+                "SELECT s.id FROM snapshot_parents p JOIN snapshots s ON s.id = p.child \
+                 WHERE p.parent = ? AND s.form = 'flat'",
+            )?;
+            let mut rows = find.query([id])?;
+            Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+        })
+    }
+
+    fn flatten_snapshot(&self, id: &SnapshotId) -> Result<SnapshotId> {
+        let layers = self.read(|db| layers(db, id))?;
+        let topmost_first = super::chain::visible(&layers).iter().rev();
+        let directories: Vec<_> = topmost_first.map(|layer| self.files(&layer.id)).collect();
+        let lease = self.lease()?;
+        let flat = SnapshotId::random();
+        let description = format!("layers of {id} in one");
+        lease.add_whole(
+            &flat,
+            std::slice::from_ref(id),
+            Form::Flat,
+            &description,
+            &directories,
+        )?;
+        tracing::debug!(snapshot = %id, layers = layers.len(), "flattened a long chain");
+        Ok(flat)
+    }
+}

@@ -1,0 +1,202 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use larder_tree::apply::Ownership;
+use rusqlite::{Connection, Transaction};
+
+use crate::db::{Db, to_nanos};
+use crate::layout::{DIRECTORIES, Layout};
+use crate::lock::{FileLock, LockMode};
+use crate::{Error, ErrorKind, Result, disk, settle};
+
+/// Where the store takes the time from.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// Returns a clock that asks `now`.
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// Returns the present time.
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+/// How snapshots are made visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Snapshotter {
+    /// As layers stacked by overlayfs.
+    Overlay {
+        /// Whether overlayfs keeps its attributes in `user.overlay.*`, as it must when mounted
+        /// without privileges.
+        userxattr: bool,
+    },
+    /// As whole directories, each a copy of its parent: where overlayfs can't be mounted.
+    Native,
+}
+
+/// What [`Store::open`] needs to know.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The clock.
+    pub clock: Clock,
+    /// How snapshots are made visible.
+    pub snapshotter: Snapshotter,
+    /// Who owns the files of unpacked layers.
+    pub ownership: Ownership,
+}
+
+/// The state directory, shared with any number of other processes.
+///
+/// Cheap to clone; clones share one database connection, which one thread uses at a time.
+/// Methods block: on the disk, on short transactions of others, and, where they say so, on locks.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    db: Db,
+    options: Options,
+    boot: String,
+}
+
+impl Store {
+    /// Opens the store in the directory `root`, made if absent.
+    ///
+    /// What a crash left is no obstacle: nothing refers to it, and [`Store::gc`] removes it.
+    ///
+    /// # Errors
+    /// `Denied` if the directory can't be written; `FullDisk`; `Invalid` if a newer larder wrote
+    /// it, or `root` is relative; `Corrupt` if the database is damaged.
+    pub fn open(root: &Path, options: Options) -> Result<Self> {
+        if !root.is_absolute() {
+            return Err(Error::invalid(
+                "the path of a state directory must be absolute",
+            ));
+        }
+        let layout = Layout::new(root.to_owned());
+        let db = match Db::open(&layout.database())? {
+            Some(db) => db,
+            None => create(&layout)?,
+        };
+        let store = Self(Arc::new(Inner {
+            layout,
+            db,
+            options,
+            boot: settle::boot_id(),
+        }));
+        store.forget_unsettled()?;
+        Ok(store)
+    }
+
+    /// Returns the directory the store was opened in.
+    pub fn root(&self) -> &Path {
+        self.layout().root()
+    }
+
+    /// Returns the directory for the caller's own caches about build contexts, which `du` counts
+    /// as overhead and which may be emptied at any time.
+    pub fn contexts_dir(&self) -> PathBuf {
+        self.layout().contexts()
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    pub(crate) fn snapshotter(&self) -> Snapshotter {
+        self.0.options.snapshotter
+    }
+
+    pub(crate) fn ownership(&self) -> Ownership {
+        self.0.options.ownership
+    }
+
+    /// The present time, as the database holds it.
+    pub(crate) fn now(&self) -> i64 {
+        to_nanos(self.0.options.clock.now())
+    }
+
+    /// The name of the machine's present run.
+    pub(crate) fn boot(&self) -> &str {
+        &self.0.boot
+    }
+
+    pub(crate) fn read<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.0.db.read(body)
+    }
+
+    pub(crate) fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        self.0.db.write(body)
+    }
+
+    pub(crate) fn write_durably<T>(
+        &self,
+        body: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.0.db.write_durably(body)
+    }
+
+    /// Excludes [`Store::lock_removal`], from before a file gets its final name until its row is
+    /// committed.
+    pub(crate) fn lock_publication(&self) -> Result<FileLock> {
+        FileLock::wait(&self.layout().lock("publish"), LockMode::Shared)
+    }
+
+    /// Excludes publications, while rows and then their files are taken away, or while files
+    /// without rows are looked for.
+    pub(crate) fn lock_removal(&self) -> Result<FileLock> {
+        FileLock::wait(&self.layout().lock("publish"), LockMode::Exclusive)
+    }
+}
+
+/// Makes the directories and the database, or migrates the database.
+fn create(layout: &Layout) -> Result<Db> {
+    let root = layout.root();
+    let failed = |error: std::io::Error| {
+        Error::io(
+            format_args!("cannot write to the state directory `{}`", root.display()),
+            error,
+        )
+    };
+    if !root.is_dir() {
+        let parent = root.parent().unwrap_or(root);
+        std::fs::create_dir_all(parent).map_err(failed)?;
+        match disk::make_private_dir(root) {
+            Err(_) if root.is_dir() => {}
+            made => made.map_err(|error| {
+                Error::new(
+                    error.kind(),
+                    format_args!("cannot make the state directory `{}`", root.display()),
+                )
+            })?,
+        }
+    }
+    let lock = FileLock::wait(&root.join("creating"), LockMode::Exclusive).map_err(|error| {
+        let text = format_args!("cannot write to the state directory `{}`", root.display());
+        Error::new(error.kind(), text)
+    })?;
+    for name in DIRECTORIES {
+        let path = root.join(name);
+        if !path.is_dir() {
+            disk::make_private_dir(&path)?;
+        }
+    }
+    Db::migrate(&layout.database())?;
+    std::fs::write(layout.version(), format!("{}\n", crate::db::VERSION)).map_err(failed)?;
+    lock.remove()?;
+    Db::open(&layout.database())?
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the state database vanished"))
+}
