@@ -1,0 +1,124 @@
+//! The way from a forked copy of the spawner to the user's process.
+
+mod beneath;
+mod command;
+mod devices;
+mod identity;
+mod mounts;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+
+use crate::seccomp::Instruction;
+use crate::spawner::failure::{Failure, Stage};
+use crate::spawner::protocol::{self, Report, Request};
+use crate::sys;
+
+use beneath::Builder;
+pub(crate) use beneath::remove_stubs;
+pub(crate) use identity::resource;
+
+/// Becomes the process that `request` describes. Returns only if that fails, which it has told on
+/// `socket`.
+pub(crate) fn enter(
+    socket: &OwnedFd,
+    request: &OwnedFd,
+    descriptors: &[OwnedFd],
+    filter: &[Instruction],
+) {
+    let failure = match protocol::read_request(request) {
+        Ok((request, files)) => become_process(socket, &request, &files, descriptors, filter),
+        Err(error) => Failure::new(Stage::Request, "", error),
+    };
+    protocol::send_report(socket.as_fd(), &Report::Failed(failure));
+}
+
+/// Does the work of [`enter`]; returns why it failed.
+fn become_process(
+    socket: &OwnedFd,
+    request: &Request,
+    files: &[u8],
+    descriptors: &[OwnedFd],
+    filter: &[Instruction],
+) -> Failure {
+    let root = &descriptors[request.root];
+    let mut builder = Builder::new(root.as_fd());
+    let prepared = prepare(request, files, descriptors, &mut builder);
+    // Told before the process runs, and even if it never will: they are to be removed.
+    let stubs = builder.into_stubs();
+    if !stubs.is_empty() {
+        protocol::send_report(socket.as_fd(), &Report::Stubs(stubs));
+    }
+    let execute = || {
+        prepared?;
+        enter_root(root)?;
+        enter_directory(&request.cwd)?;
+        identity::set_limits(&request.rlimits)?;
+        connect(request, descriptors)?;
+        // Before capabilities go: afterwards it would need "no new privileges".
+        sys::load_filter(filter).map_err(|error| Failure::new(Stage::Filter, "", error))?;
+        identity::assume(request)?;
+        Err(command::execute(&request.args, &request.env))
+    };
+    let result: Result<std::convert::Infallible, Failure> = execute();
+    match result {
+        Err(failure) => failure,
+        Ok(never) => match never {},
+    }
+}
+
+/// Sets up namespaces and the tree of mounts.
+fn prepare(
+    request: &Request,
+    files: &[u8],
+    descriptors: &[OwnedFd],
+    builder: &mut Builder<'_>,
+) -> Result<(), Failure> {
+    // Its own session: it gets no signals from a terminal.
+    rustix::process::setsid().map_err(|errno| Failure::new(Stage::Host, "a session", errno))?;
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
+    if request.own_cgroup {
+        sys::unshare(libc::CLONE_NEWCGROUP)
+            .map_err(|error| Failure::new(Stage::Namespaces, "", error))?;
+    }
+    rustix::system::sethostname(request.hostname.as_bytes())
+        .map_err(|errno| Failure::new(Stage::Host, "the host name", errno))?;
+    if request.own_network {
+        sys::loopback_up()
+            .map_err(|error| Failure::new(Stage::Host, "the loopback interface", error))?;
+    }
+    mounts::set_up(request, files, descriptors, builder)
+}
+
+/// Makes the mount `root`, attached on top of this namespace's root directory, the root, and lets go of all else.
+fn enter_root(root: &OwnedFd) -> Result<(), Failure> {
+    let failed = |errno| Failure::new(Stage::Root, "", errno);
+    rustix::process::fchdir(root).map_err(failed)?;
+    match rustix::process::pivot_root(".", ".") {
+        // The old root now lies on top of the new one.
+        Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed)?,
+        // The root directory is no mount, or one that can't be moved, as in a chroot or an initramfs. Since
+        // `root` covers it, `..` leads nowhere else from here.
+        Err(Errno::INVAL) => rustix::process::chroot(".").map_err(failed)?,
+        Err(errno) => return Err(failed(errno)),
+    }
+    rustix::process::chdir("/").map_err(failed)
+}
+
+/// Enters the working directory; before becoming the user, who may have no right to.
+fn enter_directory(cwd: &str) -> Result<(), Failure> {
+    rustix::process::chdir(cwd).map_err(|errno| Failure::new(Stage::WorkingDirectory, cwd, errno))
+}
+
+/// Connects the standard streams.
+fn connect(request: &Request, descriptors: &[OwnedFd]) -> Result<(), Failure> {
+    let streams = request.stdio.map(|index| descriptors[index].as_fd());
+    sys::set_standard_streams(streams)
+        .map_err(|error| Failure::new(Stage::Host, "standard streams", error))
+}
+
+/// The flags to open a path as a handle only.
+const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);

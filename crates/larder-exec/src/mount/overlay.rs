@@ -1,0 +1,212 @@
+//! Mounting overlayfs.
+
+use std::fmt::Write as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use larder_oci::OverlayUpper;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, MountAttrFlags, MountFlags};
+
+use super::{Access, isolated};
+use crate::{Error, ErrorKind, Result};
+
+/// The most layers that overlayfs stacks (`OVL_MAX_STACK`).
+const MAX_LOWERS: usize = 500;
+
+/// The longest string that `fsconfig` takes, its end included.
+const MAX_STRING_BYTES: usize = 256;
+
+/// The longest options that `mount` takes: a page, its end included.
+const MAX_OPTIONS_BYTES: usize = 4096;
+
+/// Mounts an overlay of `lowers`, topmost first.
+pub(super) fn open(
+    lowers: &[PathBuf],
+    upper: Option<&OverlayUpper>,
+    userxattr: bool,
+    access: Access,
+) -> Result<OwnedFd> {
+    if lowers.len() > MAX_LOWERS {
+        return Err(Error::new(
+            ErrorKind::Input,
+            format!(
+                "cannot mount an overlay of {} layers: overlayfs takes {MAX_LOWERS}",
+                lowers.len()
+            ),
+        ));
+    }
+    let layers = Layers {
+        lowers,
+        upper,
+        userxattr,
+    };
+    let mount = match layers.mount_one_by_one() {
+        // `lowerdir+` came with Linux 6.8.
+        Err(Errno::INVAL) => layers.mount_by_options().map_err(|errno| match errno {
+            Errno::TOOBIG => Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "cannot mount an overlay of {} layers before Linux 6.8",
+                    lowers.len()
+                ),
+            ),
+            errno => Error::system("cannot mount an overlay", errno),
+        }),
+        mounted => mounted.map_err(|errno| Error::system("cannot mount an overlay", errno)),
+    }?;
+    super::restrict(&mount, access)?;
+    Ok(mount)
+}
+
+/// What an overlay is made of.
+pub(super) struct Layers<'a> {
+    pub(super) lowers: &'a [PathBuf],
+    pub(super) upper: Option<&'a OverlayUpper>,
+    pub(super) userxattr: bool,
+}
+
+impl Layers<'_> {
+    /// Mounts with one setting for each layer.
+    fn mount_one_by_one(&self) -> rustix::io::Result<OwnedFd> {
+        let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let mut opened = Vec::new();
+        let mut set = |key: &str, path: &Path| {
+            let value = Setting::of(path)?;
+            rustix::mount::fsconfig_set_string(context.as_fd(), key, value.text())?;
+            opened.extend(value.into_descriptor());
+            Ok::<(), Errno>(())
+        };
+        for lower in self.lowers {
+            set("lowerdir+", lower)?;
+        }
+        if let Some(OverlayUpper { upper, work }) = self.upper {
+            set("upperdir", upper)?;
+            set("workdir", work)?;
+        }
+        for (key, value) in self.behaviour() {
+            match value {
+                Some(value) => {
+                    rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
+                }
+                None => rustix::mount::fsconfig_set_flag(context.as_fd(), *key)?,
+            }
+        }
+        super::create(&context, MountAttrFlags::empty())
+    }
+
+    /// Mounts with all layers in one string, as every kernel can.
+    ///
+    /// Layers are named by descriptors, so that hundreds of them fit.
+    pub(super) fn mount_by_options(&self) -> rustix::io::Result<OwnedFd> {
+        let mut opened = Vec::new();
+        let mut open = |path: &Path| -> rustix::io::Result<i32> {
+            let fd = open_layer(path)?;
+            let number = fd.as_raw_fd();
+            opened.push(fd);
+            Ok(number)
+        };
+        let mut options = String::from("lowerdir=");
+        for (index, lower) in self.lowers.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ":" };
+            let number = open(lower)?;
+            // Relative to the working directory below.
+            write!(options, "{separator}{number}").map_err(|_| Errno::TOOBIG)?;
+        }
+        if let Some(OverlayUpper { upper, work }) = self.upper {
+            let (upper, work) = (open(upper)?, open(work)?);
+            write!(options, ",upperdir={upper},workdir={work}").map_err(|_| Errno::TOOBIG)?;
+        }
+        for (key, value) in self.behaviour() {
+            match value {
+                Some(value) => write!(options, ",{key}={value}"),
+                None => write!(options, ",{key}"),
+            }
+            .map_err(|_| Errno::TOOBIG)?;
+        }
+        if options.len() >= MAX_OPTIONS_BYTES {
+            return Err(Errno::TOOBIG);
+        }
+        let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+        isolated::in_own_namespace(|| {
+            // The thread's own working directory: it left the process's with the namespace.
+            rustix::process::chdir("/proc/self/fd")?;
+            rustix::mount::mount(
+                "overlay",
+                "/",
+                "overlay",
+                MountFlags::empty(),
+                options.as_c_str(),
+            )?;
+            // What was mounted on `/` is reached from above it only.
+            super::clone_of(&topmost_root()?)
+        })
+    }
+
+    /// Returns the settings that make an overlay's upper directory a faithful record of changes.
+    fn behaviour(&self) -> &'static [(&'static str, Option<&'static str>)] {
+        if self.userxattr {
+            // Implies that directories are not redirected.
+            &[("userxattr", None)]
+        } else {
+            // Distributions differ in these defaults; redirects and metadata-only copies would
+            // leave an upper directory that means nothing by itself.
+            &[
+                ("redirect_dir", Some("off")),
+                ("metacopy", Some("off")),
+                ("index", Some("off")),
+            ]
+        }
+    }
+}
+
+/// A path as a setting of `fsconfig`, with the descriptor that it names, if it does.
+enum Setting<'a> {
+    Path(&'a Path),
+    Descriptor { text: PathBuf, fd: OwnedFd },
+}
+
+impl<'a> Setting<'a> {
+    fn of(path: &'a Path) -> rustix::io::Result<Self> {
+        let bytes = path.as_os_str().as_bytes();
+        // overlayfs gives these a meaning in some settings.
+        let plain = !bytes.iter().any(|byte| matches!(byte, b'\\' | b':' | b','));
+        if plain && bytes.len() < MAX_STRING_BYTES {
+            return Ok(Self::Path(path));
+        }
+        let fd = open_layer(path)?;
+        let text = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        Ok(Self::Descriptor { text, fd })
+    }
+
+    fn text(&self) -> &Path {
+        match self {
+            Self::Path(path) => path,
+            Self::Descriptor { text, .. } => text,
+        }
+    }
+
+    fn into_descriptor(self) -> Option<OwnedFd> {
+        match self {
+            Self::Path(_) => None,
+            Self::Descriptor { fd, .. } => Some(fd),
+        }
+    }
+}
+
+fn open_layer(path: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// Opens what is mounted on top of the root directory. A lookup of `/` does not step onto it, one
+/// of `/..` does.
+fn topmost_root() -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, "/..", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+}

@@ -1,0 +1,174 @@
+//! From what a caller asks for to what the spawner is told.
+
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+
+use crate::container::resource;
+use crate::spawner::protocol::{MAX_MOUNTS, Request, RequestMount, RequestSource};
+use crate::{
+    Error, ErrorKind, MountPoint, MountSource, ProcessSpec, ResourceLimits, Result, Security,
+    Stdio, Ulimit,
+};
+
+/// The largest file that a secret may be, as BuildKit allows.
+const MAX_SECRET_BYTES: usize = 500 << 10;
+
+/// A request, and what goes with it.
+pub(super) struct Prepared {
+    /// Standard streams and the cgroup are still to be told.
+    pub(super) request: Request,
+    /// The bytes of its files.
+    pub(super) files: Vec<u8>,
+    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) stdio: Stdio,
+    /// User and group.
+    pub(super) owner: (u32, u32),
+    pub(super) cgroup_parent: Option<String>,
+    pub(super) limits: ResourceLimits,
+}
+
+/// Checks a specification and takes it apart.
+pub(super) fn prepare(spec: ProcessSpec) -> Result<Prepared> {
+    check(&spec)?;
+    let rlimits = spec
+        .ulimits
+        .into_iter()
+        .map(rlimit)
+        .collect::<Result<Vec<_>>>()?;
+    let mut files = Vec::new();
+    let mut descriptors = vec![spec.root];
+    let system = [
+        ("/etc/resolv.conf", spec.resolv_conf),
+        ("/etc/hosts", hosts(&spec.hostname, &spec.extra_hosts)?),
+    ];
+    let mut mounts = Vec::new();
+    for (target, content) in system {
+        mounts.push(RequestMount {
+            target: target.to_owned(),
+            source: store(&mut files, content.as_bytes(), 0o644, (0, 0)),
+            readonly: true,
+        });
+    }
+    for MountPoint {
+        target,
+        source,
+        readonly,
+    } in spec.mounts
+    {
+        let source = match source {
+            MountSource::Bind(mount) => {
+                descriptors.push(mount);
+                RequestSource::Descriptor(descriptors.len() - 1)
+            }
+            MountSource::Tmpfs { size_bytes } => RequestSource::Tmpfs { size_bytes },
+            MountSource::Secret {
+                content,
+                mode,
+                uid,
+                gid,
+            } => store(&mut files, &content, mode, (uid, gid)),
+        };
+        mounts.push(RequestMount {
+            target,
+            source,
+            readonly,
+        });
+    }
+    Ok(Prepared {
+        owner: (spec.user.uid, spec.user.gid),
+        request: Request {
+            args: spec.args,
+            env: spec.env,
+            cwd: spec.cwd,
+            uid: spec.user.uid,
+            gid: spec.user.gid,
+            groups: spec.user.groups,
+            hostname: spec.hostname,
+            own_network: super::own_network(spec.network),
+            own_cgroup: false,
+            rlimits,
+            shm_bytes: spec.shm_bytes,
+            mounts,
+            stdio: [0; 3],
+            root: 0,
+        },
+        files,
+        descriptors,
+        stdio: spec.stdio,
+        cgroup_parent: spec.cgroup_parent,
+        limits: spec.limits,
+    })
+}
+
+fn check(spec: &ProcessSpec) -> Result<()> {
+    let input = |message: String| Err(Error::new(ErrorKind::Input, message));
+    if spec.security == Security::Insecure {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "processes without confinement (`security=insecure`) are not available",
+        ));
+    }
+    if spec.args.is_empty() {
+        return input("cannot run a process without a command".to_owned());
+    }
+    if !spec.cwd.starts_with('/') {
+        return input(format!("working directory `{}` is not absolute", spec.cwd));
+    }
+    if spec.mounts.len() > MAX_MOUNTS {
+        return input(format!("a process can have {MAX_MOUNTS} mounts at most"));
+    }
+    let words = spec.args.iter().chain(&spec.env);
+    if let Some(word) = words.into_iter().find(|word| word.contains('\0')) {
+        return input(format!("{word:?} contains a NUL byte"));
+    }
+    for mount in &spec.mounts {
+        let target = &mount.target;
+        if !target.starts_with('/') || target.split('/').all(|name| matches!(name, "" | ".")) {
+            return input(format!("cannot mount on `{target}`"));
+        }
+        if let MountSource::Secret { content, .. } = &mount.source
+            && content.len() > MAX_SECRET_BYTES
+        {
+            return input(format!("secret for `{target}` is larger than 500 KiB"));
+        }
+    }
+    Ok(())
+}
+
+/// Returns a limit by which the kernel's name and values.
+fn rlimit(ulimit: Ulimit) -> Result<(String, Option<u64>, Option<u64>)> {
+    if resource(&ulimit.name).is_none() {
+        let message = format!("unknown ulimit `{}`", ulimit.name);
+        return Err(Error::new(ErrorKind::Input, message));
+    }
+    // -1 means none, and no other negative number has a meaning.
+    let value = |number: i64| u64::try_from(number).ok();
+    Ok((ulimit.name, value(ulimit.soft), value(ulimit.hard)))
+}
+
+/// Adds the bytes of a file.
+fn store(files: &mut Vec<u8>, content: &[u8], mode: u32, owner: (u32, u32)) -> RequestSource {
+    let start = files.len();
+    files.extend_from_slice(content);
+    RequestSource::File {
+        start,
+        end: files.len(),
+        mode,
+        uid: owner.0,
+        gid: owner.1,
+    }
+}
+
+/// Returns the text of `/etc/hosts`, as BuildKit writes it.
+fn hosts(hostname: &str, extra: &[crate::ExtraHost]) -> Result<String> {
+    let mut text =
+        format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for host in extra {
+        if host.ip.contains('\n') || host.name.contains('\n') {
+            return Err(Error::new(ErrorKind::Input, "host name with a line break"));
+        }
+        writeln!(text, "{}\t{}", host.ip, host.name)
+            .map_err(|_| Error::new(ErrorKind::System, "cannot write `/etc/hosts`"))?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,25 @@
+//! Runs real processes. It has a `main` of its own: [`larder_exec::init`] must come first, and some
+//! cases run in this program started again, as another user or to be killed.
+
+mod confinement;
+mod fixture;
+mod life;
+mod ordinary_user;
+mod process;
+mod runner;
+mod tree;
+
+fn main() {
+    larder_exec::init();
+    if let Some(name) = std::env::args().nth(1).filter(|name| name.starts_with('@')) {
+        return runner::part(&name, &[life::PARTS, ordinary_user::PARTS]);
+    }
+    let groups = [
+        process::CASES,
+        confinement::CASES,
+        tree::CASES,
+        life::CASES,
+        ordinary_user::CASES,
+    ];
+    runner::run(&groups);
+}

@@ -1,0 +1,3 @@
+use crate::runner::Case;
+pub const CASES: &[Case] = &[];
+pub const PARTS: &[Case] = &[];
