@@ -29,7 +29,7 @@ mod clean;
 mod glob;
 mod ignore;
 
-pub(crate) use clean::{clean, clean_rooted};
+pub(crate) use clean::clean_rooted;
 pub(crate) use glob::split_wildcards;
 pub use glob::{Glob, has_wildcards};
 pub use ignore::{MatchInfo, PatternMatcher, read_ignore_file};

@@ -1,0 +1,120 @@
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::FileType;
+
+use crate::beneath::{Root, read_names};
+use crate::pattern::{Glob, clean_rooted, has_wildcards};
+use crate::{Error, ErrorKind, Result};
+
+/// How many symlinks in a row are followed, as in BuildKit.
+const MAX_HOPS: usize = 255;
+
+/// How many paths are followed in all, so that links which multiply each other come to an end.
+const MAX_PATHS: usize = 100_000;
+
+/// Returns the patterns for `paths` and for all that the symlinks on their way lead to, sorted,
+/// without those that lie beneath another one. `None` if that is everything.
+///
+/// The last name with a wildcard before which no symlink stands is expanded to find the symlinks
+/// among its matches, as `fsutil` does.
+pub(super) fn follow_links(root: &Root, paths: &[String]) -> Result<Option<Vec<String>>> {
+    let mut found = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut pending: Vec<(String, usize)> = paths.iter().map(|path| (path.clone(), 0)).collect();
+    while let Some((path, hops)) = pending.pop() {
+        let path = clean_rooted(&path);
+        if hops > MAX_HOPS || !seen.insert(path.clone()) {
+            continue;
+        }
+        if seen.len() > MAX_PATHS {
+            let message = format!("the sources lead to more than {MAX_PATHS} paths");
+            return Err(Error::new(ErrorKind::LimitExceeded, message));
+        }
+        let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+        let mut reached = String::new();
+        for (index, name) in names.iter().enumerate() {
+            let dir = reached.clone();
+            reached = join(&reached, name);
+            let targets = link_targets(root, &dir, name)?;
+            if !targets.is_empty() {
+                let rest = names[index + 1..].join("/");
+                let targets = targets.iter().map(|target| format!("{target}/{rest}"));
+                pending.extend(targets.map(|path| (path, hops + 1)));
+                break;
+            }
+        }
+        found.insert(reached);
+    }
+    if found.contains("") {
+        return Ok(None);
+    }
+    let mut patterns: Vec<String> = Vec::new();
+    for path in found {
+        let covered = patterns.last().is_some_and(|last| {
+            let rest = path.strip_prefix(last.as_str());
+            rest.is_some_and(|rest| rest.starts_with('/'))
+        });
+        if !covered {
+            patterns.push(path);
+        }
+    }
+    Ok(Some(patterns))
+}
+
+/// Returns where the symlinks lead that `name` means in the directory `dir`.
+fn link_targets(root: &Root, dir: &str, name: &str) -> Result<Vec<String>> {
+    if !has_wildcards(name) {
+        let target = link_target(root, dir, OsStr::new(name))?;
+        return Ok(target.into_iter().collect());
+    }
+    let Ok(glob) = Glob::new(name) else {
+        // Reported when the pattern is compiled.
+        return Ok(Vec::new());
+    };
+    let names = match root.open_dir(dir) {
+        Ok(fd) => read_names(fd).map_err(|e| super::tree::cannot_read(Path::new(dir), e))?,
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut targets = Vec::new();
+    for name in names {
+        if glob.matches(name.as_bytes()) {
+            targets.extend(link_target(root, dir, &name)?);
+        }
+    }
+    Ok(targets)
+}
+
+/// Returns where the entry `name` of `dir` leads, from the root, if it is a symlink.
+fn link_target(root: &Root, dir: &str, name: &OsStr) -> Result<Option<String>> {
+    let path = Path::new(dir).join(name);
+    let stat = match root.symlink_metadata(&path) {
+        Ok(stat) => stat,
+        Err(error) if is_missing(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        return Ok(None);
+    }
+    let target = root.read_link(&path)?;
+    // Patterns are text; a target that isn't can't be asked for by one.
+    Ok(target.to_str().map(|target| match target.starts_with('/') {
+        true => clean_rooted(target),
+        false => clean_rooted(&format!("{dir}/{target}")),
+    }))
+}
+
+fn is_missing(error: &Error) -> bool {
+    let kind = error.io_source().map(std::io::Error::kind);
+    error.kind() == ErrorKind::NotFound || kind == Some(std::io::ErrorKind::NotADirectory)
+}
+
+fn join(dir: &str, name: &str) -> String {
+    match dir {
+        "" => name.to_owned(),
+        dir => format!("{dir}/{name}"),
+    }
+}

@@ -1,0 +1,379 @@
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::attributes::{Attributes, Kind, Stamp, Xattrs, read_xattrs};
+use super::record::{FileDigest, RecordHasher};
+use super::scan::{DirFilter, Filter, list_dir};
+use super::stat_cache::{CacheEntry, StatCache};
+use crate::beneath::Root;
+use crate::{Error, ErrorKind, Result};
+
+/// Fewer directories or files than this are not worth a second thread.
+const PARALLEL_FROM: usize = 16;
+
+/// How long the clock of a file system may show one time: twice a tick of the slowest kernel
+/// clock (100 Hz).
+const CLOCK_GRAIN_NANOS: i64 = 20_000_000;
+
+/// The same for a file system that keeps whole seconds, or every second one (FAT).
+const COARSE_GRAIN_NANOS: i64 = 2_000_000_000;
+
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// The listing of a directory tree: of a build context ([`scan`](super::scan)) or of a snapshot
+/// ([`Tree::view`]).
+pub struct Tree {
+    pub(super) root: Root,
+    pub(super) top: Node,
+    /// Whether this is a build context: its own header does not count.
+    pub(super) is_context: bool,
+    pub(super) cache: StatCache,
+    /// When the scan began, nanoseconds since 1970; for a view, whose files don't change, never.
+    pub(super) started_at_nanos: i64,
+    /// Whether a digest was computed that the cache does not know and may.
+    pub(super) learned: AtomicBool,
+}
+
+/// What a tree holds of one entry.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) name: Box<[u8]>,
+    pub(super) attributes: Attributes,
+    /// Of a symlink; else empty.
+    pub(super) link_target: Box<[u8]>,
+    /// Of a directory: its entries in the order of their names, once listed.
+    pub(super) children: OnceLock<Vec<Node>>,
+    pub(super) digest: OnceLock<FileDigest>,
+    /// Whether the entry belongs to the tree even if nothing beneath it does.
+    pub(super) is_selected: bool,
+}
+
+/// One entry of a [`Tree`].
+#[derive(Clone)]
+pub struct Entry<'a> {
+    tree: &'a Tree,
+    node: &'a Node,
+    path: Vec<u8>,
+}
+
+impl Tree {
+    /// Returns the tree beneath `root` as it is, owners included. Directories are listed when they
+    /// are asked for.
+    pub fn view(root: Root) -> Result<Self> {
+        let stat = fs::fstat(&root).map_err(|errno| Error::io("cannot look up `/`", errno))?;
+        Ok(Self {
+            root,
+            top: Node::new(&[], Attributes::new(&stat)),
+            is_context: false,
+            cache: StatCache::default(),
+            started_at_nanos: i64::MAX,
+            learned: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the topmost directory.
+    pub fn top(&self) -> Entry<'_> {
+        Entry {
+            tree: self,
+            node: &self.top,
+            path: Vec::new(),
+        }
+    }
+
+    /// Returns all entries but the topmost directory, each directory before its entries.
+    pub fn entries(&self) -> Result<Vec<Entry<'_>>> {
+        let mut entries = self.top().with_descendants()?;
+        entries.remove(0);
+        Ok(entries)
+    }
+
+    /// Returns the stat cache with the digests that were computed since the scan, or `None` if
+    /// the one that the scan was given needs no change.
+    pub fn updated_cache(&self) -> Option<StatCache> {
+        if !self.learned.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut known = Vec::new();
+        let mut pending = vec![&self.top];
+        while let Some(node) = pending.pop() {
+            pending.extend(node.children.get().into_iter().flatten());
+            let stamp = node.attributes.stamp;
+            if let Some(&digest) = node.digest.get()
+                && self.is_trusted(&stamp)
+            {
+                known.push(CacheEntry {
+                    stamp,
+                    digest,
+                    age: 0,
+                });
+            }
+        }
+        Some(self.cache.renewed(known))
+    }
+
+    /// Returns the handle that paths of entries are relative to.
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Returns whether a file with this stamp is unchanged since the scan. If not, it may be: it
+    /// changed so shortly before the scan that another change could bear the same times.
+    pub(crate) fn is_trusted(&self, stamp: &Stamp) -> bool {
+        let has_whole_seconds = stamp.changed_at_nanos % 1_000_000_000 == 0;
+        let grain = match has_whole_seconds {
+            true => COARSE_GRAIN_NANOS,
+            false => CLOCK_GRAIN_NANOS,
+        };
+        stamp.changed_at_nanos < self.started_at_nanos - grain
+    }
+
+    /// Lists all directories beneath `from`, level by level.
+    fn list_below(&self, from: &Entry<'_>) -> Result<()> {
+        let mut level = vec![from.clone()];
+        while !level.is_empty() {
+            for_each(&level, |dir| dir.node_children().map(drop))?;
+            let mut next = Vec::new();
+            for dir in &level {
+                next.extend(
+                    dir.children()?
+                        .into_iter()
+                        .filter(|e| e.attributes().is_dir()),
+                );
+            }
+            level = next;
+        }
+        Ok(())
+    }
+
+    fn compute_digest(&self, entry: &Entry<'_>) -> Result<FileDigest> {
+        let attributes = entry.attributes();
+        if let Some(digest) = self.cache.get(&attributes.stamp) {
+            return Ok(digest);
+        }
+        if self.is_trusted(&attributes.stamp) {
+            self.learned.store(true, Ordering::Relaxed);
+        }
+        let path = entry.path();
+        let xattrs = |flags| -> Result<Xattrs> {
+            let fd = self
+                .root
+                .open_file(path, flags | OFlags::NOFOLLOW, Mode::empty())?;
+            read_xattrs(fd).map_err(|errno| cannot_read(path, errno))
+        };
+        let xattrs = match attributes.kind {
+            Kind::File => return self.hash_file(entry),
+            Kind::Dir => xattrs(OFlags::RDONLY | OFlags::DIRECTORY)?,
+            _ => xattrs(OFlags::PATH)?,
+        };
+        Ok(RecordHasher::new(attributes, entry.link_target(), &xattrs).finish())
+    }
+
+    fn hash_file(&self, entry: &Entry<'_>) -> Result<FileDigest> {
+        let path = entry.path();
+        let attributes = entry.attributes();
+        // A pipe may stand here by now; opening it must not wait.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let fd = self.root.open_file(path, flags, Mode::empty())?;
+        let failed = |errno| cannot_read(path, errno);
+        let is_unchanged = || {
+            let stat = fs::fstat(&fd).map_err(failed)?;
+            Ok(Stamp::new(&stat) == attributes.stamp)
+        };
+        if !is_unchanged()? {
+            return Err(changed(path));
+        }
+        let xattrs = read_xattrs(&fd).map_err(failed)?;
+        let mut hasher = RecordHasher::new(attributes, &[], &xattrs);
+        let mut buffer = vec![0; BUFFER_BYTES.min(attributes.size as usize + 1)];
+        let mut total = 0;
+        loop {
+            match rustix::io::read(&fd, &mut buffer[..]) {
+                Ok(0) => break,
+                Ok(count) => {
+                    hasher.update(&buffer[..count]);
+                    total += count as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(failed(errno)),
+            }
+        }
+        if total != attributes.size || !is_unchanged()? {
+            return Err(changed(path));
+        }
+        Ok(hasher.finish())
+    }
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree")
+            .field("is_context", &self.is_context)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    pub(super) fn new(name: &[u8], attributes: Attributes) -> Self {
+        Self {
+            name: name.into(),
+            attributes,
+            link_target: Box::default(),
+            children: OnceLock::new(),
+            digest: OnceLock::new(),
+            is_selected: true,
+        }
+    }
+}
+
+impl<'a> Entry<'a> {
+    /// Returns the path relative to the tree's topmost directory, whose own is empty. No name in
+    /// it is that of a symlink but the last one.
+    pub fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.path))
+    }
+
+    /// Returns the last name of the path.
+    pub fn name(&self) -> &'a [u8] {
+        &self.node.name
+    }
+
+    /// Returns what `stat` tells.
+    pub fn attributes(&self) -> &'a Attributes {
+        &self.node.attributes
+    }
+
+    /// Returns the target of a symlink as it is stored; empty for all else.
+    pub fn link_target(&self) -> &'a [u8] {
+        &self.node.link_target
+    }
+
+    /// Returns the entries of a directory in the order of their names; none of all else.
+    pub fn children(&self) -> Result<Vec<Self>> {
+        let children = self.node_children()?.iter();
+        Ok(children.map(|node| self.child_entry(node)).collect())
+    }
+
+    /// Returns the entry `name` of a directory.
+    pub fn child(&self, name: &[u8]) -> Result<Option<Self>> {
+        let children = self.node_children()?;
+        let found = children.binary_search_by(|node| (*node.name).cmp(name));
+        Ok(found.ok().map(|index| self.child_entry(&children[index])))
+    }
+
+    /// Returns this entry and all beneath it, each directory before its entries.
+    pub fn with_descendants(&self) -> Result<Vec<Self>> {
+        self.tree.list_below(self)?;
+        let mut found = Vec::new();
+        let mut pending = vec![self.clone()];
+        while let Some(entry) = pending.pop() {
+            pending.extend(entry.children()?.into_iter().rev());
+            found.push(entry);
+        }
+        Ok(found)
+    }
+
+    /// Returns the entry's digest; that of a directory covers its header only. Computed once, if
+    /// the stat cache does not know it.
+    ///
+    /// # Errors
+    /// `Changed` for a file that is no longer what the listing tells.
+    pub(crate) fn digest(&self) -> Result<FileDigest> {
+        if let Some(digest) = self.node.digest.get() {
+            return Ok(*digest);
+        }
+        let digest = self.tree.compute_digest(self)?;
+        Ok(*self.node.digest.get_or_init(|| digest))
+    }
+
+    /// Returns the digest if it was computed already.
+    pub(crate) fn known_digest(&self) -> Option<FileDigest> {
+        self.node.digest.get().copied()
+    }
+
+    /// Returns whether this is the topmost directory of a build context.
+    pub(crate) fn is_context_top(&self) -> bool {
+        self.tree.is_context && self.path.is_empty()
+    }
+
+    pub(crate) fn path_bytes(&self) -> &[u8] {
+        &self.path
+    }
+
+    fn child_entry(&self, node: &'a Node) -> Self {
+        let mut path = Vec::with_capacity(self.path.len() + 1 + node.name.len());
+        path.extend_from_slice(&self.path);
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(&node.name);
+        Self {
+            tree: self.tree,
+            node,
+            path,
+        }
+    }
+
+    fn node_children(&self) -> Result<&'a [Node]> {
+        if let Some(children) = self.node.children.get() {
+            return Ok(children);
+        }
+        let mut nodes = Vec::new();
+        if self.attributes().is_dir() {
+            // A scan has listed all; what is missing is a view's.
+            let listed = list_dir(
+                &self.tree.root,
+                &self.path,
+                &Filter::default(),
+                &DirFilter::default(),
+            )?;
+            nodes.extend(listed.into_iter().map(|(node, _)| node));
+        }
+        Ok(self.node.children.get_or_init(|| nodes))
+    }
+}
+
+impl fmt::Debug for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Entry").field(&self.path()).finish()
+    }
+}
+
+/// Computes the digests of all `entries`, on all processors.
+pub(crate) fn compute_digests(entries: &[Entry<'_>]) -> Result<()> {
+    for_each(entries, |entry| entry.digest().map(drop))
+}
+
+/// Runs `work` on all items, in parallel if they are many; returns one of the errors.
+pub(super) fn for_each<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<()> + Send + Sync,
+) -> Result<()> {
+    if items.len() < PARALLEL_FROM {
+        items.iter().try_for_each(work)
+    } else {
+        items.par_iter().try_for_each(work)
+    }
+}
+
+/// Returns the error for a file that is not what the listing tells.
+pub(crate) fn changed(path: &Path) -> Error {
+    let message = format!("file changed during the build: `{}`", path.display());
+    Error::new(ErrorKind::Changed, message)
+}
+
+pub(crate) fn cannot_read(path: &Path, errno: Errno) -> Error {
+    let path = match path.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => path,
+    };
+    Error::io(format!("cannot read `{}`", path.display()), errno)
+}
