@@ -146,7 +146,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         linked: Vec<bool>,
     ) {
         let is_root = matches!(key, CacheKey::Root(_));
-        let by_content = key.has_content();
+        let may_learn = key.has_both_kinds();
         let known = self.output(ix, output);
         known.asked = Some(key);
         known.linked = linked;
@@ -174,7 +174,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
             hit = Some(found.key);
         }
         if let Some(to) = hit {
-            if by_content {
+            if may_learn {
                 self.link(ix, output, to);
             }
             let vertex = &self.vertices[&ix];

@@ -82,6 +82,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
             phase: Phase::Idle,
             lock: None,
             executed: false,
+            miss_told: false,
             progress: None,
             failed: None,
             work: BTreeSet::new(),

@@ -152,7 +152,10 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
 
     fn tell_missed(&mut self, ix: Ix) {
         let vertex = &self.vertices[&ix];
-        let Some(key) = self.query_key(ix).filter(|_| !vertex.is_keyless()) else {
+        if vertex.miss_told || vertex.is_keyless() {
+            return;
+        }
+        let Some(key) = self.query_key(ix) else {
             return;
         };
         let lacking = || vertex.outputs.values().filter(|o| o.result.is_none());
@@ -181,6 +184,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
             key,
             inputs: inputs.collect(),
         });
+        self.vertex(ix).miss_told = true;
     }
 
     pub(super) fn on_executed(&mut self, ix: Ix, outputs: &[usize], results: Vec<R>) {

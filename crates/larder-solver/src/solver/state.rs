@@ -37,6 +37,8 @@ pub(super) struct Vertex<R, E> {
     pub(super) lock: Option<Digest>,
     /// Whether it ran in this flight.
     pub(super) executed: bool,
+    /// Whether it was told why it runs.
+    pub(super) miss_told: bool,
     pub(super) progress: Option<Progress<E>>,
     pub(super) failed: Option<E>,
     /// What the driver does for it.
@@ -306,14 +308,15 @@ impl CacheKey {
         }
     }
 
-    /// Whether a content key is among the candidates.
-    pub(super) fn has_content(&self) -> bool {
+    /// Whether an input is known by content and by a key of its own, which need not both lead to
+    /// what was found.
+    pub(super) fn has_both_kinds(&self) -> bool {
+        let is_content = |candidate: &Candidate| matches!(candidate, Candidate::Content(_));
         match self {
             Self::Root(_) => false,
-            Self::Step { inputs, .. } => inputs
-                .iter()
-                .flatten()
-                .any(|candidate| matches!(candidate, Candidate::Content(_))),
+            Self::Step { inputs, .. } => inputs.iter().any(|candidates| {
+                candidates.iter().any(is_content) && !candidates.iter().all(is_content)
+            }),
         }
     }
 }

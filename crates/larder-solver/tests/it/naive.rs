@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use larder_oci::Digest;
 use larder_solver::{CacheKey, CacheMap, Candidate, KeyId, SaveMode};
 
-use crate::graph::{Epochs, Graph};
+use crate::graph::{Epochs, Graph, Node};
 use crate::store::Store;
 
 pub(crate) struct Naive<'a> {
@@ -25,7 +25,7 @@ pub(crate) struct Naive<'a> {
 impl<'a> Naive<'a> {
     pub(crate) fn new(graph: &'a Graph, targets: &[(usize, usize)], store: Store) -> Self {
         let mut used: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
-        let reads = graph.nodes.iter().flat_map(|node| node.inputs());
+        let reads = graph.nodes.iter().flat_map(Node::inputs);
         let edges = reads.map(|read| (read.from, read.output));
         for (index, output) in edges.chain(targets.iter().copied()) {
             used.entry(index).or_default().insert(output);

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::driver::Driver;
-use crate::graph::{Epochs, Graph, Kind, Read, View, hash};
+use crate::graph::{Epochs, Graph, Kind, Node, Read, View, hash};
 use crate::naive::Naive;
 use crate::store::Store;
 
@@ -146,7 +146,7 @@ fn source(kind: u8, id: usize, version: u8) -> Kind {
 /// Whether equal steps always find each other: not below a local source that is read whole.
 fn is_mergeable(graph: &Graph) -> bool {
     let is_local = |index: usize| matches!(&graph.nodes[index].kind, Kind::Source { keys, .. } if keys.is_empty());
-    let mut reads = graph.nodes.iter().flat_map(|node| node.inputs());
+    let mut reads = graph.nodes.iter().flat_map(Node::inputs);
     !reads.any(|read| read.view.is_none() && is_local(read.from))
 }
 

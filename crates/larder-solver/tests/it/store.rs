@@ -155,6 +155,10 @@ impl Store {
         self.results.remove(&node);
     }
 
+    pub(crate) fn result(&self, node: KeyId) -> Option<&String> {
+        self.results.get(&node)
+    }
+
     pub(crate) fn nodes_with_results(&self) -> Vec<KeyId> {
         self.results.keys().copied().collect()
     }
