@@ -1,0 +1,307 @@
+//! The flags of `larder build`.
+
+use std::path::PathBuf;
+
+use larder_engine::request::{NetworkMode, Ulimit};
+use larder_oci::{ImageRef, Platform};
+
+use super::output::OutputArg;
+use super::values::{self, HostArg, KeyValue, NamedContext, SecretArg};
+use crate::progress::Mode;
+
+/// The flags of `larder build`: those of `docker buildx build`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BuildArgs {
+    /// Directory with the files to build from, or `-` for a tar archive or a Dockerfile on
+    /// standard input
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: String,
+    /// Dockerfile, or `-` for standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<String>,
+    /// Name of the image, `name:tag`
+    #[arg(short, long = "tag", value_name = "NAME", value_parser = values::image_ref)]
+    pub(crate) tags: Vec<ImageRef>,
+    /// Stage to build
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Build argument; without a value, that of the environment
+    #[arg(long = "build-arg", value_name = "KEY[=VALUE]", value_parser = values::key_value)]
+    pub(crate) build_args: Vec<KeyValue>,
+    /// Further directory that FROM, COPY --from and mounts can name
+    #[arg(long = "build-context", value_name = "NAME=DIR", value_parser = values::named_context)]
+    pub(crate) build_contexts: Vec<NamedContext>,
+    /// Label of the image
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::key_value)]
+    pub(crate) labels: Vec<KeyValue>,
+    /// Run all steps again; `=layers` keeps what cache mounts hold
+    #[arg(long, value_name = "layers", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", default_value = "false", hide_default_value = true,
+          value_parser = no_cache)]
+    pub(crate) no_cache: NoCacheArg,
+    /// Run all steps of these stages again
+    #[arg(long = "no-cache-filter", value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filters: Vec<String>,
+    /// Ask the registry for newer base images
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// Secret that RUN steps can mount
+    #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]", value_parser = values::secret)]
+    pub(crate) secrets: Vec<SecretArg>,
+    /// Where the result goes: a directory, or `type=image|oci|docker|tar|local[,dest=PATH]`
+    /// [default: the local image store]
+    #[arg(short, long = "output", value_name = "DEST", value_parser = super::output::parse)]
+    pub(crate) outputs: Vec<OutputArg>,
+    /// Keep the image in the local store; what happens by default
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// How to show the build [env: BUILDKIT_PROGRESS] [default: auto]
+    #[arg(long, value_name = "MODE")]
+    pub(crate) progress: Option<Mode>,
+    /// Show nothing but the image's id
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Write the image's id to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write what came of the build to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// Network of RUN steps: default, host or none
+    #[arg(long, value_name = "MODE", default_value = "default", hide_default_value = true,
+          value_parser = values::network)]
+    pub(crate) network: NetworkMode,
+    /// Further line of /etc/hosts in RUN steps
+    #[arg(long = "add-host", value_name = "HOST:IP", value_delimiter = ',',
+          value_parser = values::host)]
+    pub(crate) add_hosts: Vec<HostArg>,
+    /// Size of /dev/shm in RUN steps
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    pub(crate) shm_size: Option<u64>,
+    /// Resource limit of RUN steps
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = values::ulimit)]
+    pub(crate) ulimits: Vec<Ulimit>,
+    /// Platform of the image [env: DOCKER_DEFAULT_PLATFORM] [default: the host's]
+    #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',',
+          value_parser = values::platform)]
+    pub(crate) platforms: Vec<Platform>,
+    /// Lend RUN steps the host's CA certificates and proxy settings
+    #[arg(long)]
+    pub(crate) host_ca: bool,
+    /// Check the Dockerfile and build nothing
+    #[arg(long)]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) foreign: ForeignArgs,
+}
+
+/// What `--no-cache` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoCacheArg {
+    /// Nothing: steps may be cached.
+    Off,
+    /// All steps run again, on empty cache mounts.
+    All,
+    /// All steps run again, cache mounts keep what they hold.
+    Layers,
+}
+
+fn no_cache(text: &str) -> Result<NoCacheArg, String> {
+    match text {
+        "true" | "1" => Ok(NoCacheArg::All),
+        "false" | "0" => Ok(NoCacheArg::Off),
+        "layers" => Ok(NoCacheArg::Layers),
+        _ => Err("expected true, false or layers".to_owned()),
+    }
+}
+
+/// Flags of `docker buildx build` and `docker build` that larder has no, or not yet a, use for.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct ForeignArgs {
+    #[arg(long, hide = true)]
+    cache_from: Vec<String>,
+    #[arg(long, hide = true)]
+    cache_to: Vec<String>,
+    #[arg(long, hide = true)]
+    ssh: Vec<String>,
+    #[arg(long, hide = true)]
+    push: bool,
+    #[arg(long, hide = true)]
+    allow: Vec<String>,
+    #[arg(long, hide = true)]
+    annotation: Vec<String>,
+    #[arg(long, hide = true)]
+    attest: Vec<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    provenance: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    sbom: Option<String>,
+    #[arg(long, hide = true)]
+    call: Option<String>,
+    #[arg(long, hide = true)]
+    print: Option<String>,
+    #[arg(long, hide = true)]
+    policy: Vec<String>,
+    #[arg(long, hide = true)]
+    resource: Vec<String>,
+    #[arg(long, hide = true)]
+    cgroup_parent: Option<String>,
+    #[arg(long, hide = true)]
+    builder: Option<String>,
+    #[arg(short, long, hide = true)]
+    memory: Option<String>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    #[arg(short, long, hide = true)]
+    cpu_shares: Option<String>,
+    #[arg(long, hide = true)]
+    cpu_period: Option<String>,
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    cpu_quota: Option<String>,
+    #[arg(long, hide = true)]
+    cpuset_cpus: Option<String>,
+    #[arg(long, hide = true)]
+    cpuset_mems: Option<String>,
+    #[arg(long, hide = true)]
+    security_opt: Vec<String>,
+    #[arg(long, hide = true)]
+    isolation: Option<String>,
+    #[arg(long, hide = true)]
+    squash: bool,
+    // These say what larder does anyway.
+    #[arg(long, hide = true)]
+    compress: bool,
+    #[arg(long, hide = true)]
+    rm: bool,
+    #[arg(long, hide = true)]
+    force_rm: bool,
+}
+
+impl ForeignArgs {
+    /// Returns what to tell the user about flags without effect.
+    ///
+    /// # Errors
+    /// Names the first flag whose effect the user must not go without.
+    pub(crate) fn check(&self) -> Result<Vec<String>, String> {
+        let missing = [
+            ("--cache-from", !self.cache_from.is_empty()),
+            ("--cache-to", !self.cache_to.is_empty()),
+            ("--ssh", !self.ssh.is_empty()),
+            ("--push", self.push),
+            ("--allow", !self.allow.is_empty()),
+            ("--annotation", !self.annotation.is_empty()),
+            (
+                "--attest",
+                self.attest.iter().any(|attest| !is_disabled(attest)),
+            ),
+            ("--provenance", is_asked_for(self.provenance.as_deref())),
+            ("--sbom", is_asked_for(self.sbom.as_deref())),
+            (
+                "--call",
+                self.call.as_deref().is_some_and(|call| call != "build"),
+            ),
+            ("--print", self.print.is_some()),
+            ("--policy", !self.policy.is_empty()),
+            ("--cgroup-parent", self.cgroup_parent.is_some()),
+        ];
+        if let Some((flag, _)) = missing.iter().find(|(_, is_given)| *is_given) {
+            return Err(format!("`{flag}` is not supported yet"));
+        }
+        let ignored = [
+            (
+                "--builder",
+                self.builder.is_some(),
+                "there is one builder, in this process",
+            ),
+            ("--memory", self.memory.is_some(), NO_LIMITS),
+            ("--memory-swap", self.memory_swap.is_some(), NO_LIMITS),
+            ("--cpu-shares", self.cpu_shares.is_some(), NO_LIMITS),
+            ("--cpu-period", self.cpu_period.is_some(), NO_LIMITS),
+            ("--cpu-quota", self.cpu_quota.is_some(), NO_LIMITS),
+            ("--cpuset-cpus", self.cpuset_cpus.is_some(), NO_LIMITS),
+            ("--cpuset-mems", self.cpuset_mems.is_some(), NO_LIMITS),
+            ("--resource", !self.resource.is_empty(), NO_LIMITS),
+            (
+                "--isolation",
+                self.isolation.is_some(),
+                "there is one kind of isolation",
+            ),
+            (
+                "--security-opt",
+                !self.security_opt.is_empty(),
+                "use `RUN --security` in the Dockerfile",
+            ),
+            ("--squash", self.squash, "use a multi-stage Dockerfile"),
+        ];
+        Ok(ignored
+            .iter()
+            .filter(|(_, is_given, _)| *is_given)
+            .map(|(flag, _, why)| format!("`{flag}` is ignored: {why}"))
+            .collect())
+    }
+}
+
+const NO_LIMITS: &str = "the resources of steps are not limited";
+
+/// Whether `--provenance` or `--sbom` asks for an attestation.
+fn is_asked_for(value: Option<&str>) -> bool {
+    value.is_some_and(|value| !value.is_empty() && value != "false" && !is_disabled(value))
+}
+
+fn is_disabled(attest: &str) -> bool {
+    attest.split(',').any(|field| field == "disabled=true")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_an_error_and_what_is_harmless_a_note() {
+        let nothing = ForeignArgs::default();
+        assert_eq!(nothing.check(), Ok(Vec::new()));
+
+        let push = ForeignArgs {
+            push: true,
+            ..ForeignArgs::default()
+        };
+        assert_eq!(
+            push.check(),
+            Err("`--push` is not supported yet".to_owned())
+        );
+
+        let builder = ForeignArgs {
+            builder: Some("b".to_owned()),
+            squash: true,
+            ..ForeignArgs::default()
+        };
+        assert_eq!(
+            builder.check().unwrap(),
+            [
+                "`--builder` is ignored: there is one builder, in this process",
+                "`--squash` is ignored: use a multi-stage Dockerfile",
+            ]
+        );
+    }
+
+    #[test]
+    fn attestations_may_be_declined() {
+        for (value, is_fine) in [
+            ("false", true),
+            ("disabled=true", true),
+            ("true", false),
+            ("mode=max", false),
+        ] {
+            let args = ForeignArgs {
+                provenance: Some(value.to_owned()),
+                ..ForeignArgs::default()
+            };
+            assert_eq!(args.check().is_ok(), is_fine, "{value}");
+        }
+        let attest = ForeignArgs {
+            attest: vec!["type=provenance,disabled=true".to_owned()],
+            ..ForeignArgs::default()
+        };
+        assert!(attest.check().is_ok());
+    }
+}

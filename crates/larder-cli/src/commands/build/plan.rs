@@ -1,0 +1,363 @@
+//! From flags and environment to a request.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail};
+use larder_engine::request::{BuildRequest, NoCache, NoCacheSteps};
+
+use super::input::{self, Stdin};
+use super::outputs;
+use super::secrets::FlagSecrets;
+use crate::args::{BuildArgs, HostArg, KeyValue, NoCacheArg};
+use crate::commands::Context;
+use crate::environment::Environment;
+use crate::progress::{Colors, Mode, Options};
+
+/// Lines of output shown of each running step, unless `BUILDKIT_TTY_LOG_LINES` says otherwise.
+const DEFAULT_LOG_LINES: usize = 6;
+/// The build argument that dates an image; taken from the environment by itself.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// All that a build needs to begin.
+pub(crate) struct Plan {
+    pub(crate) request: BuildRequest,
+    pub(crate) mode: Mode,
+    pub(crate) display: Options,
+    pub(crate) iidfile: Option<PathBuf>,
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// What to tell the user before it begins.
+    pub(crate) notes: Vec<String>,
+}
+
+impl Plan {
+    /// Checks the flags and reads what they name.
+    ///
+    /// # Errors
+    /// Names the flag whose value can't be used.
+    pub(crate) fn new(
+        args: BuildArgs,
+        context: &Context<'_>,
+        stdin: Stdin,
+    ) -> anyhow::Result<Self> {
+        let env = context.env;
+        let mut notes = args.foreign.check().map_err(|problem| anyhow!(problem))?;
+        if args.check {
+            bail!("`--check` is not supported yet");
+        }
+        let mode = display_mode(&args, env)?;
+        let display = display_options(context, &mut notes);
+        let (context_source, dockerfile) =
+            input::resolve(&args.context, args.file.as_deref(), stdin)?;
+        let (outputs, further_tags) = outputs::resolve(&args)?;
+        let mut tags = args.tags;
+        tags.extend(further_tags);
+        let request = BuildRequest {
+            context: context_source,
+            dockerfile,
+            named_contexts: args
+                .build_contexts
+                .into_iter()
+                .map(|context| {
+                    input::require_directory("--build-context", &context.directory)?;
+                    Ok((context.name, context.directory))
+                })
+                .collect::<anyhow::Result<_>>()?,
+            target: args.target.filter(|target| !target.is_empty()),
+            build_args: build_args(args.build_args, env),
+            labels: args
+                .labels
+                .into_iter()
+                .map(|label| (label.key, label.value.unwrap_or_default()))
+                .collect(),
+            platform: platform(&args.platforms, env)?,
+            no_cache: no_cache(args.no_cache, args.no_cache_filters),
+            pull: args.pull,
+            network: args.network,
+            extra_hosts: args.add_hosts.into_iter().map(extra_host).collect(),
+            shm_size_bytes: args.shm_size.filter(|size| *size > 0),
+            ulimits: args.ulimits,
+            host_ca: args.host_ca,
+            secrets: Arc::new(FlagSecrets::new(args.secrets, env)?),
+            tags,
+            outputs,
+        };
+        Ok(Self {
+            request,
+            mode,
+            display,
+            iidfile: args.iidfile,
+            metadata_file: args.metadata_file,
+            notes,
+        })
+    }
+}
+
+fn display_mode(args: &BuildArgs, env: &Environment) -> anyhow::Result<Mode> {
+    let asked = match args.progress {
+        Some(mode) => mode,
+        None => env
+            .non_empty("BUILDKIT_PROGRESS")
+            .map(|text| {
+                clap::ValueEnum::from_str(text, true).map_err(|_: String| {
+                    anyhow!("BUILDKIT_PROGRESS: `{text}` is no way to show a build")
+                })
+            })
+            .transpose()?
+            .unwrap_or(Mode::Auto),
+    };
+    match (args.quiet, asked) {
+        (false, Mode::Tty) if !crate::output::stderr_is_terminal() => {
+            bail!("`--progress tty`: standard error is no terminal")
+        }
+        (false, mode) => Ok(mode.resolve()),
+        (true, Mode::Auto | Mode::Quiet) => Ok(Mode::Quiet),
+        // The environment asks for every build; a flag for this one.
+        (true, _) if args.progress.is_none() => Ok(Mode::Quiet),
+        (true, _) => bail!("`--progress` and `--quiet` cannot be used together"),
+    }
+}
+
+fn display_options(context: &Context<'_>, notes: &mut Vec<String>) -> Options {
+    let env = context.env;
+    let (colors, problems) = Colors::parse(env.get("BUILDKIT_COLORS").unwrap_or_default());
+    notes.extend(problems);
+    let log_lines = env
+        .get("BUILDKIT_TTY_LOG_LINES")
+        .and_then(|text| text.parse().ok())
+        .filter(|lines| *lines > 0);
+    Options {
+        heading: "building with \"default\" instance using larder driver".to_owned(),
+        colors: (!env.no_color()).then_some(colors),
+        log_lines: log_lines.unwrap_or(DEFAULT_LOG_LINES),
+        debug: context.global.debug,
+    }
+}
+
+/// Takes values that flags leave out from the environment; those it lacks are not passed at all.
+fn build_args(args: Vec<KeyValue>, env: &Environment) -> Vec<(String, String)> {
+    let mut pairs: Vec<(String, String)> = args
+        .into_iter()
+        .filter_map(|KeyValue { key, value }| {
+            let value = value.or_else(|| env.get(&key).map(str::to_owned))?;
+            Some((key, value))
+        })
+        .collect();
+    if let Some(epoch) = env.non_empty(EPOCH)
+        && !pairs.iter().any(|(key, _)| key == EPOCH)
+    {
+        pairs.push((EPOCH.to_owned(), epoch.to_owned()));
+    }
+    pairs
+}
+
+fn platform(
+    asked: &[larder_oci::Platform],
+    env: &Environment,
+) -> anyhow::Result<Option<larder_oci::Platform>> {
+    match asked {
+        [] => env
+            .non_empty("DOCKER_DEFAULT_PLATFORM")
+            .map(|text| text.parse().context("DOCKER_DEFAULT_PLATFORM"))
+            .transpose(),
+        [platform] => Ok(Some(platform.clone())),
+        _ => bail!("`--platform`: building for several platforms at once is not supported yet"),
+    }
+}
+
+fn no_cache(asked: NoCacheArg, stages: Vec<String>) -> NoCache {
+    let steps = match asked {
+        NoCacheArg::All | NoCacheArg::Layers => NoCacheSteps::All,
+        NoCacheArg::Off if stages.is_empty() => NoCacheSteps::None,
+        NoCacheArg::Off => NoCacheSteps::Stages(stages),
+    };
+    NoCache {
+        steps,
+        keep_cache_mounts: asked == NoCacheArg::Layers,
+    }
+}
+
+/// Steps share the host's network, where the host's gateway address is the loopback's.
+fn extra_host(host: HostArg) -> (String, String) {
+    let address = match host.address.as_str() {
+        "host-gateway" => "127.0.0.1".to_owned(),
+        _ => host.address,
+    };
+    (host.name, address)
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_engine::request::{ContextSource, DockerfileSource, Output};
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn plan_with(env: &[(&str, &str)], line: &str, stdin: &'static [u8]) -> anyhow::Result<Plan> {
+        let words = std::iter::once("larder").chain(line.split_whitespace());
+        let cli = Cli::from_arguments(words).unwrap();
+        let Command::Build(args) = cli.command else {
+            panic!("not a build: {line}");
+        };
+        let context = Context {
+            global: cli.global,
+            env: &Environment::of(env),
+        };
+        Plan::new(*args, &context, Box::new(stdin))
+    }
+
+    fn plan(line: &str) -> Plan {
+        plan_with(&[], line, b"").unwrap_or_else(|error| panic!("{line}: {error:#}"))
+    }
+
+    fn error(line: &str) -> String {
+        match plan_with(&[], line, b"") {
+            Ok(_) => panic!("{line}: no error"),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    #[test]
+    fn a_plain_build_goes_to_the_store() {
+        let plan = plan("build -t a -t b:1 .");
+        assert!(matches!(plan.request.outputs[..], [Output::Store]));
+        assert!(matches!(plan.request.context, ContextSource::Directory(_)));
+        assert!(matches!(plan.request.dockerfile, DockerfileSource::Default));
+        let tags: Vec<_> = plan.request.tags.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            tags,
+            ["docker.io/library/a:latest", "docker.io/library/b:1"]
+        );
+    }
+
+    #[test]
+    fn build_args_come_from_the_environment_too() {
+        let env = [("FROM_ENV", "x"), (EPOCH, "5")];
+        let plan = plan_with(
+            &env,
+            "build --build-arg A=1 --build-arg FROM_ENV --build-arg UNSET --build-arg E= .",
+            b"",
+        )
+        .unwrap();
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(
+            plan.request.build_args,
+            [
+                pair("A", "1"),
+                pair("FROM_ENV", "x"),
+                pair("E", ""),
+                pair(EPOCH, "5")
+            ]
+        );
+        let own = plan_with(&env, "build --build-arg SOURCE_DATE_EPOCH=7 .", b"").unwrap();
+        assert_eq!(own.request.build_args, [pair(EPOCH, "7")]);
+    }
+
+    #[test]
+    fn no_cache_and_its_filters() {
+        for (line, steps, keep) in [
+            ("build .", NoCacheSteps::None, false),
+            ("build --no-cache .", NoCacheSteps::All, false),
+            ("build --no-cache=layers .", NoCacheSteps::All, true),
+            (
+                "build --no-cache-filter a,b .",
+                NoCacheSteps::Stages(vec!["a".to_owned(), "b".to_owned()]),
+                false,
+            ),
+        ] {
+            let expected = NoCache {
+                steps,
+                keep_cache_mounts: keep,
+            };
+            assert_eq!(plan(line).request.no_cache, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn quiet_wins_over_the_environment_but_not_over_a_flag() {
+        let env = [("BUILDKIT_PROGRESS", "plain")];
+        assert_eq!(plan_with(&env, "build .", b"").unwrap().mode, Mode::Plain);
+        assert_eq!(
+            plan_with(&env, "build -q .", b"").unwrap().mode,
+            Mode::Quiet
+        );
+        assert!(error("build -q --progress plain .").contains("cannot be used together"));
+        let bad = plan_with(&[("BUILDKIT_PROGRESS", "fancy")], "build .", b"");
+        assert!(
+            bad.err()
+                .unwrap()
+                .to_string()
+                .contains("BUILDKIT_PROGRESS: `fancy`")
+        );
+    }
+
+    #[test]
+    fn the_platform_of_the_environment_is_the_default() {
+        let env = [("DOCKER_DEFAULT_PLATFORM", "linux/arm64")];
+        let platform = |line| plan_with(&env, line, b"").unwrap().request.platform;
+        assert_eq!(platform("build .").unwrap().to_string(), "linux/arm64");
+        assert_eq!(
+            platform("build --platform linux/amd64 .")
+                .unwrap()
+                .to_string(),
+            "linux/amd64"
+        );
+        assert!(error("build --platform linux/amd64,linux/arm64 .").contains("--platform"));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (line, expected) in [
+            ("build --push .", "`--push` is not supported yet"),
+            ("build --cache-to x .", "`--cache-to` is not supported yet"),
+            ("build --check .", "`--check` is not supported yet"),
+            ("build https://example.com/x.git", "URL"),
+            (
+                "build /does/not/exist",
+                "path \"/does/not/exist\" not found",
+            ),
+            ("build -f - -", "standard input"),
+            (
+                "build --build-context a=/does/not/exist .",
+                "--build-context",
+            ),
+            ("build --secret id=a,src=/does/not/exist .", "`a`"),
+            ("build --iidfile i -o out .", "`--iidfile`"),
+            ("build --load -o out .", "`--load`"),
+            ("build -o - -o type=oci,dest=- .", "standard output"),
+            ("build -q -o - .", "standard output"),
+        ] {
+            let message = error(line);
+            assert!(message.contains(expected), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn standard_input_is_the_context_or_the_dockerfile() {
+        let context = plan_with(&[], "build -f d/File -", b"bytes")
+            .unwrap()
+            .request;
+        assert!(
+            matches!(context.dockerfile, DockerfileSource::Path(path) if path.ends_with("d/File"))
+        );
+        let ContextSource::Stream(mut stream) = context.context else {
+            panic!("no stream");
+        };
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"bytes");
+
+        let given = plan_with(&[], "build -f - .", b"FROM a").unwrap().request;
+        assert!(matches!(given.dockerfile, DockerfileSource::Text(text) if text == b"FROM a"));
+    }
+
+    #[test]
+    fn the_host_s_gateway_is_the_loopback() {
+        let plan = plan("build --add-host a:host-gateway,b:1.2.3.4 .");
+        let pair = |name: &str, address: &str| (name.to_owned(), address.to_owned());
+        assert_eq!(
+            plan.request.extra_hosts,
+            [pair("a", "127.0.0.1"), pair("b", "1.2.3.4")]
+        );
+    }
+}

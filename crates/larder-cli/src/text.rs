@@ -1,0 +1,73 @@
+//! Foreign text made fit for a terminal.
+
+/// Returns what a line of output leaves visible: escape sequences are dropped, a carriage return
+/// starts the line over, and no control character remains.
+pub(crate) fn visible(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut shown = String::with_capacity(text.len());
+    let mut characters = text.trim_end_matches('\r').chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\u{1b}' => skip_escape(&mut characters),
+            '\r' => shown.clear(),
+            '\u{8}' => drop(shown.pop()),
+            '\t' => shown.push(' '),
+            c if c.is_control() => {}
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Returns `text` on one line without control characters.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// Skips the rest of an escape sequence (ECMA-48): `[`…final, `]`…terminator, or one character.
+fn skip_escape(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    match characters.next() {
+        Some('[') => while characters.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
+        Some(']' | 'P' | '_' | '^' | 'X') => {
+            while let Some(character) = characters.next() {
+                let ends_with_escape =
+                    character == '\u{1b}' && characters.next_if_eq(&'\\').is_some();
+                if character == '\u{7}' || ends_with_escape {
+                    break;
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_what_is_visible() {
+        for (line, expected) in [
+            ("plain", "plain"),
+            ("\x1b[31mred\x1b[0m", "red"),
+            ("10%\r20%\r100%\r", "100%"),
+            ("ab\x08c", "ac"),
+            ("a\tb\x00", "a b"),
+            ("\x1b]0;title\x07text", "text"),
+            ("\x1b]8;;url\x1b\\link", "link"),
+            ("\x1b(Bx", "Bx"),
+            ("cut \x1b[3", "cut "),
+            ("\u{9b}31m", "31m"),
+        ] {
+            assert_eq!(visible(line.as_bytes()), expected, "{line:?}");
+        }
+        assert_eq!(visible(b"\xffa"), "\u{fffd}a");
+    }
+
+    #[test]
+    fn one_line_has_no_control_characters() {
+        assert_eq!(one_line("RUN <<EOF\na\x1b\nEOF"), "RUN <<EOF a  EOF");
+    }
+}
