@@ -75,7 +75,8 @@ pub enum Command<R, E> {
         vertex: Digest,
         /// Which of its outputs.
         output: usize,
-        /// The key; every candidate of every input is to lead to the result.
+        /// The key; every candidate of every input is to lead to the result. A candidate's node
+        /// may have been pruned meanwhile: it is left out then.
         key: CacheKey,
         /// The result.
         result: R,

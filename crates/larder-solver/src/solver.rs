@@ -87,6 +87,15 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         std::mem::take(&mut self.commands)
     }
 
+    /// Returns the jobs that load the vertex of a request, ascending: those in whose name the work
+    /// is done, at this moment. Empty if the request was canceled or answered.
+    pub fn jobs(&self, request: RequestId) -> Vec<JobId> {
+        match self.requests.get(&request).map(|request| request.owner) {
+            Some(Owner::Vertex(ix)) => self.watchers(ix),
+            Some(Owner::Remains(_)) | None => Vec::new(),
+        }
+    }
+
     /// Returns whether no job, request, lock or result is left.
     pub fn is_idle(&self) -> bool {
         self.vertices.is_empty()

@@ -191,11 +191,14 @@ fn canceling_stops_only_what_no_other_job_needs() {
     driver.add_job(1, &graph, &[(1, 0), (2, 0)]);
     driver.add_job(2, &graph, &[(2, 0)]);
     assert_eq!(run_to_executions(&mut driver), ["step0", "step1"]);
+    let (first, second) = (driver.pending[0].0, driver.pending[1].0);
+    assert_eq!(driver.solver.jobs(first), [JobId(1)]);
+    assert_eq!(driver.solver.jobs(second), [JobId(1), JobId(2)]);
     driver.send(Event::CancelJob { job: JobId(1) });
     assert_eq!(driver.canceled.len(), 1);
     assert!(driver.done.is_empty(), "its work has not ended");
-    let first = driver.pending[0].0;
     assert!(driver.canceled.contains(&first));
+    assert_eq!(driver.solver.jobs(second), [JobId(2)]);
     driver.answer_canceled(0);
     assert_eq!(driver.done[&JobId(1)], Outcome::Canceled);
     driver.run();
