@@ -1,1 +1,58 @@
-//! Dockerfile frontend: parser and lowering to LLB.
+//! The Dockerfile frontend: from a Dockerfile's text to an LLB graph and an image config. This
+//! crate does no I/O; the engine reads the file, and finds base images as an [`ImageResolver`].
+//!
+//! - [`Dockerfile::parse`] reads the text: directives, heredocs, instructions.
+//! - [`Dockerfile::base_images`] tells which images a build needs, so that they can be looked up
+//!   all at once beforehand.
+//! - [`Dockerfile::lower`] makes the graph, equal to BuildKit's to the byte, so that cache keys
+//!   are BuildKit's too; [`Lowered`] also has the image config with its history, and for each
+//!   vertex the instruction that it is made from.
+//! - [`parse_ignore`] reads a `.dockerignore` file.
+//!
+//! ```
+//! use larder_dockerfile::{Dockerfile, ImageRequest, ImageResolver, LowerOptions};
+//! use larder_dockerfile::{ResolveError, ResolvedImage};
+//!
+//! struct NoImages;
+//! impl ImageResolver for NoImages {
+//!     fn resolve_image_config(&self, _: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
+//!         Err("not found".into())
+//!     }
+//! }
+//!
+//! let dockerfile = Dockerfile::parse(b"FROM scratch\nCOPY . /app/\n", "Dockerfile").unwrap();
+//! let lowered = dockerfile.lower(&LowerOptions::default(), &NoImages).unwrap();
+//! assert_eq!(lowered.definition.vertices().len(), 2);
+//! assert_eq!(lowered.config.history[0].created_by, "COPY . /app/ # buildkit");
+//! ```
+//!
+//! **Limitations**: ADD from http(s) and git, named contexts other than directories and images,
+//! `RUN --mount=type=ssh`, `RUN --device`, `SOURCE_DATE_EPOCH` taken from a context, and Windows
+//! images are refused with an error that says so. Of the build checks only `NoEmptyContinuation`
+//! is reported.
+
+mod args;
+mod directive;
+mod dockerfile;
+mod error;
+mod expand;
+mod flags;
+mod golang;
+mod heredoc;
+mod ignore;
+mod instruction;
+mod lower;
+mod options;
+mod parse;
+mod path;
+mod statement;
+mod suggest;
+
+pub use dockerfile::{Diagnostic, Dockerfile, StageSummary};
+pub use error::{Error, ErrorKind};
+pub use ignore::parse_ignore;
+pub use lower::{EnvOrigin, Lowered, StepInfo};
+pub use options::{
+    ImageRequest, ImageResolver, LocalContext, LowerOptions, NamedContext, Network, NoCache,
+    ResolveError, ResolveMode, ResolvedImage, Ulimit,
+};

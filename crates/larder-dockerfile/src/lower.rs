@@ -1,0 +1,330 @@
+//! From a parsed Dockerfile to LLB.
+
+mod config;
+mod copy;
+mod dag;
+mod env;
+mod image;
+mod local;
+mod names;
+mod ports;
+mod run;
+mod stages;
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use larder_llb::{Definition, SourceFile};
+use larder_oci::{Digest, HistoryEntry, ImageConfig, ImageRef, Platform};
+
+use crate::directive;
+use crate::dockerfile::{Dockerfile, unavailable_frontend};
+use crate::error::{Error, Lines};
+use crate::expand::{Expander, Variables};
+use crate::instruction::{Instruction, InstructionKind};
+use crate::options::{ImageRequest, ImageResolver, LowerOptions, ResolvedImage};
+
+use dag::Dag;
+pub use env::EnvOrigin;
+use env::{Env, split_pair};
+use local::Locals;
+use stages::{Command, Stages};
+
+/// How many bytes all expansions of one Dockerfile may make together.
+const MAX_EXPANDED_BYTES: usize = 64 << 20;
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// What a Dockerfile becomes.
+#[derive(Debug, Clone)]
+pub struct Lowered {
+    /// The graph. Empty for `FROM scratch` with no step.
+    pub definition: Definition,
+    /// The image's config, with the whole history; without layers and, unless
+    /// `SOURCE_DATE_EPOCH` is given, without the times of the new entries.
+    pub config: ImageConfig,
+    /// The image that the target is built from in the end, pinned, with its config; `None` for
+    /// `scratch` and directories.
+    pub base: Option<(ImageRef, ImageConfig)>,
+    /// The instruction that each vertex is made from. What no instruction asks for, such as the
+    /// build context, has none.
+    pub steps: BTreeMap<Digest, StepInfo>,
+    /// The value of `SOURCE_DATE_EPOCH`, in seconds.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// The instruction that a vertex is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepInfo {
+    /// The stage's name, `stage-N` if it has none; empty where the Dockerfile has one stage only.
+    pub stage: String,
+    /// Which step of its stage it is, from 1; 0 for the image of a COPY --from.
+    pub ordinal: usize,
+    /// The lines of the instruction: the first and the last.
+    pub lines: (u32, u32),
+    /// The instruction as written, joined to one line.
+    pub instruction: String,
+    /// What set each variable of a RUN, by name.
+    pub env: BTreeMap<String, EnvOrigin>,
+    /// The image as the Dockerfile names it, for the vertex of a FROM or a COPY --from.
+    pub base_image: Option<String>,
+}
+
+impl Dockerfile {
+    /// Returns the images that the build needs, each once, so that they can be looked up all at
+    /// once before [`Dockerfile::lower`] asks for them one by one. ONBUILD triggers of these
+    /// images may name further ones.
+    ///
+    /// # Errors
+    /// As [`Dockerfile::lower`].
+    pub fn base_images(&self, options: &LowerOptions) -> Result<Vec<ImageRequest>, Error> {
+        self.check_frontend(options)?;
+        let stages = Stages::new(self, options)?;
+        let mut requests: Vec<ImageRequest> = Vec::new();
+        for (id, reachable) in stages.reachable().into_iter().enumerate() {
+            if !reachable {
+                continue;
+            }
+            let request = image::request(options, &stages.states[id])?;
+            requests.extend(request.filter(|request| !requests.contains(request)));
+        }
+        Ok(requests)
+    }
+
+    /// Lowers the target stage, and what it needs, to LLB.
+    ///
+    /// # Errors
+    /// By kind: [`ErrorKind`](crate::ErrorKind). Errors of the Dockerfile carry its lines.
+    pub fn lower(
+        &self,
+        options: &LowerOptions,
+        resolver: &dyn ImageResolver,
+    ) -> Result<Lowered, Error> {
+        self.check_frontend(options)?;
+        let stages = Stages::new(self, options)?;
+        if options.target_platform().os == "windows" {
+            return Err(Error::unsupported("Windows images are not available"));
+        }
+        let lowering = Lowering {
+            dockerfile: self,
+            options,
+            resolver,
+            epoch: source_date_epoch(options, &stages.global)?,
+            stages,
+            dag: Dag::default(),
+            locals: Locals::default(),
+            resolved: BTreeMap::new(),
+            expanded_bytes: Cell::new(0),
+        };
+        lowering.finish()
+    }
+
+    fn check_frontend(&self, options: &LowerOptions) -> Result<(), Error> {
+        let given = options.build_args.get("BUILDKIT_SYNTAX");
+        match given.map(String::as_str).or(self.syntax.as_deref()) {
+            Some(syntax) if !directive::is_builtin(syntax) => Err(unavailable_frontend(syntax)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads `SOURCE_DATE_EPOCH` from the build's or the Dockerfile's global arguments.
+fn source_date_epoch(options: &LowerOptions, global: &Env) -> Result<Option<i64>, Error> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let given = options.build_args.get(NAME).map(String::as_str);
+    let declared = global.get(NAME).filter(|value| !value.is_empty());
+    let Some(text) = given.or(declared).filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    if let Ok(seconds) = text.parse() {
+        return Ok(Some(seconds));
+    }
+    let text = crate::golang::quote(text);
+    Err(Error::unsupported(format!(
+        "invalid SOURCE_DATE_EPOCH: {text}: only a number of seconds is available, not the time of a context"
+    )))
+}
+
+/// The work in progress.
+struct Lowering<'a> {
+    dockerfile: &'a Dockerfile,
+    options: &'a LowerOptions,
+    resolver: &'a dyn ImageResolver,
+    stages: Stages,
+    dag: Dag,
+    locals: Locals,
+    resolved: BTreeMap<(ImageRef, Platform), ResolvedImage>,
+    epoch: Option<i64>,
+    expanded_bytes: Cell<usize>,
+}
+
+impl Lowering<'_> {
+    fn finish(mut self) -> Result<Lowered, Error> {
+        let reachable = self.resolve_stages()?;
+        for (id, reachable) in reachable.into_iter().enumerate() {
+            if reachable && !self.stages.states[id].dispatched {
+                self.dispatch_stage(id)?;
+            }
+        }
+        let target = self.stages.target;
+        let paths = self.stages.states[target].paths;
+        self.locals.use_path(paths, "/");
+        self.locals.finish(self.options, &mut self.dag);
+        let config = self.image_config(target);
+        let state = &self.stages.states[target];
+        let source = SourceFile {
+            filename: self.dockerfile.filename.clone(),
+            data: self.dockerfile.text.clone(),
+            language: "Dockerfile".to_owned(),
+        };
+        let base = state.base_image.clone();
+        let (definition, steps) = self.dag.finish(state.output, source)?;
+        Ok(Lowered {
+            definition,
+            config,
+            base,
+            steps,
+            source_date_epoch: self.epoch,
+        })
+    }
+
+    fn image_config(&self, target: usize) -> ImageConfig {
+        let mut config = self.stages.states[target].image.clone();
+        config.rootfs = larder_oci::RootFs::default();
+        config.config.labels.extend(self.options.labels.clone());
+        if let Some(platform) = &self.options.platform {
+            let same = config.os == platform.os && config.architecture == platform.architecture;
+            config.os.clone_from(&platform.os);
+            config.architecture.clone_from(&platform.architecture);
+            if !platform.variant.is_empty() || !same {
+                config.variant.clone_from(&platform.variant);
+            }
+            if !platform.os_version.is_empty() || !same {
+                config.os_version.clone_from(&platform.os_version);
+            }
+            if !platform.os_features.is_empty() {
+                config.os_features.clone_from(&platform.os_features);
+            }
+        }
+        config
+    }
+
+    /// Lowers the instructions of one stage.
+    fn dispatch_stage(&mut self, id: usize) -> Result<(), Error> {
+        self.stages.inherit(id);
+        let target = self.options.target_platform().clone();
+        let state = &mut self.stages.states[id];
+        state.dispatched = true;
+        state.platform.get_or_insert(target);
+        let variables = &mut state.image.config.env;
+        if !variables.iter().any(|text| split_pair(text).0 == "PATH") {
+            variables.push(format!("PATH={DEFAULT_PATH}"));
+        }
+        for text in &state.image.config.env {
+            let (name, value) = split_pair(text);
+            state.env.inherit(name, value);
+        }
+        if !state.image.config.working_dir.is_empty() {
+            let dir = crate::path::absolute("/", &state.image.config.working_dir);
+            if !state.image.config.working_dir.starts_with('/') {
+                state.image.config.working_dir = dir;
+            }
+            state.dir.clone_from(&state.image.config.working_dir);
+        }
+        if !state.image.config.user.is_empty() {
+            state.user.clone_from(&state.image.config.user);
+        }
+        let commands = std::mem::take(&mut state.commands);
+        for command in &commands {
+            let lines = command.instruction.lines;
+            self.dispatch(id, command)
+                .map_err(|error| error.at(lines))?;
+        }
+        self.stages.states[id].commands = commands;
+        Ok(())
+    }
+
+    fn dispatch(&mut self, id: usize, command: &Command) -> Result<(), Error> {
+        let instruction = &command.instruction;
+        self.stages.states[id].in_trigger = command.on_build;
+        match &instruction.kind {
+            InstructionKind::Copy(copy) => self.copy(id, command, copy),
+            InstructionKind::Run(run) => self.run(id, command, run),
+            InstructionKind::Workdir(path) => self.workdir(id, instruction, path),
+            _ => self.configure(id, instruction),
+        }
+    }
+
+    /// Expands a word with the variables of a stage.
+    fn expand(&self, id: usize, word: &str) -> Result<String, Error> {
+        let expander = Expander::new(self.dockerfile.escape);
+        self.expand_with(expander, word, &self.stages.states[id].env)
+    }
+
+    fn expand_with(
+        &self,
+        expander: Expander,
+        word: &str,
+        variables: &impl Variables,
+    ) -> Result<String, Error> {
+        let expansion = expander.expand(word, variables);
+        let text = expansion.map_err(Error::dockerfile)?.text;
+        self.count_expanded(text.len())?;
+        Ok(text)
+    }
+
+    fn count_expanded(&self, bytes: usize) -> Result<(), Error> {
+        let total = self.expanded_bytes.get() + bytes;
+        self.expanded_bytes.set(total);
+        if total > MAX_EXPANDED_BYTES {
+            return Err(Error::dockerfile(format!(
+                "expanded variables take more than {MAX_EXPANDED_BYTES} bytes in all"
+            )));
+        }
+        Ok(())
+    }
+
+    fn expand_all(&self, id: usize, words: &[String]) -> Result<Vec<String>, Error> {
+        words.iter().map(|word| self.expand(id, word)).collect()
+    }
+
+    /// Adds a history entry; `has_layer` says whether the instruction makes a layer.
+    fn commit(&mut self, id: usize, created_by: String, has_layer: bool) {
+        let created = self
+            .epoch
+            .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+            .map(|time| time.to_string());
+        let history = &mut self.stages.states[id].image.history;
+        history.push(HistoryEntry {
+            created,
+            created_by,
+            author: String::new(),
+            comment: HISTORY_COMMENT.to_owned(),
+            empty_layer: !has_layer,
+        });
+    }
+
+    /// Describes the step that `instruction` makes, as the next one of its stage.
+    fn step_info(&self, id: usize, instruction: &Instruction) -> StepInfo {
+        let state = &self.stages.states[id];
+        StepInfo {
+            stage: state.shown.clone(),
+            ordinal: state.step_index,
+            lines: range(instruction.lines),
+            instruction: instruction.code.clone(),
+            env: BTreeMap::new(),
+            base_image: None,
+        }
+    }
+
+    /// The time that files are given, in nanoseconds; -1 for their own.
+    fn timestamp(&self) -> i64 {
+        self.epoch
+            .and_then(|seconds| seconds.checked_mul(1_000_000_000))
+            .unwrap_or(-1)
+    }
+}
+
+fn range(lines: Lines) -> (u32, u32) {
+    (lines.start, lines.end)
+}

@@ -1,0 +1,201 @@
+//! The graph while it grows: ops whose inputs are other nodes, before digests are known.
+
+use std::collections::BTreeMap;
+
+use larder_llb::{Definition, Edge, GraphBuilder, SourceFile, pb};
+use larder_oci::{Digest, Platform};
+
+use super::StepInfo;
+use crate::error::{Error, Lines};
+
+/// One output of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NodeRef(usize);
+
+/// An op. Where it names an input by index, it counts in `inputs`.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) op: pb::op::Op,
+    pub(super) platform: Option<Platform>,
+    pub(super) inputs: Vec<NodeRef>,
+    pub(super) metadata: pb::OpMetadata,
+    /// Where it stands; `None` for what no instruction asks for.
+    pub(super) lines: Option<Lines>,
+    pub(super) step: Option<StepInfo>,
+}
+
+impl Node {
+    /// Returns a node with the name shown in progress, no platform and no inputs.
+    pub(super) fn new(op: pb::op::Op, name: String) -> Self {
+        let mut metadata = pb::OpMetadata::default();
+        let description = &mut metadata.description;
+        description.insert("llb.customname".to_owned(), name);
+        Self {
+            op,
+            platform: None,
+            inputs: Vec::new(),
+            metadata,
+            lines: None,
+            step: None,
+        }
+    }
+
+    /// Records the instruction's text.
+    pub(super) fn command(mut self, code: &str) -> Self {
+        let key = "com.docker.dockerfile.v1.command".to_owned();
+        self.metadata.description.insert(key, code.to_owned());
+        self
+    }
+
+    /// Records a capability that who solves this must have.
+    pub(super) fn cap(&mut self, name: &str) {
+        self.metadata.caps.insert(name.to_owned(), true);
+    }
+
+    pub(super) fn at(mut self, lines: Lines) -> Self {
+        self.lines = Some(lines);
+        self
+    }
+}
+
+/// The nodes.
+#[derive(Debug, Default)]
+pub(super) struct Dag {
+    nodes: Vec<Node>,
+}
+
+impl Dag {
+    pub(super) fn add(&mut self, node: Node) -> NodeRef {
+        self.nodes.push(node);
+        NodeRef(self.nodes.len() - 1)
+    }
+
+    pub(super) fn node_mut(&mut self, node: NodeRef) -> &mut Node {
+        &mut self.nodes[node.0]
+    }
+
+    /// Makes the definition that ends in `result`, and tells which step each vertex is.
+    pub(super) fn finish(
+        mut self,
+        result: Option<NodeRef>,
+        source: SourceFile,
+    ) -> Result<(Definition, BTreeMap<Digest, StepInfo>), Error> {
+        let Some(result) = result else {
+            return Ok((Definition::empty(), BTreeMap::new()));
+        };
+        let mut builder = GraphBuilder::new();
+        let source = builder.add_source(source);
+        let mut steps = BTreeMap::new();
+        let mut digests: Vec<Option<Digest>> = vec![None; self.nodes.len()];
+        let mut caps = vec!["constraints", "meta.description", "platform"];
+        // Depth first, inputs before their readers, without recursion: a chain may be long. Where
+        // equal ops meet, what is written last wins, so the order matters.
+        let mut stack = vec![(result, 0)];
+        while let Some((node, next)) = stack.pop() {
+            if let Some(&input) = self.nodes[node.0].inputs.get(next) {
+                stack.push((node, next + 1));
+                if digests[input.0].is_none() {
+                    stack.push((input, 0));
+                }
+                continue;
+            }
+            let ready = std::mem::take(&mut self.nodes[node.0].inputs);
+            let inputs: Vec<Edge> = ready
+                .iter()
+                .map(|input| Edge {
+                    vertex: digests[input.0].clone().expect("inputs come first"),
+                    index: 0,
+                })
+                .collect();
+            let node_data = &mut self.nodes[node.0];
+            if node_data.metadata.ignore_cache && !caps.contains(&"meta.ignorecache") {
+                caps.push("meta.ignorecache");
+            }
+            let inputs = merge_equal_inputs(&mut node_data.op, inputs);
+            let op = pb::Op {
+                inputs: Vec::new(),
+                op: Some(node_data.op.clone()),
+                platform: node_data.platform.as_ref().map(platform_to_pb),
+                constraints: Some(pb::WorkerConstraints::default()),
+            };
+            let location = node_data.lines.map(|lines| (source, lines.ranges()));
+            let metadata = std::mem::take(&mut node_data.metadata);
+            let digest = builder.add(op, &inputs, metadata, location)?;
+            if let Some(step) = node_data.step.take() {
+                steps.insert(digest.clone(), step);
+            }
+            digests[node.0] = Some(digest);
+        }
+        builder.set_tail_caps(&caps);
+        let vertex = digests[result.0].clone().expect("the result was visited");
+        let definition = builder.finish(Edge { vertex, index: 0 })?;
+        Ok((definition, steps))
+    }
+}
+
+fn platform_to_pb(platform: &Platform) -> pb::Platform {
+    pb::Platform {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        variant: platform.variant.clone(),
+        os_version: platform.os_version.clone(),
+        os_features: platform.os_features.clone(),
+    }
+}
+
+/// Two nodes may turn out to be the same vertex; exec and file ops then list it once.
+fn merge_equal_inputs(op: &mut pb::op::Op, inputs: Vec<Edge>) -> Vec<Edge> {
+    if !matches!(op, pb::op::Op::Exec(_) | pb::op::Op::File(_)) {
+        return inputs;
+    }
+    let mut distinct: Vec<Edge> = Vec::with_capacity(inputs.len());
+    let count = inputs.len() as i64;
+    let places: Vec<i64> = inputs
+        .into_iter()
+        .map(|input| {
+            let known = distinct.iter().position(|known| *known == input);
+            known.unwrap_or_else(|| {
+                distinct.push(input);
+                distinct.len() - 1
+            }) as i64
+        })
+        .collect();
+    let removed = count - distinct.len() as i64;
+    // Behind the inputs the outputs of earlier actions are counted.
+    let place = |index: &mut i64| {
+        if *index >= count {
+            *index -= removed;
+        } else if *index >= 0 {
+            *index = places[*index as usize];
+        }
+    };
+    match op {
+        pb::op::Op::Exec(exec) => exec.mounts.iter_mut().for_each(|m| place(&mut m.input)),
+        pb::op::Op::File(file) => {
+            for action in &mut file.actions {
+                place(&mut action.input);
+                place(&mut action.secondary_input);
+                owners(action, &place);
+            }
+        }
+        _ => {}
+    }
+    distinct
+}
+
+/// Applies `place` to where user names are looked up.
+fn owners(action: &mut pb::FileAction, place: &impl Fn(&mut i64)) {
+    use pb::file_action::Action;
+    let owner = match &mut action.action {
+        Some(Action::Copy(copy)) => copy.owner.as_mut(),
+        Some(Action::Mkfile(mkfile)) => mkfile.owner.as_mut(),
+        Some(Action::Mkdir(mkdir)) => mkdir.owner.as_mut(),
+        _ => None,
+    };
+    let Some(owner) = owner else { return };
+    for user in [&mut owner.user, &mut owner.group].into_iter().flatten() {
+        if let Some(pb::user_opt::User::ByName(named)) = &mut user.user {
+            place(&mut named.input);
+        }
+    }
+}

@@ -1,0 +1,517 @@
+//! RUN.
+
+use larder_llb::pb;
+
+use super::config::file_node;
+use super::dag::{Node, NodeRef};
+use super::env::Masked;
+use super::stages::Command;
+use super::{Lowering, names};
+use crate::error::Error;
+use crate::expand::{Expander, Variables};
+use crate::golang;
+use crate::instruction::{CommandLine, Run, RunNetwork};
+use crate::options::Network;
+use crate::parse::{self, Mount, MountType, Sharing};
+use crate::path;
+
+const SCRIPT_DIR: &str = "/dev/pipes/";
+const SCRIPT_MODE: i32 = 0o755;
+const SECRET_MODE: u32 = 0o400;
+const CACHE_MODE: u32 = 0o755;
+/// Where the seed of a cache mount with an owner of its own lies.
+const CACHE_SEED: &str = "/cache";
+
+/// A mount whose input is not an index yet.
+struct Attached {
+    mount: pb::Mount,
+    source: Option<NodeRef>,
+}
+
+/// What the mounts of a RUN come to.
+#[derive(Default)]
+struct Mounts {
+    attached: Vec<Attached>,
+    /// They follow the others, and are not sorted among them.
+    secrets: Vec<pb::Mount>,
+    secret_env: Vec<pb::SecretEnv>,
+    has_secrets: bool,
+    /// Variables whose values names must not show.
+    masked: Vec<String>,
+}
+
+impl Lowering<'_> {
+    pub(super) fn run(&mut self, id: usize, command: &Command, run: &Run) -> Result<(), Error> {
+        let paths = self.stages.states[id].paths;
+        self.locals.use_path(paths, "/");
+        let mut mounts = Mounts::default();
+        let (args, summary) = self.arguments(id, run, &mut mounts);
+        for index in 0..run.mounts.len() {
+            let mount = self.parse_mount(id, &run.mounts[index].text)?;
+            self.mount(id, command, index, &mount, &mut mounts)?;
+        }
+        if self.options.shm_size_bytes > 0 {
+            mounts
+                .attached
+                .push(tmpfs("/dev/shm".to_owned(), self.options.shm_size_bytes));
+        }
+        let expander = Expander {
+            raw_quotes: true,
+            keep_unset: true,
+            ..Expander::new(self.dockerfile.escape)
+        };
+        let masked = Masked {
+            env: &self.stages.states[id].env,
+            secrets: std::mem::take(&mut mounts.masked),
+        };
+        let code = &command.instruction.code;
+        let text = self.shown_text(expander, &format!("{code}{summary}"), &masked);
+        let name = self.next_step(id, &text);
+        let history = self.history_text(id, &args);
+        self.add_exec(id, command, run, args, mounts, name);
+        self.commit(id, history, true);
+        Ok(())
+    }
+
+    /// Returns the words to run, and what the name adds for a document.
+    fn arguments(&mut self, id: usize, run: &Run, mounts: &mut Mounts) -> (Vec<String>, String) {
+        let text = match &run.command {
+            CommandLine::Exec(words) => return (words.clone(), String::new()),
+            CommandLine::Shell(text) => text,
+        };
+        if let (true, Some((name, content))) = (run.is_script, run.documents.first()) {
+            let summary = format!(" ({})", names::summarize(content));
+            if !content.starts_with("#!") {
+                return (self.shell_words(id, content), summary);
+            }
+            let script = self.script(name, content);
+            mounts.attached.push(script);
+            return (
+                self.shell_words(id, &format!("{SCRIPT_DIR}{name}")),
+                summary,
+            );
+        }
+        let mut whole = text.clone();
+        for (name, content) in &run.documents {
+            whole.push('\n');
+            whole.push_str(content);
+            whole.push_str(name);
+        }
+        (self.shell_words(id, &whole), String::new())
+    }
+
+    /// A document that names its own interpreter is run as a file.
+    fn script(&mut self, name: &str, content: &str) -> Attached {
+        let file = path::absolute("/", name);
+        let source = self.document(&file, content.as_bytes().to_vec(), SCRIPT_MODE);
+        Attached {
+            mount: pb::Mount {
+                selector: "/".to_owned(),
+                dest: SCRIPT_DIR.to_owned(),
+                output: -1,
+                readonly: true,
+                ..pb::Mount::default()
+            },
+            source: Some(source),
+        }
+    }
+
+    fn parse_mount(&self, id: usize, text: &str) -> Result<Mount, Error> {
+        let expander = Expander::new(self.dockerfile.escape);
+        let env = &self.stages.states[id].env;
+        let mount = parse::parse_mount(text, |value| {
+            expander.expand(value, env).map(|expansion| expansion.text)
+        });
+        let mount = mount.map_err(Error::dockerfile)?;
+        self.count_expanded(text.len())?;
+        Ok(mount)
+    }
+
+    fn mount(
+        &mut self,
+        id: usize,
+        command: &Command,
+        index: usize,
+        mount: &Mount,
+        mounts: &mut Mounts,
+    ) -> Result<(), Error> {
+        match mount.kind {
+            MountType::Secret => {
+                secret(mount, mounts);
+                return Ok(());
+            }
+            MountType::Ssh => {
+                return Err(Error::unsupported(
+                    "RUN --mount=type=ssh is not available: larder can't forward SSH agents yet",
+                ));
+            }
+            _ => {}
+        }
+        let dest = absolute_target(&self.stages.states[id].dir, &mount.target);
+        if dest == "/" {
+            let target = golang::quote(&dest);
+            let message = format!("invalid mount target {target}");
+            return Err(Error::dockerfile(message));
+        }
+        if mount.kind == MountType::Tmpfs {
+            let mut attached = tmpfs(dest, mount.size_bytes);
+            attached.mount.readonly = mount.readonly;
+            mounts.attached.push(attached);
+            return Ok(());
+        }
+        let source = command.source(index);
+        let mut root = self.mount_root(source, mount)?;
+        let selected = path::absolute("/", &mount.source);
+        let mut selector = String::new();
+        if selected != "/" {
+            selector.clone_from(&selected);
+        } else if mount.uid.is_some() || mount.gid.is_some() || mount.mode.is_some() {
+            root = Some(self.cache_seed(mount, root));
+            CACHE_SEED.clone_into(&mut selector);
+        }
+        match source {
+            Some(source) => {
+                let paths = self.stages.states[source].paths;
+                self.locals.use_path(paths, &selected);
+            }
+            None if mount.kind == MountType::Bind => self.locals.use_context_path(&selected),
+            None => {}
+        }
+        let mut attached = pb::Mount {
+            selector,
+            dest,
+            output: -1,
+            readonly: mount.readonly,
+            ..pb::Mount::default()
+        };
+        if mount.kind == MountType::Cache {
+            attached.set_mount_type(pb::MountType::Cache);
+            attached.cache_opt = Some(self.cache_options(mount));
+        }
+        mounts.attached.push(Attached {
+            mount: attached,
+            source: root,
+        });
+        Ok(())
+    }
+
+    /// Returns the tree that a mount shows: a stage's, an image's, the context's, or for a cache
+    /// none.
+    fn mount_root(
+        &mut self,
+        source: Option<usize>,
+        mount: &Mount,
+    ) -> Result<Option<NodeRef>, Error> {
+        let Some(source) = source else {
+            let is_bind = mount.kind == MountType::Bind;
+            return Ok(is_bind.then(|| self.locals.context(&mut self.dag)));
+        };
+        let state = &self.stages.states[source];
+        if !state.dispatched {
+            return Err(Error::dockerfile(format!(
+                "cannot mount from stage {} to {}, stage needs to be defined before current command",
+                golang::quote(mount.from.as_deref().unwrap_or_default()),
+                golang::quote(&mount.target)
+            )));
+        }
+        Ok(state.output)
+    }
+
+    fn cache_options(&self, mount: &Mount) -> pb::CacheOpt {
+        let namespace = self.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS");
+        let namespace = namespace.map_or("", String::as_str);
+        let sharing = match mount.sharing.unwrap_or(Sharing::Shared) {
+            Sharing::Shared => pb::CacheSharingOpt::Shared,
+            Sharing::Private => pb::CacheSharingOpt::Private,
+            Sharing::Locked => pb::CacheSharingOpt::Locked,
+        };
+        pb::CacheOpt {
+            id: format!("{namespace}/{}", mount.id),
+            sharing: sharing.into(),
+        }
+    }
+
+    /// A cache with an owner or a mode begins with a directory that has them.
+    fn cache_seed(&mut self, mount: &Mount, root: Option<NodeRef>) -> NodeRef {
+        let user = |id: Option<u32>| {
+            let user = pb::user_opt::User::ById(id.unwrap_or_default());
+            Some(pb::UserOpt { user: Some(user) })
+        };
+        let mkdir = pb::FileActionMkDir {
+            path: CACHE_SEED.to_owned(),
+            mode: (mount.mode.unwrap_or(CACHE_MODE) & 0o777) as i32,
+            make_parents: false,
+            owner: Some(pb::ChownOpt {
+                user: user(mount.uid),
+                group: user(mount.gid),
+            }),
+            timestamp: -1,
+        };
+        let action = pb::FileAction {
+            input: if root.is_some() { 0 } else { -1 },
+            secondary_input: -1,
+            output: 0,
+            action: Some(pb::file_action::Action::Mkdir(mkdir)),
+        };
+        let name = "[internal] setting cache mount permissions".to_owned();
+        let mut node = file_node(vec![action], name);
+        node.inputs.extend(root);
+        self.dag.add(node)
+    }
+
+    /// `RUN |N name=value … words`: the ARGs in scope come before the words.
+    fn history_text(&self, id: usize, args: &[String]) -> String {
+        let state = &self.stages.states[id];
+        let mut declared: Vec<(&str, String)> = Vec::new();
+        for (name, value) in &state.args {
+            let current = state.env.get(name).or(value.as_deref()).unwrap_or_default();
+            let text = format!("{name}={current}");
+            match declared.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) => *known = text,
+                None => declared.push((name, text)),
+            }
+        }
+        let mut words = vec!["RUN".to_owned()];
+        if !declared.is_empty() {
+            words.push(format!("|{}", declared.len()));
+        }
+        words.extend(declared.into_iter().map(|(_, text)| text));
+        words.extend(args.iter().cloned());
+        words.join(" ") + " # buildkit"
+    }
+
+    fn add_exec(
+        &mut self,
+        id: usize,
+        command: &Command,
+        run: &Run,
+        args: Vec<String>,
+        mounts: Mounts,
+        name: String,
+    ) {
+        let instruction = &command.instruction;
+        let state = &self.stages.states[id];
+        let network = match (run.network, self.options.network) {
+            (RunNetwork::None, _) | (RunNetwork::Default, Network::None) => pb::NetMode::None,
+            (RunNetwork::Host, _) | (RunNetwork::Default, Network::Host) => pb::NetMode::Host,
+            (RunNetwork::Default, Network::Sandbox) => pb::NetMode::Unset,
+        };
+        let security = if run.insecure {
+            pb::SecurityMode::Insecure
+        } else {
+            pb::SecurityMode::Sandbox
+        };
+        let mut exec = pb::ExecOp {
+            meta: Some(self.meta(id, args)),
+            mounts: Vec::new(),
+            network: network.into(),
+            security: security.into(),
+            secretenv: mounts.secret_env,
+            cdi_devices: Vec::new(),
+        };
+        let mut attached = mounts.attached;
+        attached.push(Attached {
+            mount: pb::Mount {
+                dest: "/".to_owned(),
+                ..pb::Mount::default()
+            },
+            source: state.output,
+        });
+        attached.sort_by(|a, b| a.mount.dest.cmp(&b.mount.dest));
+        let mut node = Node::new(pb::op::Op::Exec(pb::ExecOp::default()), name)
+            .command(&instruction.code)
+            .at(instruction.lines);
+        for cap in exec_caps(&exec, &attached, mounts.has_secrets) {
+            node.cap(cap);
+        }
+        for mut part in attached {
+            part.mount.input = part.source.map_or(-1, |source| {
+                node.inputs.push(source);
+                node.inputs.len() as i64 - 1
+            });
+            exec.mounts.push(part.mount);
+        }
+        exec.mounts.extend(mounts.secrets);
+        node.op = pb::op::Op::Exec(exec);
+        let default = self.options.target_platform();
+        node.platform = Some(state.image_platform.as_ref().unwrap_or(default).clone());
+        node.metadata.ignore_cache = self.ignores_cache(id);
+        let mut step = self.step_info(id, instruction);
+        let origins = state.env.iter().map(|v| (v.name.clone(), v.origin.clone()));
+        step.env = origins.collect();
+        node.step = Some(step);
+        let output = self.dag.add(node);
+        self.stages.states[id].output = Some(output);
+    }
+
+    fn meta(&self, id: usize, args: Vec<String>) -> pb::Meta {
+        let state = &self.stages.states[id];
+        let options = self.options;
+        let given = options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        pb::Meta {
+            args,
+            env: state.env.to_list(),
+            cwd: if state.dir.is_empty() {
+                "/".to_owned()
+            } else {
+                state.dir.clone()
+            },
+            user: state.user.clone(),
+            proxy_env: self.proxy_env(),
+            extra_hosts: options
+                .extra_hosts
+                .iter()
+                .map(|(host, ip)| pb::HostIp {
+                    host: host.clone(),
+                    ip: ip.clone(),
+                })
+                .collect(),
+            hostname: options
+                .hostname
+                .as_ref()
+                .or(given)
+                .cloned()
+                .unwrap_or_default(),
+            ulimit: options
+                .ulimits
+                .iter()
+                .map(|limit| pb::Ulimit {
+                    name: limit.name.clone(),
+                    soft: limit.soft,
+                    hard: limit.hard,
+                })
+                .collect(),
+            cgroup_parent: options.cgroup_parent.clone().unwrap_or_default(),
+            remove_mount_stubs_recursive: true,
+            valid_exit_codes: Vec::new(),
+        }
+    }
+
+    /// The proxies that the build was given. They are no part of the cache key, unless an ARG
+    /// declares them.
+    fn proxy_env(&self) -> Option<pb::ProxyEnv> {
+        let mut proxy = pb::ProxyEnv::default();
+        let mut any = false;
+        for (name, value) in &self.options.build_args {
+            let field = match name.to_ascii_lowercase().as_str() {
+                "http_proxy" => &mut proxy.http_proxy,
+                "https_proxy" => &mut proxy.https_proxy,
+                "ftp_proxy" => &mut proxy.ftp_proxy,
+                "no_proxy" => &mut proxy.no_proxy,
+                "all_proxy" => &mut proxy.all_proxy,
+                _ => continue,
+            };
+            field.clone_from(value);
+            any = true;
+        }
+        any.then_some(proxy)
+    }
+}
+
+fn absolute_target(dir: &str, target: &str) -> String {
+    if target.starts_with('/') && path::clean(target) != "/" {
+        // As written: the destination is part of the key.
+        return target.to_owned();
+    }
+    path::absolute(dir, target)
+}
+
+fn tmpfs(dest: String, size: i64) -> Attached {
+    let mut mount = pb::Mount {
+        dest,
+        output: -1,
+        tmpfs_opt: Some(pb::TmpfsOpt { size }),
+        ..pb::Mount::default()
+    };
+    mount.set_mount_type(pb::MountType::Tmpfs);
+    Attached {
+        mount,
+        source: None,
+    }
+}
+
+fn secret(mount: &Mount, mounts: &mut Mounts) {
+    let id = [&mount.source, &mount.id]
+        .into_iter()
+        .find(|text| !text.is_empty());
+    let id = id.map_or_else(|| path::base_name(&mount.target), String::as_str);
+    let id = id.to_owned();
+    let optional = !mount.required;
+    mounts.has_secrets = true;
+    if let Some(name) = &mount.env {
+        mounts.masked.push(name.clone());
+        mounts.secret_env.push(pb::SecretEnv {
+            id: id.clone(),
+            name: name.clone(),
+            optional,
+        });
+        if mount.target.is_empty() {
+            return;
+        }
+    }
+    let dest = if mount.target.is_empty() {
+        format!("/run/secrets/{}", path::base_name(&id))
+    } else {
+        mount.target.clone()
+    };
+    let mut file = pb::Mount {
+        input: -1,
+        dest,
+        secret_opt: Some(pb::SecretOpt {
+            id,
+            uid: mount.uid.unwrap_or_default(),
+            gid: mount.gid.unwrap_or_default(),
+            mode: mount.mode.unwrap_or(SECRET_MODE),
+            optional,
+        }),
+        ..pb::Mount::default()
+    };
+    file.set_mount_type(pb::MountType::Secret);
+    mounts.secrets.push(file);
+}
+
+/// Returns the capabilities that an exec needs.
+fn exec_caps(exec: &pb::ExecOp, attached: &[Attached], has_secrets: bool) -> Vec<&'static str> {
+    let mut caps = vec!["exec.meta.base", "exec.meta.setsdefaultpath"];
+    for part in attached {
+        if !part.mount.selector.is_empty() {
+            caps.push("exec.mount.selector");
+        }
+        match part.mount.mount_type() {
+            pb::MountType::Cache => {
+                caps.extend(["exec.mount.cache", "exec.mount.cache.sharing"]);
+            }
+            pb::MountType::Tmpfs => {
+                caps.push("exec.mount.tmpfs");
+                if part.mount.tmpfs_opt.is_some_and(|tmpfs| tmpfs.size > 0) {
+                    caps.push("exec.mount.tmpfs.size");
+                }
+            }
+            _ if part.source.is_some() => caps.push("exec.mount.bind"),
+            _ => {}
+        }
+    }
+    let meta = exec.meta.as_ref();
+    for (needed, cap) in [
+        (has_secrets, "exec.mount.secret"),
+        (!exec.secretenv.is_empty(), "exec.secretenv"),
+        (exec.network() != pb::NetMode::Unset, "exec.meta.network"),
+        (
+            exec.security() != pb::SecurityMode::Sandbox,
+            "exec.meta.security",
+        ),
+        (
+            meta.is_some_and(|meta| !meta.ulimit.is_empty()),
+            "exec.meta.ulimit",
+        ),
+        (
+            meta.is_some_and(|meta| meta.proxy_env.is_some()),
+            "exec.meta.proxyenv",
+        ),
+    ] {
+        if needed {
+            caps.push(cap);
+        }
+    }
+    caps
+}

@@ -1,0 +1,195 @@
+use std::collections::BTreeMap;
+
+use larder_oci::{Digest, ImageConfig, ImageRef, Platform};
+
+/// What a build asks of a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LowerOptions {
+    /// The stage to build; the last one by default.
+    pub target: Option<String>,
+    /// `--build-arg` values. Names that the Dockerfile does not declare have no effect, apart
+    /// from the predefined ones.
+    pub build_args: BTreeMap<String, String>,
+    /// Labels for the image; they win over LABEL.
+    pub labels: BTreeMap<String, String>,
+    /// What the image is to run on. `None` takes the build platform, or whatever the base image
+    /// is for.
+    pub platform: Option<Platform>,
+    /// What the build runs on.
+    pub build_platform: Platform,
+    /// Whether the same Dockerfile is built for several platforms: step names then tell which.
+    pub multi_platform: bool,
+    /// Which steps must run even if a record of them exists.
+    pub no_cache: NoCache,
+    /// The network of RUN, where it does not choose its own.
+    pub network: Network,
+    /// Names for `/etc/hosts`, with their addresses.
+    pub extra_hosts: Vec<(String, String)>,
+    /// The size of `/dev/shm`; 0 for the executor's default.
+    pub shm_size_bytes: i64,
+    /// Limits of the processes.
+    pub ulimits: Vec<Ulimit>,
+    /// The host name in RUN; the executor's default if there is none.
+    pub hostname: Option<String>,
+    /// The cgroup below which RUN steps run.
+    pub cgroup_parent: Option<String>,
+    /// Where base images are looked for.
+    pub resolve_mode: ResolveMode,
+    /// The build context.
+    pub context: LocalContext,
+    /// `--build-context` values. They stand in for stages and images of their name.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+}
+
+impl Default for LowerOptions {
+    fn default() -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            platform: None,
+            build_platform: Platform::host(),
+            multi_platform: false,
+            no_cache: NoCache::None,
+            network: Network::Sandbox,
+            extra_hosts: Vec::new(),
+            shm_size_bytes: 0,
+            ulimits: Vec::new(),
+            hostname: None,
+            cgroup_parent: None,
+            resolve_mode: ResolveMode::Default,
+            context: LocalContext::new("context"),
+            named_contexts: BTreeMap::new(),
+        }
+    }
+}
+
+impl LowerOptions {
+    /// Returns what the image is to run on.
+    pub fn target_platform(&self) -> &Platform {
+        self.platform.as_ref().unwrap_or(&self.build_platform)
+    }
+}
+
+/// Which steps ignore the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum NoCache {
+    /// None.
+    #[default]
+    None,
+    /// All RUN, COPY and ADD steps.
+    All,
+    /// Those of the named stages; case does not matter.
+    Stages(Vec<String>),
+}
+
+impl NoCache {
+    pub(crate) fn covers(&self, stage: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Stages(names) => names.iter().any(|name| name.eq_ignore_ascii_case(stage)),
+        }
+    }
+}
+
+/// The network of a RUN step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Network {
+    /// The executor's default.
+    #[default]
+    Sandbox,
+    /// The host's.
+    Host,
+    /// None.
+    None,
+}
+
+/// Where base images are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResolveMode {
+    /// As the engine thinks best.
+    #[default]
+    Default,
+    /// Always ask the registry (`--pull`).
+    Pull,
+    /// A local image, if there is one.
+    Local,
+}
+
+/// A limit of a process's resources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ulimit {
+    /// `nofile`, `nproc`, …
+    pub name: String,
+    /// What applies.
+    pub soft: i64,
+    /// How far a process may raise it.
+    pub hard: i64,
+}
+
+/// A directory of the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalContext {
+    /// The name that the LLB has for it, `local://NAME`.
+    pub name: String,
+    /// The session that serves it: directories of different clients must not be taken for the
+    /// same one.
+    pub session: Option<String>,
+    /// What is left out, as [`parse_ignore`](crate::parse_ignore) returns it.
+    pub excludes: Vec<String>,
+}
+
+impl LocalContext {
+    /// Returns a context without session and excludes.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            session: None,
+            excludes: Vec::new(),
+        }
+    }
+}
+
+/// What a named context stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory of the client.
+    Local(LocalContext),
+    /// An image, as written: `docker-image://REF`.
+    Image(String),
+    /// Another build context by its URL (git, HTTP, OCI layout): refused when it is used.
+    Other(String),
+}
+
+/// An image to resolve.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageRequest {
+    /// The image, with a tag or a digest.
+    pub image_ref: ImageRef,
+    /// The platform wanted.
+    pub platform: Platform,
+    /// The name of the look-up in the progress: `[internal] load metadata for …`.
+    pub log_name: String,
+}
+
+/// A resolved image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// The digest that the image's name stands for: of an index if there is one.
+    pub digest: Digest,
+    /// The config for the platform.
+    pub config: ImageConfig,
+}
+
+/// Why an image could not be resolved. Its text ends up in the user's message.
+pub type ResolveError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Finds images; implemented by the engine.
+pub trait ImageResolver {
+    /// Returns the digest and the config of an image.
+    ///
+    /// # Errors
+    /// Whatever kept it from being found.
+    fn resolve_image_config(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError>;
+}
