@@ -182,7 +182,7 @@ impl Definition {
             return definition;
         };
         for vertex in &self.vertices {
-            definition.def.push(vertex.op.encode_to_vec());
+            definition.def.push(encode(&vertex.op));
             definition
                 .metadata
                 .insert(vertex.digest.to_string(), vertex.metadata.clone());
@@ -311,8 +311,8 @@ impl GraphBuilder {
     }
 
     /// Adds a vertex and returns its digest. `op.inputs` is set from `inputs`. If the same op was
-    /// added before, its metadata stays, except that `ignore_cache` holds if either asks for it,
-    /// and `lines` are added.
+    /// added before, what `metadata` says replaces what was said before, `ignore_cache` holds if
+    /// either asks for it, and the location is added.
     ///
     /// # Errors
     /// [`GraphError`] when an input is unknown or an index out of bounds.
@@ -330,7 +330,7 @@ impl GraphBuilder {
                 index: edge.index as i64,
             })
             .collect();
-        let digest = Digest::sha256(op.encode_to_vec());
+        let digest = Digest::sha256(encode(&op));
         self.add_encoded(digest.clone(), op, metadata, self.graph.vertices.len())?;
         if let Some(location) = location {
             let known = self.graph.locations.entry(digest.clone()).or_default();
@@ -349,7 +349,7 @@ impl GraphBuilder {
         position: usize,
     ) -> Result<(), GraphError> {
         if let Some(&known) = self.graph.positions.get(&digest) {
-            self.graph.vertices[known].metadata.ignore_cache |= metadata.ignore_cache;
+            merge_metadata(&mut self.graph.vertices[known].metadata, metadata);
             return Ok(());
         }
         let mut inputs = Vec::with_capacity(op.inputs.len());
@@ -416,8 +416,8 @@ impl GraphBuilder {
     }
 
     /// Sets the capabilities that the final, result-naming op asks for.
-    pub fn set_tail_caps<const N: usize>(&mut self, caps: [&str; N]) {
-        self.graph.tail_caps = caps.into_iter().map(|cap| (cap.to_owned(), true)).collect();
+    pub fn set_tail_caps(&mut self, caps: &[&str]) {
+        self.graph.tail_caps = caps.iter().map(|&cap| (cap.to_owned(), true)).collect();
     }
 
     /// Ends the graph at `result`, dropping the vertices that it does not need.
@@ -459,6 +459,31 @@ impl GraphBuilder {
         graph.result = Some(result);
         Ok(graph)
     }
+}
+
+/// Encodes an op as BuildKit does, to the byte: what the op is comes last, whatever its number.
+fn encode(op: &pb::Op) -> Vec<u8> {
+    let head = pb::Op {
+        inputs: op.inputs.clone(),
+        op: None,
+        platform: op.platform.clone(),
+        constraints: op.constraints.clone(),
+    };
+    let mut bytes = head.encode_to_vec();
+    if let Some(body) = &op.op {
+        body.encode(&mut bytes);
+    }
+    bytes
+}
+
+/// Merges as BuildKit's clients do when they meet an op twice: what is said later wins.
+fn merge_metadata(known: &mut VertexMetadata, later: VertexMetadata) {
+    known.ignore_cache |= later.ignore_cache;
+    known.description.extend(later.description);
+    known.caps.extend(later.caps);
+    known.export_cache = later.export_cache.or(known.export_cache.take());
+    known.progress_group = later.progress_group.or(known.progress_group.take());
+    known.linux_resources = later.linux_resources.or(known.linux_resources.take());
 }
 
 /// Checks every index of an op against what it points into, so that nothing below has to.
