@@ -1,0 +1,235 @@
+//! Answers to a registry's `401 Unauthorized`: Basic, and the tokens of the distribution
+//! specification's token and OAuth2 flows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{Method, StatusCode, Url};
+use serde::Deserialize;
+
+use crate::challenge::{self, Challenge};
+use crate::endpoint::{Endpoint, is_loopback};
+use crate::error::Retry;
+use crate::transport::{self, Host};
+use crate::{CredentialSource, Credentials, Error, ErrorKind, Observer, Secret};
+
+/// How larder names itself to token servers.
+const CLIENT_ID: &str = "larder";
+/// A longer answer of a token server is none.
+const MAX_TOKEN_BYTES: usize = 1 << 20;
+
+/// Gets and keeps what registries want to see.
+pub(crate) struct Authenticator {
+    credentials: Arc<dyn CredentialSource>,
+    observer: Arc<dyn Observer>,
+    /// What worked last, by host and scope. It is sent until the registry refuses it, so its
+    /// expiry need not be known.
+    granted: Mutex<HashMap<(String, String), HeaderValue>>,
+}
+
+/// A token server's answer.
+#[derive(Deserialize)]
+struct TokenResponse {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+impl Authenticator {
+    pub(crate) fn new(credentials: Arc<dyn CredentialSource>, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            credentials,
+            observer,
+            granted: Mutex::default(),
+        }
+    }
+
+    /// Returns the `Authorization` that was granted for `endpoint` before.
+    pub(crate) fn granted(&self, endpoint: &Endpoint) -> Option<HeaderValue> {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.get(&key(endpoint)).cloned()
+    }
+
+    /// Returns an `Authorization` that answers `response`, which refused a request to `endpoint`.
+    ///
+    /// # Errors
+    /// `Denied`, if the registry wants what larder can't give or the user does not have;
+    /// `Unavailable`, if the token server can't be reached; `Config`, from the credentials.
+    pub(crate) async fn answer(
+        &self,
+        host: &Host,
+        endpoint: &Endpoint,
+        response: &reqwest::Response,
+    ) -> Result<HeaderValue, Error> {
+        let challenges: Vec<Challenge> = response
+            .headers()
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|header| header.to_str().ok())
+            .flat_map(challenge::parse)
+            .collect();
+        let find = |scheme: &str| challenges.iter().find(|own| own.scheme == scheme);
+        let credentials = self.credentials.credentials(&endpoint.host).await?;
+        let header = if let Some(challenge) = find("bearer") {
+            let over_http = response.url().scheme() == "http";
+            let token = self
+                .token(host, endpoint, challenge, credentials, over_http)
+                .await?;
+            sensitive(format!("Bearer {}", token.expose()), &endpoint.host)?
+        } else if find("basic").is_some() {
+            match credentials {
+                Some(Credentials::Password { username, password }) => {
+                    basic(&username, &password, &endpoint.host)?
+                }
+                Some(Credentials::IdentityToken(_)) => {
+                    return Err(denied(
+                        &endpoint.host,
+                        "wants a password, and the login is a token",
+                    ));
+                }
+                None => return Err(denied(&endpoint.host, "wants a login")),
+            }
+        } else {
+            return Err(denied(&endpoint.host, "does not say how to authenticate"));
+        };
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.insert(key(endpoint), header.clone());
+        Ok(header)
+    }
+
+    /// Asks the token server that `challenge` names.
+    async fn token(
+        &self,
+        host: &Host,
+        endpoint: &Endpoint,
+        challenge: &Challenge,
+        credentials: Option<Credentials>,
+        over_http: bool,
+    ) -> Result<Secret, Error> {
+        let realm = challenge
+            .parameter("realm")
+            .and_then(|realm| Url::parse(realm).ok())
+            .filter(|realm| matches!(realm.scheme(), "http" | "https"))
+            .ok_or_else(|| denied(&endpoint.host, "names no token server"))?;
+        let is_private =
+            over_http || realm.scheme() == "https" || realm.host_str().is_some_and(is_loopback);
+        if credentials.is_some() && !is_private {
+            let what = "wants the login sent over plain http to its token server";
+            return Err(denied(&endpoint.host, what));
+        }
+        let own_scope = endpoint.pull_scope();
+        let scope = challenge.parameter("scope").unwrap_or(&own_scope);
+        let service = challenge.parameter("service");
+        self.observer.token_requested(&endpoint.host, scope);
+
+        let request = match &credentials {
+            Some(Credentials::IdentityToken(token)) => {
+                let form = [
+                    ("grant_type", "refresh_token"),
+                    ("refresh_token", token.expose()),
+                    ("client_id", CLIENT_ID),
+                    ("service", service.unwrap_or_default()),
+                    ("scope", scope),
+                ];
+                host.client()
+                    .request(Method::POST, realm.clone())
+                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                    .body(form_encode(&realm, &form))
+            }
+            Some(Credentials::Password { username, password }) => host
+                .client()
+                .request(
+                    Method::GET,
+                    token_url(&realm, service, scope, Some(username)),
+                )
+                .header(AUTHORIZATION, basic(username, password, &endpoint.host)?),
+            None => host
+                .client()
+                .request(Method::GET, token_url(&realm, service, scope, None)),
+        };
+        let server = realm.host_str().unwrap_or_default();
+        let response = request
+            .send()
+            .await
+            .map_err(|error| transport::unreachable(server, error))?;
+        read_token(response, server, &endpoint.host).await
+    }
+}
+
+fn key(endpoint: &Endpoint) -> (String, String) {
+    (endpoint.host.clone(), endpoint.pull_scope())
+}
+
+/// Reads a token server's answer to a request for a token of `registry`.
+async fn read_token(
+    response: reqwest::Response,
+    server: &str,
+    registry: &str,
+) -> Result<Secret, Error> {
+    let status = response.status();
+    if status != StatusCode::OK {
+        let retry = transport::retry_of(&response);
+        let reason = transport::server_message(response).await;
+        return Err(match retry {
+            Retry::Never => denied(registry, &format!("gives no token: {server}: {reason}")),
+            retry => {
+                let message = format!("token server `{server}` answered {status}");
+                Error::new(ErrorKind::Unavailable, message).with_retry(retry)
+            }
+        });
+    }
+    let body = transport::read_limited(response, MAX_TOKEN_BYTES, server).await?;
+    let token = serde_json::from_slice::<TokenResponse>(&body)
+        .ok()
+        .and_then(|answer| answer.token.or(answer.access_token))
+        .filter(|token| !token.is_empty());
+    match token {
+        Some(token) => Ok(token.into()),
+        None => Err(denied(
+            registry,
+            &format!("gives no token: {server} answered without one"),
+        )),
+    }
+}
+
+fn token_url(realm: &Url, service: Option<&str>, scope: &str, account: Option<&str>) -> Url {
+    let mut url = realm.clone();
+    {
+        let mut query = url.query_pairs_mut();
+        if let Some(service) = service {
+            query.append_pair("service", service);
+        }
+        for scope in scope.split_whitespace() {
+            query.append_pair("scope", scope);
+        }
+        if let Some(account) = account {
+            query.append_pair("account", account);
+        }
+    }
+    url
+}
+
+/// Encodes a form as a URL's query is encoded.
+fn form_encode(realm: &Url, form: &[(&str, &str)]) -> String {
+    let mut url = realm.clone();
+    url.query_pairs_mut().clear().extend_pairs(form);
+    url.query().unwrap_or_default().to_owned()
+}
+
+fn basic(username: &str, password: &Secret, host: &str) -> Result<HeaderValue, Error> {
+    let pair = STANDARD.encode(format!("{username}:{}", password.expose()));
+    sensitive(format!("Basic {pair}"), host)
+}
+
+fn sensitive(text: String, host: &str) -> Result<HeaderValue, Error> {
+    let mut header = HeaderValue::try_from(text)
+        .map_err(|_| denied(host, "gave a token that no header can carry"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+fn denied(host: &str, what: &str) -> Error {
+    Error::new(ErrorKind::Denied, format!("`{host}` {what}"))
+}

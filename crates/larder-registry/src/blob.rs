@@ -1,0 +1,222 @@
+use std::io;
+
+use larder_oci::{Descriptor, ImageRef, Sha256};
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Method, Response, StatusCode};
+
+use crate::endpoint::Endpoint;
+use crate::error::Retry;
+use crate::transport::{Request, Retries, Subject, Transport, unreachable};
+use crate::{Error, ErrorKind};
+
+/// Where a blob's bytes go, in order.
+pub trait BlobSink: Send {
+    /// Appends `chunk`.
+    fn write(&mut self, chunk: &[u8]) -> io::Result<()>;
+
+    /// Drops all bytes, also those from before the fetch: they were wrong, and come anew. A sink
+    /// that has passed them on already returns an error, which ends the fetch.
+    fn restart(&mut self) -> io::Result<()>;
+}
+
+impl BlobSink for Vec<u8> {
+    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.clear();
+        Ok(())
+    }
+}
+
+/// A file that is written at its end, as `File::create` and appending give it.
+impl BlobSink for std::fs::File {
+    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        io::Write::write_all(self, chunk)
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.set_len(0)?;
+        io::Seek::rewind(self)
+    }
+}
+
+/// The beginning of a blob that is there already. The default is none of it.
+#[derive(Debug, Clone, Default)]
+pub struct Partial {
+    /// How many bytes.
+    pub offset_bytes: u64,
+    /// Over these bytes.
+    pub hash: Sha256,
+}
+
+/// One blob on its way.
+pub(crate) struct Download<'a> {
+    transport: &'a Transport,
+    image_ref: &'a ImageRef,
+    descriptor: &'a Descriptor,
+    sink: &'a mut dyn BlobSink,
+    have: Partial,
+}
+
+impl<'a> Download<'a> {
+    pub(crate) fn new(
+        transport: &'a Transport,
+        image_ref: &'a ImageRef,
+        descriptor: &'a Descriptor,
+        partial: Partial,
+        sink: &'a mut dyn BlobSink,
+    ) -> Self {
+        Self {
+            transport,
+            image_ref,
+            descriptor,
+            sink,
+            have: partial,
+        }
+    }
+
+    /// Fetches what is missing from `endpoint`, and checks the whole.
+    ///
+    /// If it is wrong and this endpoint did not send all of it, it is fetched anew: the fault may
+    /// be another's.
+    pub(crate) async fn fetch_from(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
+        let host = self.transport.host(endpoint)?;
+        let permit = host.downloads().acquire().await;
+        let _permit = permit.expect("the semaphore is never closed");
+        let mut is_mixed = self.have.offset_bytes > 0;
+        loop {
+            let fetched = self
+                .fetch_rest(endpoint)
+                .await
+                .and_then(|()| self.check(endpoint));
+            match fetched {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    self.restart()?;
+                    if !is_mixed {
+                        return Err(error);
+                    }
+                    is_mixed = false;
+                }
+                fetched => return fetched,
+            }
+        }
+    }
+
+    async fn fetch_rest(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
+        let mut retries = Retries::new(&self.transport.config, &endpoint.host);
+        while self.have.offset_bytes < self.descriptor.size_bytes {
+            let before_bytes = self.have.offset_bytes;
+            if let Err(error) = self.fetch_once(endpoint).await {
+                if self.have.offset_bytes > before_bytes {
+                    retries.reset();
+                }
+                retries.pause(error).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one request and takes what comes, until the end or until it breaks off.
+    async fn fetch_once(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
+        let digest = self.descriptor.digest.as_str();
+        let request = Request {
+            endpoint,
+            image_ref: self.image_ref,
+            method: Method::GET,
+            subject: Subject::Blob(digest, self.have.offset_bytes),
+        };
+        let mut response = self.transport.send(&request).await?;
+        // A server that knows no ranges sends the blob from its beginning.
+        let mut known_bytes = self.require_range(&response, endpoint)?;
+        let breaks = |error| unreachable(&endpoint.host, error);
+        while let Some(chunk) = response.chunk().await.map_err(breaks)? {
+            let skipped = known_bytes.min(chunk.len() as u64);
+            known_bytes -= skipped;
+            self.take(&chunk[skipped as usize..], endpoint)?;
+        }
+        if self.have.offset_bytes < self.descriptor.size_bytes {
+            let message = format!("`{}` ended blob `{digest}` too early", endpoint.host);
+            return Err(Error::new(ErrorKind::Unavailable, message).with_retry(Retry::Backoff));
+        }
+        Ok(())
+    }
+
+    /// Returns how many bytes at the beginning of the answer are there already.
+    fn require_range(&self, response: &Response, endpoint: &Endpoint) -> Result<u64, Error> {
+        let (offset_bytes, size_bytes) = (self.have.offset_bytes, self.descriptor.size_bytes);
+        let (known_bytes, total_bytes) = match response.status() {
+            StatusCode::OK => (offset_bytes, response.content_length()),
+            StatusCode::PARTIAL_CONTENT => match content_range(response) {
+                Some((first, total)) if first == offset_bytes => (0, total),
+                _ => return Err(self.lies(endpoint, "sent another range of")),
+            },
+            _ => return Err(self.lies(endpoint, "sent no bytes of")),
+        };
+        match total_bytes {
+            Some(total) if total != size_bytes => {
+                let what = format!("says that {total} bytes, not {size_bytes}, are the size of");
+                Err(self.lies(endpoint, &what))
+            }
+            _ => Ok(known_bytes),
+        }
+    }
+
+    fn take(&mut self, chunk: &[u8], endpoint: &Endpoint) -> Result<(), Error> {
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        if self.have.offset_bytes + chunk.len() as u64 > self.descriptor.size_bytes {
+            let what = format!("sent more than the {} bytes of", self.descriptor.size_bytes);
+            return Err(self.lies(endpoint, &what));
+        }
+        self.sink
+            .write(chunk)
+            .map_err(|error| self.sink_failed(error))?;
+        self.have.hash.update(chunk);
+        self.have.offset_bytes += chunk.len() as u64;
+        let observer = &self.transport.config.observer;
+        observer.received(self.descriptor, self.have.offset_bytes);
+        Ok(())
+    }
+
+    fn check(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let is_whole = self.have.offset_bytes == self.descriptor.size_bytes;
+        if is_whole && self.have.hash.clone().finish() == self.descriptor.digest {
+            return Ok(());
+        }
+        Err(self.lies(endpoint, "sent other bytes as"))
+    }
+
+    fn restart(&mut self) -> Result<(), Error> {
+        self.sink
+            .restart()
+            .map_err(|error| self.sink_failed(error))?;
+        self.have = Partial::default();
+        self.transport.config.observer.received(self.descriptor, 0);
+        Ok(())
+    }
+
+    fn lies(&self, endpoint: &Endpoint, what: &str) -> Error {
+        let message = format!(
+            "`{}` {what} blob `{}`",
+            endpoint.host, self.descriptor.digest
+        );
+        Error::new(ErrorKind::Corrupt, message)
+    }
+
+    fn sink_failed(&self, error: io::Error) -> Error {
+        let message = format!("cannot store blob `{}`", self.descriptor.digest);
+        Error::new(ErrorKind::Sink, message).with_source(error)
+    }
+}
+
+/// Reads `Content-Range: bytes FIRST-LAST/TOTAL`; the total may be `*`.
+fn content_range(response: &Response) -> Option<(u64, Option<u64>)> {
+    let text = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, _) = range.split_once('-')?;
+    Some((first.trim().parse().ok()?, total.trim().parse().ok()))
+}

@@ -1,0 +1,92 @@
+//! HTTP clients, each with the certificates of one registry.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fs_err as fs;
+use reqwest::{Certificate, Identity, redirect};
+
+use crate::{Error, ErrorKind, KeyPair, RegistryConfig};
+
+/// For a connection to be made, TLS included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// For the next bytes to arrive.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much of a blob may be under way over HTTP/2: the default of 64 KiB makes a distant registry
+/// slow.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Returns a client that trusts the system's certificates and those in `section`. It follows no
+/// redirects.
+pub(crate) fn http_client(
+    section: &RegistryConfig,
+    user_agent: &str,
+) -> Result<reqwest::Client, Error> {
+    let (mut trusted, mut shown) = (section.ca.clone(), section.keypair.clone());
+    for dir in &section.tlsconfigdir {
+        scan(dir, &mut trusted, &mut shown)?;
+    }
+    let mut builder = reqwest::Client::builder()
+        .user_agent(user_agent)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .read_timeout(READ_TIMEOUT)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .redirect(redirect::Policy::none())
+        .referer(false);
+    for path in &trusted {
+        let certificates = Certificate::from_pem_bundle(&read(path)?)
+            .map_err(|error| malformed("certificates", path, error))?;
+        builder = builder.tls_certs_merge(certificates);
+    }
+    if let Some(pair) = shown.first() {
+        let mut pem = read(&pair.cert)?;
+        pem.push(b'\n');
+        pem.extend(read(&pair.key)?);
+        let identity = Identity::from_pem(&pem)
+            .map_err(|error| malformed("a certificate and its key", &pair.cert, error))?;
+        builder = builder.identity(identity);
+    }
+    if section.insecure == Some(true) {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    }
+    builder.build().map_err(|error| {
+        Error::new(ErrorKind::Config, "cannot set up TLS for the registry").with_source(error)
+    })
+}
+
+/// Adds what lies in a folder of the form of Docker's `certs.d/HOST`.
+fn scan(dir: &Path, trusted: &mut Vec<PathBuf>, shown: &mut Vec<KeyPair>) -> Result<(), Error> {
+    let unreadable = |error| {
+        let message = "cannot read a `tlsconfigdir`";
+        Error::new(ErrorKind::Config, message).with_source(error)
+    };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(unreadable)? {
+        paths.push(entry.map_err(unreadable)?.path());
+    }
+    paths.sort();
+    for path in paths {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("crt") => trusted.push(path),
+            Some("cert") => shown.push(KeyPair {
+                key: path.with_extension("key"),
+                cert: path,
+            }),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|error| {
+        Error::new(ErrorKind::Config, "cannot read a registry's certificates").with_source(error)
+    })
+}
+
+fn malformed(what: &str, path: &Path, error: reqwest::Error) -> Error {
+    let message = format!("`{}` does not hold {what} in PEM", path.display());
+    Error::new(ErrorKind::Config, message).with_source(error)
+}
