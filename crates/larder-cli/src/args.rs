@@ -174,6 +174,13 @@ mod tests {
     }
 
     #[test]
+    fn docker_s_other_flags_are_taken() {
+        let args = build("--rm --force-rm=false -m 1g --memory-swap -1 --provenance=false .");
+        let notes = args.foreign.check().unwrap();
+        assert_eq!(notes.len(), 2, "{notes:?}");
+    }
+
+    #[test]
     fn global_flags_may_stand_anywhere() {
         for line in ["larder --root /r -D build .", "larder build --root /r -D ."] {
             let cli = Cli::from_arguments(line.split(' ')).unwrap();

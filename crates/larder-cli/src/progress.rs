@@ -13,7 +13,7 @@ mod trace;
 mod tty;
 
 #[cfg(test)]
-mod golden_tests;
+mod golden;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 mod input;
 mod outputs;
 mod plan;
+mod report;
 mod secrets;
 
 use std::io::{self, Read};

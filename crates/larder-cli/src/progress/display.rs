@@ -100,7 +100,7 @@ impl Display {
         let (sender, receiver) = sync_channel(QUEUE_LENGTH);
         let thread = std::thread::Builder::new()
             .name("progress".to_owned())
-            .spawn(move || run(renderer, &receiver))?;
+            .spawn(move || run(renderer, &receiver, write_stderr))?;
         Ok(Self { sender, thread })
     }
 
@@ -123,7 +123,12 @@ impl Display {
     }
 }
 
-fn run(mut renderer: Box<dyn Renderer>, receiver: &Receiver<Message>) {
+/// Renders what comes until it ends. `write` gets whole refreshes.
+fn run(
+    mut renderer: Box<dyn Renderer>,
+    receiver: &Receiver<Message>,
+    mut write: impl FnMut(&[u8]),
+) {
     let mut text = Vec::new();
     let mut refreshed: Option<Instant> = None;
     let mut wait = TICK;
@@ -139,21 +144,21 @@ fn run(mut renderer: Box<dyn Renderer>, receiver: &Receiver<Message>) {
             continue;
         }
         renderer.refresh(moment(), &mut text);
-        write(&mut text);
+        write(&text);
+        text.clear();
         refreshed = Some(Instant::now());
         wait = TICK;
     }
     renderer.finish(moment(), &mut text);
-    write(&mut text);
+    write(&text);
 }
 
 /// Writes the text in one piece. A build goes on even if nobody can see it any more, so an error
 /// is no reason to stop.
-fn write(text: &mut Vec<u8>) {
+fn write_stderr(text: &[u8]) {
     if let Err(error) = output::stderr().write_all(text) {
         tracing::debug!(%error, "cannot write progress");
     }
-    text.clear();
 }
 
 fn moment() -> Moment {
@@ -161,5 +166,71 @@ fn moment() -> Moment {
     Moment {
         now: Timestamp::now(),
         size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_engine::event::{LogEvent, LogStream, VertexEvent};
+    use larder_oci::Digest;
+
+    use super::*;
+
+    /// Returns what a mode shows of a step that writes `count` lines.
+    fn show(mode: Mode, count: usize) -> String {
+        let options = Options {
+            heading: String::new(),
+            colors: None,
+            log_lines: 6,
+            debug: false,
+        };
+        let (sender, receiver) = sync_channel(QUEUE_LENGTH);
+        let renderer = mode.renderer(options);
+        let thread = std::thread::spawn(move || {
+            let mut shown = Vec::new();
+            run(renderer, &receiver, |text| shown.extend_from_slice(text));
+            String::from_utf8(shown).unwrap()
+        });
+        let send = |event| sender.send(Message::Event(Box::new(event))).unwrap();
+        let vertex = |completed| {
+            BuildEvent::Vertex(VertexEvent {
+                digest: Digest::sha256("step"),
+                inputs: Vec::new(),
+                name: "RUN step".to_owned(),
+                started: Some(Timestamp::UNIX_EPOCH),
+                completed,
+                cached: false,
+                error: None,
+                progress_group: None,
+            })
+        };
+        send(vertex(None));
+        for number in 0..count {
+            send(BuildEvent::Log(LogEvent {
+                vertex: Digest::sha256("step"),
+                stream: LogStream::Stdout,
+                data: format!("line {number}\n").into_bytes(),
+                timestamp: Timestamp::UNIX_EPOCH,
+            }));
+        }
+        send(vertex(Some(Timestamp::UNIX_EPOCH)));
+        sender.send(Message::Finish).unwrap();
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn nothing_is_lost_when_more_comes_than_fits_the_queue() {
+        let count = 3 * QUEUE_LENGTH;
+        let shown = show(Mode::Plain, count);
+        assert!(shown.starts_with("#1 RUN step\n#1 0.000 line 0\n"));
+        assert!(shown.ends_with(&format!("line {}\n#1 DONE 0.0s\n", count - 1)));
+        assert_eq!(shown.lines().count(), count + 2);
+        assert_eq!(show(Mode::RawJson, count).lines().count(), count + 2);
+    }
+
+    #[test]
+    fn quiet_modes_show_nothing_of_a_build_that_works() {
+        assert_eq!(show(Mode::Quiet, 5), "");
+        assert_eq!(show(Mode::None, 5), "");
     }
 }

@@ -1,0 +1,92 @@
+//! What a build leaves for other programs: the image's id, the metadata file.
+
+use std::io;
+use std::path::Path;
+
+use larder_engine::request::ImageOutcome;
+use serde_json::{Map, Value, json};
+
+/// Removes the id file of an earlier build, so that a failed one leaves none.
+pub(crate) fn remove_stale(iidfile: &Path) -> io::Result<()> {
+    match fs_err::remove_file(iidfile) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the image's id, without a line end.
+pub(crate) fn write_iidfile(iidfile: &Path, image: &ImageOutcome) -> io::Result<()> {
+    fs_err::write(iidfile, image.config_digest.as_str())
+}
+
+/// Returns the metadata file: what buildx writes of an image, its keys sorted.
+pub(crate) fn metadata(image: Option<&ImageOutcome>) -> String {
+    let mut fields = Map::new();
+    if let Some(image) = image {
+        fields.insert(
+            "containerimage.config.digest".to_owned(),
+            json!(image.config_digest),
+        );
+        fields.insert(
+            "containerimage.descriptor".to_owned(),
+            json!(image.descriptor),
+        );
+        fields.insert(
+            "containerimage.digest".to_owned(),
+            json!(image.descriptor.digest),
+        );
+        let names: Vec<String> = image.names.iter().map(ToString::to_string).collect();
+        if !names.is_empty() {
+            fields.insert("image.name".to_owned(), names.join(",").into());
+        }
+    }
+    format!("{:#}", Value::Object(fields))
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+    use larder_oci::{Descriptor, Digest};
+
+    use super::*;
+
+    fn image() -> ImageOutcome {
+        ImageOutcome {
+            descriptor: Descriptor::of("application/vnd.oci.image.manifest.v1+json", b"manifest"),
+            config_digest: Digest::sha256("config"),
+            names: vec!["a:1".parse().unwrap(), "b".parse().unwrap()],
+        }
+    }
+
+    #[test]
+    fn metadata_has_the_keys_of_buildx() {
+        assert_snapshot!(metadata(Some(&image())), @r#"
+        {
+          "containerimage.config.digest": "sha256:b79606fb3afea5bd1609ed40b622142f1c98125abcfe89a76a661b0e8e343910",
+          "containerimage.descriptor": {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": "sha256:05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f",
+            "size": 8
+          },
+          "containerimage.digest": "sha256:05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f",
+          "image.name": "docker.io/library/a:1,docker.io/library/b:latest"
+        }
+        "#);
+        assert_eq!(metadata(None), "{}");
+    }
+
+    #[test]
+    fn an_id_file_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("iid");
+        remove_stale(&path).unwrap();
+        write_iidfile(&path, &image()).unwrap();
+        assert_eq!(
+            fs_err::read_to_string(&path).unwrap(),
+            image().config_digest.to_string()
+        );
+        remove_stale(&path).unwrap();
+        assert!(!path.exists());
+        assert!(remove_stale(directory.path()).is_err());
+    }
+}
