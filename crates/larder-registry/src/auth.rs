@@ -113,9 +113,7 @@ impl Authenticator {
             .and_then(|realm| Url::parse(realm).ok())
             .filter(|realm| matches!(realm.scheme(), "http" | "https"))
             .ok_or_else(|| denied(&endpoint.host, "names no token server"))?;
-        let is_private =
-            over_http || realm.scheme() == "https" || realm.host_str().is_some_and(is_loopback);
-        if credentials.is_some() && !is_private {
+        if credentials.is_some() && !may_carry_login(&realm, over_http) {
             let what = "wants the login sent over plain http to its token server";
             return Err(denied(&endpoint.host, what));
         }
@@ -160,6 +158,12 @@ impl Authenticator {
 
 fn key(endpoint: &Endpoint) -> (String, String) {
     (endpoint.host.clone(), endpoint.pull_scope())
+}
+
+/// Returns whether a login may be sent to `realm`: over plain http only on this machine, or where
+/// the registry itself is spoken to like that.
+fn may_carry_login(realm: &Url, over_http: bool) -> bool {
+    over_http || realm.scheme() == "https" || realm.host_str().is_some_and(is_loopback)
 }
 
 /// Reads a token server's answer to a request for a token of `registry`.
@@ -232,4 +236,36 @@ fn sensitive(text: String, host: &str) -> Result<HeaderValue, Error> {
 
 fn denied(host: &str, what: &str) -> Error {
     Error::new(ErrorKind::Denied, format!("`{host}` {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_go_over_https_unless_the_registry_does_not() {
+        let check = |realm: &str, over_http: bool, expected: bool| {
+            let realm = Url::parse(realm).unwrap();
+            assert_eq!(may_carry_login(&realm, over_http), expected, "{realm}");
+        };
+        check("https://auth.example/token", false, true);
+        check("http://auth.example/token", false, false);
+        check("http://auth.example/token", true, true);
+        check("http://127.0.0.1:5001/token", false, true);
+        check("http://[::1]/token", false, true);
+    }
+
+    #[test]
+    fn queries_and_forms_are_encoded() {
+        let realm = Url::parse("https://a/token?x=1").unwrap();
+        let url = token_url(
+            &realm,
+            Some("a b"),
+            "repository:x:pull repository:y:pull",
+            None,
+        );
+        let expected = "x=1&service=a+b&scope=repository%3Ax%3Apull&scope=repository%3Ay%3Apull";
+        assert_eq!(url.query(), Some(expected));
+        assert_eq!(form_encode(&realm, &[("a", "b&c")]), "a=b%26c");
+    }
 }

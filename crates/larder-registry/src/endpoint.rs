@@ -71,7 +71,12 @@ fn mirror_endpoint(mirror: &str, image_ref: &ImageRef) -> Result<Endpoint, Error
     let path_char = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     let path = path.trim_matches('/');
     let climbs = path.split('/').any(|part| part == "." || part == "..");
-    if host.is_empty() || !host.chars().all(host_char) || !path.chars().all(path_char) || climbs {
+    if host.is_empty()
+        || host.ends_with(':')
+        || !host.chars().all(host_char)
+        || !path.chars().all(path_char)
+        || climbs
+    {
         let message = format!(
             "mirror `{mirror}` of {} is not a host with an optional port and path",
             image_ref.registry()

@@ -19,9 +19,12 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// Returns a client that trusts the system's certificates and those in `section`. It follows no
 /// redirects.
+///
+/// With `is_loopback`, it goes to this machine, which no proxy from the environment can reach.
 pub(crate) fn http_client(
     section: &RegistryConfig,
     user_agent: &str,
+    is_loopback: bool,
 ) -> Result<reqwest::Client, Error> {
     let (mut trusted, mut shown) = (section.ca.clone(), section.keypair.clone());
     for dir in &section.tlsconfigdir {
@@ -35,6 +38,9 @@ pub(crate) fn http_client(
         .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .redirect(redirect::Policy::none())
         .referer(false);
+    if is_loopback {
+        builder = builder.no_proxy();
+    }
     for path in &trusted {
         let certificates = Certificate::from_pem_bundle(&read(path)?)
             .map_err(|error| malformed("certificates", path, error))?;

@@ -83,7 +83,11 @@ impl Transport {
         let section = self.config.registries.get(&endpoint.config_name);
         let section = section.unwrap_or(&default);
         let host = Arc::new(Host {
-            client: http_client(section, &self.config.user_agent)?,
+            client: http_client(
+                section,
+                &self.config.user_agent,
+                is_loopback(&endpoint.host),
+            )?,
             schemes: schemes(section, &endpoint.host),
             working: OnceLock::new(),
             downloads: Semaphore::new(MAX_DOWNLOADS),
@@ -352,18 +356,15 @@ pub(crate) fn unreachable(server: &str, error: reqwest::Error) -> Error {
 }
 
 /// Returns whether TLS failed over what was said, not over the connection.
-fn is_tls_failure(error: &reqwest::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        let kind = error
-            .downcast_ref::<std::io::Error>()
-            .map(std::io::Error::kind);
-        if kind == Some(std::io::ErrorKind::InvalidData) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+fn is_tls_failure(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(error) = error.downcast_ref::<std::io::Error>() else {
+        return error.source().is_some_and(is_tls_failure);
+    };
+    // An I/O error's source is that of the error within, not the error within.
+    let within = error
+        .get_ref()
+        .map(|within| -> &(dyn std::error::Error + 'static) { within });
+    error.kind() == std::io::ErrorKind::InvalidData || within.is_some_and(is_tls_failure)
 }
 
 /// Reads an answer of at most `max_bytes`.

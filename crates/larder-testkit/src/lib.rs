@@ -46,7 +46,7 @@ pub use http::{Response, request};
 pub use kill::{kill_after, random_delays};
 pub use larder::{Larder, Run};
 pub use oci::{Entry, EntryKind, OciArchive};
-pub use registry::{Registry, RegistryOptions};
+pub use registry::{Registry, RegistryOptions, RegistryTls};
 pub use scratch::{Scratch, write_tree};
 pub use skip::{SKIPS_FILE, report_skip};
 pub use user::User;

@@ -1,5 +1,5 @@
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +17,11 @@ const POLLS: u32 = 500;
 /// Another process may take the port that was found free.
 const ATTEMPTS: u32 = 5;
 
+/// Serves until standard input ends, which it does with the process that holds its other end: so
+/// that a registry in a `static`, and that of a killed test, end too.
+const SERVE: &str =
+    "exec 3<&0; docker-registry serve \"$1\" & pid=$!; { cat <&3; kill $pid; } & wait $pid";
+
 /// A registry on a free loopback port, with storage of its own. Ends when dropped.
 ///
 /// It is Debian's `docker-registry`, installed where it is missing. It speaks plain http and lets
@@ -25,7 +30,7 @@ pub struct Registry {
     host: String,
     child: Child,
     authorization: Option<String>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// How a [`Registry`] differs from the plain one.
@@ -34,6 +39,36 @@ pub struct RegistryOptions {
     /// Whether it wants [`Registry::USER`] and [`Registry::PASSWORD`], by HTTP's Basic
     /// authentication.
     pub basic_auth: bool,
+    /// Speaks TLS. [`Registry::request`] and what builds on it then don't work.
+    pub tls: Option<RegistryTls>,
+}
+
+/// PEM files of a [`Registry`] that speaks TLS.
+#[derive(Debug, Clone)]
+pub struct RegistryTls {
+    /// Its certificate.
+    pub certificate: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+    /// Who signs the certificates that clients must show, if they must.
+    pub client_ca: Option<PathBuf>,
+    /// A folder with images that another registry has stored, to be served by this one.
+    pub data: Option<PathBuf>,
+}
+
+impl RegistryTls {
+    /// Returns what goes into the `http` map of the registry's configuration.
+    fn yaml(&self) -> String {
+        let client_ca = match &self.client_ca {
+            Some(path) => format!(", clientcas: [\"{}\"]", path.display()),
+            None => String::new(),
+        };
+        format!(
+            ", tls: {{certificate: \"{}\", key: \"{}\"{client_ca}}}",
+            self.certificate.display(),
+            self.key.display()
+        )
+    }
 }
 
 impl Registry {
@@ -77,20 +112,29 @@ impl Registry {
         } else {
             String::new()
         };
+        let tls = options
+            .tls
+            .as_ref()
+            .map(RegistryTls::yaml)
+            .unwrap_or_default();
+        let data = match options.tls.as_ref().and_then(|tls| tls.data.clone()) {
+            Some(data) => data,
+            None => path("data"),
+        };
         let config = format!(
             "version: 0.1\n\
              log: {{level: warn, accesslog: {{disabled: true}}}}\n\
              storage: {{filesystem: {{rootdirectory: \"{}\"}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"{host}\"}}\n{auth}",
-            path("data").display()
+             http: {{addr: \"{host}\"{tls}}}\n{auth}",
+            data.display()
         );
         fs::write(path("config.yml"), config)?;
         let log = fs::File::create(path("log"))?;
-        let child = Command::new("docker-registry")
-            .arg("serve")
+        let child = Command::new("sh")
+            .args(["-c", SERVE, "sh"])
             .arg(path("config.yml"))
             .env("OTEL_TRACES_EXPORTER", "none")
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::from(log.into_parts().0))
             .spawn()
@@ -99,7 +143,7 @@ impl Registry {
             host,
             child,
             authorization: options.basic_auth.then(|| Self::BASIC.to_owned()),
-            _dir: dir,
+            dir,
         };
         for _ in 0..POLLS {
             if registry.child.try_wait()?.is_some() {
@@ -116,6 +160,11 @@ impl Registry {
     /// Returns `127.0.0.1:port`.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Returns the folder in which its images lie.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     /// Sends a request, with credentials where the registry wants them. `path` begins with `/v2/`.
@@ -186,8 +235,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = self.child.kill();
+        // `wait` closes standard input first.
         let _ = self.child.wait();
     }
 }

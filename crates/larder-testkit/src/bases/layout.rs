@@ -12,6 +12,9 @@ use serde_json::json;
 
 use super::recipe::{EPOCH, EPOCH_RFC3339};
 
+/// How much is compressed at once.
+const BLOCK_BYTES: usize = 64 << 10;
+
 /// What an image's config says.
 pub(super) struct Image<'a> {
     /// Name and tag.
@@ -30,7 +33,17 @@ pub(super) fn write(
     let layer_path = work.join("layer");
     let blob = Hashing::new(BufWriter::new(fs::File::create(&layer_path)?));
     let mut tar = Hashing::new(GzEncoder::new(blob, Compression::default()));
-    std::io::copy(&mut layer, &mut tar)?;
+    // What the compressor makes depends on how its input is cut.
+    let mut block = Vec::with_capacity(BLOCK_BYTES);
+    while layer
+        .by_ref()
+        .take(BLOCK_BYTES as u64)
+        .read_to_end(&mut block)?
+        > 0
+    {
+        tar.write_all(&block)?;
+        block.clear();
+    }
     let diff_id = tar.hash.finish();
     let mut blob = tar.inner.finish()?;
     blob.flush()?;
