@@ -44,7 +44,7 @@ mod stat_cache;
 mod tree;
 
 pub use attributes::{Attributes, Kind};
-pub(crate) use attributes::{Stamp, Xattrs, is_counted};
+pub(crate) use attributes::{Stamp, Xattrs, read_xattrs};
 pub(crate) use record::{FileDigest, RecordHasher};
 pub use scan::{ScanOptions, scan};
 pub use stat_cache::StatCache;

@@ -133,7 +133,7 @@ impl Tree {
             true => COARSE_GRAIN_NANOS,
             false => CLOCK_GRAIN_NANOS,
         };
-        stamp.changed_at_nanos < self.started_at_nanos - grain
+        stamp.changed_at_nanos < self.started_at_nanos.saturating_sub(grain)
     }
 
     /// Lists all directories beneath `from`, level by level.
