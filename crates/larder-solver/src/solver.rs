@@ -30,7 +30,7 @@ pub struct Solver<R, E> {
     vertices: BTreeMap<Ix, Vertex<R, E>>,
     /// The vertices that new jobs can share.
     index: BTreeMap<Identity, Ix>,
-    jobs: BTreeMap<JobId, Job<E>>,
+    jobs: BTreeMap<JobId, Job<R, E>>,
     requests: BTreeMap<RequestId, Request<R>>,
     remains: BTreeMap<u64, Remains>,
     /// Locks that are held or asked for, each with the vertices that wait for its end.

@@ -1,12 +1,13 @@
 //! Jobs: loading their graphs, and ending them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use larder_oci::Digest;
 
 use super::state::{Content, Ending, Identity, Input, Ix, Job, JobState, Phase, Vertex, Want};
 use super::{Command, Error, Progress, Solver};
-use crate::{Edge, Failure, JobId, Outcome, Target, VertexSpec};
+use crate::{Edge, Failure, JobId, KeyId, Outcome, Target, VertexSpec};
 
 impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
     pub(super) fn add_job(&mut self, job: JobId, specs: Vec<VertexSpec>, targets: &[Edge]) {
@@ -34,6 +35,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         let known = Job {
             vertices: loaded.into_values().collect(),
             targets: targets.clone(),
+            results: Vec::new(),
             state: JobState::Active,
         };
         self.jobs.insert(job, known);
@@ -101,7 +103,10 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
     pub(super) fn close_job(&mut self, job: JobId) {
         if let Some(JobState::Held) = self.jobs.get(&job).map(|job| &job.state) {
             self.unload(job);
-            self.jobs.remove(&job);
+            let results = self.jobs.remove(&job).map(|job| job.results);
+            for (value, _) in results.into_iter().flatten() {
+                self.drop_result(value);
+            }
         }
     }
 
@@ -112,7 +117,10 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         for job in self.jobs.keys().copied().collect::<Vec<_>>() {
             match &self.jobs[&job].state {
                 JobState::Active => {
-                    if self.is_built(job) {
+                    if let Some(results) = self.results(job) {
+                        if let Some(known) = self.jobs.get_mut(&job) {
+                            known.results = results;
+                        }
                         self.end_job(job, Ending::Built);
                         settled = true;
                     } else if look_for_failures {
@@ -135,11 +143,14 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         settled
     }
 
-    fn is_built(&self, job: JobId) -> bool {
-        let targets = &self.jobs[&job].targets;
-        targets
-            .iter()
-            .all(|(ix, output)| self.vertices[ix].outputs[output].result.is_some())
+    /// The results of a job's targets, if all are there.
+    fn results(&self, job: JobId) -> Option<Vec<(Arc<R>, Vec<KeyId>)>> {
+        let targets = self.jobs[&job].targets.iter();
+        let result = |(ix, output): &(Ix, usize)| {
+            let held = self.vertices[ix].outputs[output].result.as_ref()?;
+            Some((Arc::clone(&held.value), held.keys.clone()))
+        };
+        targets.map(result).collect()
     }
 
     /// The failures of the vertices that a job waits for.
@@ -177,7 +188,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
     }
 
     pub(super) fn needed_by_active_jobs(&self) -> BTreeMap<(Ix, usize), Want> {
-        let active = |job: &&Job<E>| matches!(job.state, JobState::Active);
+        let active = |job: &&Job<R, E>| matches!(job.state, JobState::Active);
         let jobs = self.jobs.values().filter(active);
         self.needed(jobs.flat_map(|job| job.targets.iter().copied()))
     }
@@ -293,12 +304,9 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         };
         let outcome = match std::mem::replace(&mut known.state, JobState::Held) {
             JobState::Ending(Ending::Built) => {
-                let targets = known.targets.iter().filter_map(|(ix, output)| {
-                    let held = self.vertices[ix].outputs[output].result.as_ref()?;
-                    Some(Target {
-                        result: R::clone(&held.value),
-                        keys: held.keys.clone(),
-                    })
+                let targets = known.results.iter().map(|(value, keys)| Target {
+                    result: R::clone(value),
+                    keys: keys.clone(),
                 });
                 let outcome = Outcome::Built(targets.collect());
                 self.jobs.insert(job, known);

@@ -77,11 +77,14 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
     fn widen(&mut self, ix: Ix, output: usize) {
         let vertex = &self.vertices[&ix];
         let known = &vertex.outputs[&output];
+        // An answer from before a candidate came says nothing of that candidate.
+        let answered = known.asked.is_some() && known.asked == self.query_key(ix);
+        let linked = if answered { &known.linked[..] } else { &[] };
         let mut hopeless = false;
         let (mut needed, mut helpful) = (Vec::new(), Vec::new());
         for (i, input) in vertex.inputs.iter().enumerate() {
             let from = &self.vertices[&input.from];
-            let fruitless = known.linked.get(i) == Some(&false);
+            let fruitless = linked.get(i) == Some(&false);
             let fast_key_fails = fruitless || from.is_keyless() || from.has_new_key(input.output);
             match (&input.content, vertex.input_map(i).1) {
                 (Content::Unknown, true) if fast_key_fails => needed.push(i),
@@ -91,7 +94,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
                 (Content::Known(_), _) => hopeless |= fruitless,
             }
         }
-        let answered = known.asked.is_some() && !vertex.content_under_way();
+        let answered = answered && !vertex.content_under_way();
         if hopeless || (answered && needed.is_empty() && helpful.is_empty()) {
             self.output(ix, output).exhausted = true;
             self.changed.insert(ix);

@@ -159,9 +159,11 @@ pub(super) struct Remains {
     pub(super) jobs: BTreeSet<JobId>,
 }
 
-pub(super) struct Job<E> {
+pub(super) struct Job<R, E> {
     pub(super) vertices: BTreeSet<Ix>,
     pub(super) targets: Vec<(Ix, usize)>,
+    /// The results of the targets, once all are there, with their keys.
+    pub(super) results: Vec<(Arc<R>, Vec<KeyId>)>,
     pub(super) state: JobState<E>,
 }
 

@@ -526,3 +526,42 @@ fn an_answer_to_nothing_is_ignored_and_its_result_released() {
     let commands = solver.step(Event::Executed { request, results });
     assert_eq!(commands, [Command::Release { result: "late" }]);
 }
+
+#[test]
+fn a_step_that_is_found_by_content_without_a_result_does_not_run_for_its_key() {
+    // `copy` reads two stages by content. Both change, but not in what is read of them.
+    let build = |driver: &mut Driver, stages: [&str; 2]| {
+        let mut graph = Graph::default();
+        let image = graph.add("image", image(&["image"]));
+        let [one, two] = stages.map(|name| graph.add(name, step(name, &[image])));
+        let copy = graph.add("copy", copy("copy", &[(one, true), (two, true)]));
+        graph.add("over", step("over", &[copy]));
+        driver.add_job(1, &graph, &[(4, 0)]);
+        driver.run();
+        assert!(is_built(driver, 1));
+        graph.value(copy, 0, &driver.epochs)
+    };
+    let mut driver = Driver::new(Store::default(), None);
+    let copied = build(&mut driver, ["one", "two"]);
+    let mut store = driver.store;
+    let nodes = store.nodes_with_results();
+    let node = nodes
+        .into_iter()
+        .find(|&node| store.result(node) == Some(&copied));
+    store.drop_result(node.unwrap());
+    let bucket = |name: &str| View::Bucket.of(&hash(&format!("{name}/0#0"), &["image".into()]));
+    let alike = |name: &str| {
+        let mut others = (0..).map(|i| format!("{name}{i}"));
+        others.find(|other| bucket(other) == bucket(name)).unwrap()
+    };
+    let (one, two) = (alike("one"), alike("two"));
+    let mut driver = Driver::new(store, None);
+    build(&mut driver, [&one, &two]);
+    let executed: Vec<_> = driver
+        .executed
+        .iter()
+        .map(|(call, _)| call.clone())
+        .collect();
+    assert_eq!(executed, [format!("{one}(image)"), format!("{two}(image)")]);
+    driver.finish();
+}
