@@ -158,6 +158,11 @@ impl BlobWriter {
         self.offset
     }
 
+    /// Returns the running digest of those bytes.
+    pub fn hasher(&self) -> Sha256 {
+        self.hasher.clone()
+    }
+
     /// Forgets all bytes, as when a server can't go on from the middle.
     pub fn restart(&mut self) -> Result<()> {
         use std::io::Seek;

@@ -261,7 +261,7 @@ impl Store {
         let ids: Vec<SnapshotId> = self.read(|db| {
             let mut list = db.prepare_cached(
                 "SELECT id FROM cache_mounts WHERE name = ? AND seed = ? AND detached = 0 \
-                 ORDER BY created_at, id",
+                 ORDER BY rowid",
             )?;
             let rows = list.query_map([request.name, request.seed], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)

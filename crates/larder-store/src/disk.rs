@@ -1,7 +1,7 @@
 //! Directories as a whole: how much they take, and how they go away.
 
 use std::collections::HashSet;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::io;
 use std::path::Path;
 
@@ -36,16 +36,15 @@ pub(crate) fn allocated_entry(path: &Path) -> io::Result<u64> {
 /// Only one directory is open at a time, so no depth is too deep. What vanishes or moves
 /// meanwhile is not counted.
 pub(crate) fn allocated(path: &Path) -> io::Result<u64> {
-    count(path, &|_| true)
+    count(path, false)
 }
 
 /// As [`allocated`], of directories only.
 pub(crate) fn allocated_directories(path: &Path) -> io::Result<u64> {
-    count(path, &|entry| entry.is_dir)
+    count(path, true)
 }
 
-/// As [`allocated`], leaving out the entries, with all beneath, that `counts` returns false for.
-pub(crate) fn count(path: &Path, counts: &dyn Fn(&Entry<'_>) -> bool) -> io::Result<u64> {
+fn count(path: &Path, only_directories: bool) -> io::Result<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut current = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => fd,
@@ -54,7 +53,12 @@ pub(crate) fn count(path: &Path, counts: &dyn Fn(&Entry<'_>) -> bool) -> io::Res
     };
     let mut total = allocated_of(&rustix::fs::fstat(&current)?);
     let mut linked = HashSet::new();
-    let mut frames = vec![Frame::read(&current, 0, counts, &mut total, &mut linked)?];
+    let mut frames = vec![Frame::read(
+        &current,
+        only_directories,
+        &mut total,
+        &mut linked,
+    )?];
     while let Some(frame) = frames.last_mut() {
         if let Some(name) = frame.directories.pop() {
             match rustix::fs::openat(&current, &name, flags, Mode::empty()) {
@@ -63,11 +67,9 @@ pub(crate) fn count(path: &Path, counts: &dyn Fn(&Entry<'_>) -> bool) -> io::Res
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => continue,
                 Err(errno) => return Err(errno.into()),
             }
-            let depth = frames.len();
             frames.push(Frame::read(
                 &current,
-                depth,
-                counts,
+                only_directories,
                 &mut total,
                 &mut linked,
             )?);
@@ -83,14 +85,6 @@ pub(crate) fn count(path: &Path, counts: &dyn Fn(&Entry<'_>) -> bool) -> io::Res
     Ok(total)
 }
 
-/// Something found while counting.
-pub(crate) struct Entry<'a> {
-    /// How many directories lie between it and the topmost one.
-    pub(crate) depth: usize,
-    pub(crate) name: &'a CStr,
-    pub(crate) is_dir: bool,
-}
-
 /// A directory whose subdirectories are still to be counted.
 struct Frame {
     inode: (u64, u64),
@@ -100,8 +94,7 @@ struct Frame {
 impl Frame {
     fn read(
         fd: &OwnedFd,
-        depth: usize,
-        counts: &dyn Fn(&Entry<'_>) -> bool,
+        only_directories: bool,
         total: &mut u64,
         linked: &mut HashSet<(u64, u64)>,
     ) -> io::Result<Self> {
@@ -118,16 +111,9 @@ impl Frame {
                 Err(errno) => return Err(errno.into()),
             };
             let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            if !counts(&Entry {
-                depth,
-                name,
-                is_dir,
-            }) {
-                continue;
-            }
             if is_dir {
                 directories.push(name.to_owned());
-            } else if stat.st_nlink > 1 && !linked.insert(inode(&stat)) {
+            } else if only_directories || (stat.st_nlink > 1 && !linked.insert(inode(&stat))) {
                 continue;
             }
             *total += allocated_of(&stat);

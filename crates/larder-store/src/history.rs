@@ -1,5 +1,7 @@
 //! What earlier builds were made of: the material of `explain`.
 
+use std::io::Read;
+
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
@@ -17,7 +19,7 @@ const TOMBSTONES: i64 = 20_000;
 /// zstd's default: fast, and good enough for texts of some kilobytes.
 const ZSTD_LEVEL: i32 = 3;
 /// More than what a step or a report is made of.
-const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES: u64 = 64 << 20;
 
 /// What the key of a step was made of in an earlier build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,10 +186,9 @@ fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 fn decompress(bytes: &[u8]) -> Result<Vec<u8>> {
-    let size_bytes = zstd::bulk::Decompressor::upper_bound(bytes).unwrap_or(0);
-    if size_bytes > MAX_BYTES {
-        return Err(Error::corrupt("a record of an earlier build is too large"));
-    }
-    zstd::bulk::decompress(bytes, size_bytes)
-        .map_err(|error| Error::io("cannot read a record of an earlier build", error))
+    let failed = |error| Error::io("cannot read a record of an earlier build", error);
+    let mut text = Vec::new();
+    let stream = zstd::stream::read::Decoder::new(bytes).map_err(failed)?;
+    stream.take(MAX_BYTES).read_to_end(&mut text).map_err(failed)?;
+    Ok(text)
 }

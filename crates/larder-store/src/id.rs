@@ -1,6 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use larder_oci::Digest;
 use rusqlite::ToSql;
 use rusqlite::types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef};
 
@@ -18,6 +19,19 @@ impl SnapshotId {
     /// Returns a name that nothing else has.
     pub(crate) fn random() -> Self {
         Self(random_text())
+    }
+
+    /// Returns the name under which `du` lists a blob that belongs to no snapshot.
+    pub(crate) fn of_digest(digest: &Digest) -> Self {
+        let sum = Digest::sha256(digest.as_str()).sha256_bytes();
+        let bytes = sum.expect("Digest::sha256 makes sha256 digests");
+        let digit = |byte: &u8| char::from(DIGITS[usize::from(byte % 36)]);
+        Self(bytes[..LENGTH].iter().map(digit).collect())
+    }
+
+    /// Returns the name under which `du` lists what is no record.
+    pub(crate) fn overhead() -> Self {
+        Self(format!("{:0<LENGTH$}", "overhead"))
     }
 
     /// Returns the text.

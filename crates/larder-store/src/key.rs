@@ -1,6 +1,7 @@
 //! Cache keys: BuildKit's model of equivalence classes and links.
 
 mod export;
+mod link;
 mod record;
 
 pub use export::ExportedRecord;

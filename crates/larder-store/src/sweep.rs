@@ -1,7 +1,7 @@
 //! Removal of what crashes left behind.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::lock::{Existing, FileLock, LockMode};
 use crate::{Result, Store, disk, lease};
@@ -10,67 +10,84 @@ use crate::{Result, Store, disk, lease};
 const KEEP_PARTIAL: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
 
 impl Store {
-    /// Removes what dead processes left; a dead lease is a sign that one crashed, and has files
-    /// without rows looked for, too.
-    pub(crate) fn sweep(&self) -> Result<()> {
+    /// Removes what dead processes left. Prune and garbage collection begin with it.
+    ///
+    /// A lease without a living owner is the sign of a crash; only then are files without a
+    /// record looked for.
+    pub fn sweep(&self) -> Result<()> {
         self.sweep_partials()?;
-        let crashed = self.sweep_leases()?;
-        if crashed {
-            let _publications = self.lock_removal()?;
-            self.sweep_unreferenced()?;
-        }
-        self.sweep_cache_mounts()?;
-        disk::empty_trash(self.layout())
-    }
-
-    /// Removes the files of dead leases, and their unfinished things. Returns whether there were.
-    fn sweep_leases(&self) -> Result<bool> {
-        let mut crashed = false;
-        for id in disk::entries(&self.layout().leases())? {
-            let path = self.layout().lease(&id);
-            if let Existing::Locked(lock) = FileLock::attempt_existing(&path, LockMode::Exclusive)?
-            {
-                crashed = true;
-                lock.remove()?;
-            }
-        }
-        // A lease's directory is made after, and removed before its file.
+        let dead = self.dead_leases()?;
+        let mut crashed = !dead.is_empty();
         for id in disk::entries(&self.layout().tmp())? {
-            if !lease::is_live(self, &id)? {
+            let is_dead = dead.iter().any(|(dead, _)| *dead == id);
+            if is_dead || !lease::is_live(self, &id)? {
                 crashed = true;
                 disk::discard(self.layout(), &self.layout().tmp().join(&id))?;
             }
         }
         if crashed {
-            self.write(|tx| lease::end_dead(self, tx).map(|_| ()))?;
+            let _publications = self.lock_removal()?;
+            self.sweep_unreferenced()?;
         }
-        Ok(crashed)
+        // Last, so that a crash of ours leaves the signs of the earlier one.
+        for (id, lock) in dead {
+            self.write(|tx| {
+                tx.prepare_cached("DELETE FROM leases WHERE id = ?")?
+                    .execute([&id])?;
+                Ok(())
+            })?;
+            lock.remove()?;
+        }
+        self.sweep_cache_mounts()?;
+        disk::empty_trash(self.layout())
     }
 
-    /// Moves files and directories without a row to the trash. The caller has locked removal, so
-    /// whatever has no row now never gets one.
+    /// Returns the leases whose owners are dead, with their locks.
+    fn dead_leases(&self) -> Result<Vec<(String, FileLock)>> {
+        let mut dead = Vec::new();
+        for id in disk::entries(&self.layout().leases())? {
+            let path = self.layout().lease(&id);
+            if let Existing::Locked(lock) = FileLock::attempt_existing(&path, LockMode::Exclusive)?
+            {
+                dead.push((id, lock));
+            }
+        }
+        Ok(dead)
+    }
+
+    /// Moves files and directories without a record to the trash. The caller has locked removal,
+    /// so whatever has no row now never gets one.
     pub(crate) fn sweep_unreferenced(&self) -> Result<()> {
-        let layout = self.layout();
-        self.sweep_directory(&layout.snapshots(), "SELECT id FROM snapshots")?;
-        self.sweep_directory(&layout.cache_mounts(), "SELECT id FROM cache_mounts")?;
-        self.sweep_directory(
-            &layout.blobs(),
-            "SELECT substr(digest, length('sha256:') + 1) FROM blobs",
-        )
-    }
-
-    fn sweep_directory(&self, directory: &Path, known: &str) -> Result<()> {
-        let names = disk::entries(directory)?;
-        let known: HashSet<String> = self.read(|db| {
-            let mut list = db.prepare_cached(known)?;
-            let rows = list.query_map([], |row| row.get(0))?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        })?;
-        for name in names.iter().filter(|name| !known.contains(*name)) {
-            tracing::debug!(name, "unreferenced files are removed");
-            disk::discard(self.layout(), &directory.join(name))?;
+        for path in self.unreferenced()? {
+            tracing::debug!(path = %path.display(), "unreferenced files are removed");
+            disk::discard(self.layout(), &path)?;
         }
         Ok(())
+    }
+
+    /// Returns the files and directories among blobs, snapshots and cache mounts that have no
+    /// row.
+    pub(crate) fn unreferenced(&self) -> Result<Vec<PathBuf>> {
+        let layout = self.layout();
+        let blobs = "SELECT substr(digest, length('sha256:') + 1) FROM blobs";
+        let kinds = [
+            (layout.snapshots(), "SELECT id FROM snapshots"),
+            (layout.cache_mounts(), "SELECT id FROM cache_mounts"),
+            (layout.blobs(), blobs),
+        ];
+        let mut paths = Vec::new();
+        for (directory, known) in kinds {
+            // Listed first: what is published after the listing is not in it.
+            let names = disk::entries(&directory)?;
+            let known: HashSet<String> = self.read(|db| {
+                let mut list = db.prepare_cached(known)?;
+                let rows = list.query_map([], |row| row.get(0))?;
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })?;
+            let unknown = names.iter().filter(|name| !known.contains(*name));
+            paths.extend(unknown.map(|name| directory.join(name)));
+        }
+        Ok(paths)
     }
 
     /// Removes old rests of downloads that nobody is at.

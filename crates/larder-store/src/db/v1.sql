@@ -118,7 +118,8 @@ CREATE TABLE builds (
 ) STRICT;
 CREATE INDEX builds_scope ON builds (scope);
 
--- A detached one has been emptied while in use: nobody finds it any more.
+-- Found in the order of their making. A detached one was emptied while in use: nobody finds it
+-- any more.
 CREATE TABLE cache_mounts (
   id            TEXT PRIMARY KEY,
   name          TEXT NOT NULL,
@@ -129,8 +130,8 @@ CREATE TABLE cache_mounts (
   last_used_at  INTEGER,
   usage_count   INTEGER NOT NULL DEFAULT 0,
   detached      INTEGER NOT NULL DEFAULT 0
-) STRICT, WITHOUT ROWID;
-CREATE INDEX cache_mounts_name ON cache_mounts (name, seed, created_at);
+) STRICT;
+CREATE INDEX cache_mounts_name ON cache_mounts (name, seed);
 
 CREATE TABLE images (
   manifest    TEXT PRIMARY KEY REFERENCES blobs (digest),

@@ -164,7 +164,7 @@ impl Lease {
 }
 
 /// A key that an op depends on, and how.
-struct Parent {
+pub(super) struct Parent {
     key: KeyId,
     input: usize,
     selector: String,
@@ -245,7 +245,7 @@ fn insert_key(tx: &Transaction<'_>, op: &Digest, output: i32) -> Result<KeyId> {
 
 /// Makes the roots that are not known yet. A key that was pruned since it was looked up is left
 /// out: no look-up leads to it any more.
-fn ensure_parents(tx: &Transaction<'_>, deps: &[Vec<KeyDep>]) -> Result<Vec<Parent>> {
+pub(super) fn ensure_parents(tx: &Transaction<'_>, deps: &[Vec<KeyDep>]) -> Result<Vec<Parent>> {
     let mut parents = Vec::new();
     for (input, alternatives) in deps.iter().enumerate() {
         for dep in alternatives {
@@ -270,7 +270,7 @@ fn ensure_parents(tx: &Transaction<'_>, deps: &[Vec<KeyDep>]) -> Result<Vec<Pare
     Ok(parents)
 }
 
-fn link(
+pub(super) fn link(
     tx: &Transaction<'_>,
     parent: &Parent,
     op: &Digest,
@@ -331,6 +331,6 @@ pub(super) fn result_of(db: &Connection, key: KeyId) -> Result<Option<ResultInfo
     Ok(result.optional()?)
 }
 
-fn selector_text(dep: &KeyDep) -> &str {
+pub(super) fn selector_text(dep: &KeyDep) -> &str {
     dep.selector.as_ref().map_or("", Digest::as_str)
 }

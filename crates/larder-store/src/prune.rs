@@ -1,0 +1,274 @@
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use larder_oci::Digest;
+
+use crate::db::from_nanos;
+use crate::lock::{FileLock, LockMode};
+use crate::usage::{Kind, Loaded, load};
+use crate::{Filter, RecordType, Result, SnapshotId, Store, UsageRecord, disk, history, usage};
+
+mod remove;
+
+pub(crate) use remove::remove_loose_blobs;
+
+/// How many records are removed at a time, while nothing can be committed.
+const BATCH: usize = 32;
+
+/// What to prune. The default is all that is unused, but cache mounts.
+#[derive(Debug, Clone, Default)]
+pub struct PruneRequest {
+    /// Whether internal and frontend records, and those that images share, are meant too. Of the
+    /// latter the cache results go; their content stays with the image.
+    pub all: bool,
+    /// Whether cache mounts stay unless `all` is set or a filter names their type.
+    pub keep_cache_mounts: bool,
+    /// Only records that match one of these; all if there are none.
+    pub filters: Vec<Filter>,
+    /// Only records not used for this long.
+    pub keep_duration: Duration,
+    /// Bytes that are left in any case; 0 for no such limit.
+    pub reserved_space: u64,
+    /// Bytes the store may take at most; 0 for no limit.
+    pub max_used_space: u64,
+    /// Bytes to be left free on the disk; 0 for no limit.
+    pub min_free_space: u64,
+}
+
+impl PruneRequest {
+    fn has_limit(&self) -> bool {
+        self.reserved_space > 0 || self.max_used_space > 0 || self.min_free_space > 0
+    }
+
+    /// Returns the bytes down to which records go, given those in use and those free on the
+    /// disk; 0 without limits.
+    pub(crate) fn target_bytes(&self, used: u64, free: u64) -> u64 {
+        let most = match self.max_used_space {
+            0 => None,
+            most => Some(most),
+        };
+        let fitting = match self.min_free_space {
+            0 => None,
+            wanted => Some(used.saturating_sub(wanted.saturating_sub(free))),
+        };
+        let target = [most, fitting].into_iter().flatten().min().unwrap_or(0);
+        target.max(self.reserved_space)
+    }
+
+    fn concerns(&self, loaded: &Loaded, now: Timestamp) -> bool {
+        let record = &loaded.record;
+        let by_type = match record.record_type {
+            RecordType::Internal | RecordType::Frontend => self.all,
+            RecordType::CacheMount => {
+                let name = RecordType::CacheMount.as_str();
+                let is_named = self.filters.iter().any(|filter| filter.names_type(name));
+                self.all || !self.keep_cache_mounts || is_named
+            }
+            _ => true,
+        };
+        // Under a limit, giving up a result whose content stays would free nothing.
+        let by_sharing = !record.shared || (self.all && !self.has_limit());
+        let age = now.duration_since(record.last_touched_at());
+        let is_old = age.unsigned_abs() >= self.keep_duration || self.keep_duration.is_zero();
+        let matches = |filter: &Filter| filter.matches(record, now);
+        !record.in_use
+            && loaded.kind != Kind::Unfinished
+            && by_type
+            && by_sharing
+            && is_old
+            && (self.filters.is_empty() || self.filters.iter().any(matches))
+    }
+}
+
+impl Store {
+    /// Removes what `request` means, the least valuable first, children before their parents,
+    /// and what crashes left. `on_removed` is told of each record, with the bytes that it freed.
+    /// Returns the sum.
+    ///
+    /// Never removes what a lease protects, a step is using, or an image with a name needs. Of
+    /// several prunes at a time the later wait.
+    pub fn prune(
+        &self,
+        request: &PruneRequest,
+        on_removed: &mut dyn FnMut(&UsageRecord),
+    ) -> Result<u64> {
+        let _others = FileLock::wait(&self.layout().lock("gc"), LockMode::Exclusive)?;
+        self.sweep()?;
+        self.prune_locked(request, on_removed)
+    }
+
+    /// As [`Store::prune`], for a caller that holds the lock of the collector.
+    pub(crate) fn prune_locked(
+        &self,
+        request: &PruneRequest,
+        on_removed: &mut dyn FnMut(&UsageRecord),
+    ) -> Result<u64> {
+        let loaded = load(self)?;
+        let now = from_nanos(self.now());
+        let limit = if request.has_limit() {
+            let used = loaded.iter().map(|one| one.record.size_bytes).sum::<u64>()
+                + usage::overhead(self)?.size_bytes;
+            let target = request.target_bytes(used, self.disk_space()?.free_bytes);
+            if used <= target {
+                return Ok(0);
+            }
+            Some((used, target))
+        } else {
+            None
+        };
+        let mut selection = Selection::new(&loaded, |one| request.concerns(one, now));
+        let mut freed = 0;
+        loop {
+            let enough = |freed: u64| limit.is_some_and(|(used, target)| used <= target + freed);
+            let mut batch = Vec::new();
+            let mut expected = freed;
+            while batch.len() < BATCH && !enough(expected) {
+                let Some(index) = selection.next() else { break };
+                expected += loaded[index].record.size_bytes;
+                batch.push(&loaded[index]);
+            }
+            if batch.is_empty() {
+                break;
+            }
+            for record in self.remove_records(&batch)? {
+                freed += record.size_bytes;
+                on_removed(&record);
+            }
+        }
+        self.remove_unreachable_keys()?;
+        self.write(|tx| history::trim(tx))?;
+        Ok(freed)
+    }
+}
+
+/// The records to be removed, in order: of those whose children are gone, always the least
+/// valuable.
+struct Selection<'a> {
+    loaded: &'a [Loaded],
+    index: HashMap<&'a SnapshotId, usize>,
+    children: Vec<usize>,
+    scores: Vec<Option<u64>>,
+    ready: BinaryHeap<Reverse<(u64, usize)>>,
+}
+
+impl<'a> Selection<'a> {
+    fn new(loaded: &'a [Loaded], concerns: impl Fn(&Loaded) -> bool) -> Self {
+        let index: HashMap<_, _> = loaded
+            .iter()
+            .enumerate()
+            .map(|(index, one)| (&one.record.id, index))
+            .collect();
+        let mut children = vec![0; loaded.len()];
+        for parent in loaded.iter().flat_map(|one| &one.record.parents) {
+            if let Some(parent) = index.get(parent) {
+                children[*parent] += 1;
+            }
+        }
+        let chosen: Vec<usize> = (0..loaded.len())
+            .filter(|index| concerns(&loaded[*index]))
+            .collect();
+        let mut selection = Self {
+            loaded,
+            index,
+            children,
+            scores: scores(loaded, &chosen),
+            ready: BinaryHeap::new(),
+        };
+        for index in chosen {
+            selection.offer(index);
+        }
+        selection
+    }
+
+    /// Adds a record whose turn may have come. One that an image shares only loses its results,
+    /// so its children don't matter.
+    fn offer(&mut self, index: usize) {
+        if let Some(score) = self.scores[index]
+            && (self.children[index] == 0 || self.loaded[index].record.shared)
+        {
+            self.scores[index] = None;
+            self.ready.push(Reverse((score, index)));
+        }
+    }
+
+    fn next(&mut self) -> Option<usize> {
+        let Reverse((_, index)) = self.ready.pop()?;
+        if !self.loaded[index].record.shared {
+            for parent in &self.loaded[index].record.parents {
+                if let Some(parent) = self.index.get(parent).copied() {
+                    self.children[parent] -= 1;
+                    self.offer(parent);
+                }
+            }
+        }
+        Some(index)
+    }
+}
+
+/// Scores the `chosen` records by how recently and by how often they were used, both by rank and
+/// of equal weight, as BuildKit does: the lowest goes first.
+fn scores(loaded: &[Loaded], chosen: &[usize]) -> Vec<Option<u64>> {
+    /// Ranks are scaled to this range.
+    const RANGE: u64 = 1 << 20;
+
+    fn ranks<K: Ord>(chosen: &[usize], key: impl Fn(usize) -> K) -> HashMap<usize, u64> {
+        let mut sorted = chosen.to_vec();
+        sorted.sort_by_key(|index| key(*index));
+        let mut rank = 0;
+        let mut ranks = HashMap::new();
+        for (position, index) in sorted.iter().enumerate() {
+            if position > 0 && key(sorted[position - 1]) != key(*index) {
+                rank += 1;
+            }
+            ranks.insert(*index, rank);
+        }
+        let scale = RANGE / rank.max(1);
+        ranks.values_mut().for_each(|rank| *rank *= scale);
+        ranks
+    }
+
+    let by_time = ranks(chosen, |index| loaded[index].record.last_touched_at());
+    let by_count = ranks(chosen, |index| loaded[index].record.usage_count);
+    let mut scores = vec![None; loaded.len()];
+    for index in chosen {
+        scores[*index] = Some(by_time[index] + by_count[index]);
+    }
+    scores
+}
+
+/// Files to be moved to the trash once their rows are gone.
+type Files = Vec<PathBuf>;
+
+impl Store {
+    /// Removes the keys that lead to no result. Not while a build may be about to link to them.
+    fn remove_unreachable_keys(&self) -> Result<()> {
+        self.write(|tx| {
+            if crate::lease::end_dead(self, tx)? {
+                return Ok(());
+            }
+            // Replaced keys, to which nothing leads.
+            tx.execute(
+                "DELETE FROM keys WHERE root = 0 AND id NOT IN (SELECT child FROM links)",
+                [],
+            )?;
+            let leaves = "DELETE FROM keys WHERE id NOT IN (SELECT key FROM results) \
+                          AND id NOT IN (SELECT parent FROM links)";
+            while tx.execute(leaves, [])? > 0 {}
+            Ok(())
+        })
+    }
+
+    /// Moves files whose rows are gone to the trash.
+    fn discard_all(&self, files: Files) -> Result<()> {
+        files
+            .iter()
+            .try_for_each(|path| disk::discard(self.layout(), path))
+    }
+
+    pub(crate) fn blob_file(&self, digest: &Digest) -> PathBuf {
+        self.layout().blob(digest)
+    }
+}

@@ -1,0 +1,175 @@
+//! Removal of single records, each checked again in the transaction that removes it.
+
+use larder_oci::Digest;
+use rusqlite::{OptionalExtension, Transaction, params};
+
+use super::Files;
+use crate::snapshot::digest_column;
+use crate::usage::{Kind, Loaded};
+use crate::{Result, SnapshotId, Store, UsageRecord, disk, image, lease};
+
+impl Store {
+    /// Removes those of `batch` that nothing has come to need since it was loaded. Returns what
+    /// was removed, with the bytes freed.
+    pub(super) fn remove_records(&self, batch: &[&Loaded]) -> Result<Vec<UsageRecord>> {
+        let mut removed = Vec::new();
+        let publications = self.lock_removal()?;
+        let files = self.write_durably(|tx| {
+            lease::end_dead(self, tx)?;
+            let mut files = Files::new();
+            for loaded in batch {
+                let freed = match &loaded.kind {
+                    Kind::Snapshot if loaded.record.shared => forget(self, tx, &loaded.record.id)?,
+                    Kind::Snapshot => remove_snapshot(self, tx, loaded, &mut files)?,
+                    Kind::Blob(digest) => remove_blob(self, tx, digest, true, &mut files)?,
+                    Kind::CacheMount | Kind::Unfinished => None,
+                };
+                if let Some(size_bytes) = freed {
+                    removed.push(UsageRecord {
+                        size_bytes,
+                        ..loaded.record.clone()
+                    });
+                }
+            }
+            Ok(files)
+        })?;
+        self.discard_all(files)?;
+        drop(publications);
+        for loaded in batch {
+            if loaded.kind == Kind::CacheMount && self.remove_cache_mount(&loaded.record.id)? {
+                removed.push(loaded.record.clone());
+            }
+        }
+        disk::empty_trash(self.layout())?;
+        Ok(removed)
+    }
+}
+
+/// Removes those of `blobs` that nothing needs any more.
+pub(crate) fn remove_loose_blobs(store: &Store, blobs: &[Digest]) -> Result<()> {
+    let publications = store.lock_removal()?;
+    let files = store.write_durably(|tx| {
+        lease::end_dead(store, tx)?;
+        let mut files = Files::new();
+        for digest in blobs {
+            remove_blob(store, tx, digest, false, &mut files)?;
+        }
+        Ok(files)
+    })?;
+    store.discard_all(files)?;
+    drop(publications);
+    disk::empty_trash(store.layout())
+}
+
+/// Takes a snapshot's cache results away, and remembers that. Returns `Some(0)` if it had any.
+fn forget(store: &Store, tx: &Transaction<'_>, id: &SnapshotId) -> Result<Option<u64>> {
+    tx.prepare_cached(
+        "INSERT OR REPLACE INTO tombstones (key, pruned_at) \
+         SELECT key, ? FROM results WHERE snapshot = ?",
+    )?
+    .execute(params![store.now(), id])?;
+    let count = tx
+        .prepare_cached("DELETE FROM results WHERE snapshot = ?")?
+        .execute([id])?;
+    Ok((count > 0).then_some(0))
+}
+
+/// Removes a snapshot unless something needs it; returns the bytes that frees.
+fn remove_snapshot(
+    store: &Store,
+    tx: &Transaction<'_>,
+    loaded: &Loaded,
+    files: &mut Files,
+) -> Result<Option<u64>> {
+    let id = &loaded.record.id;
+    let needed = "SELECT 1 FROM held_snapshots WHERE snapshot = ?1 \
+        UNION ALL SELECT 1 FROM snapshot_parents JOIN snapshots ON id = child \
+          WHERE parent = ?1 AND form <> 'flat' \
+        UNION ALL SELECT 1 FROM images JOIN tags USING (manifest) WHERE snapshot = ?1";
+    let known = "SELECT 1 FROM snapshots WHERE id = ?";
+    if !tx.prepare_cached(known)?.exists([id])? || tx.prepare_cached(needed)?.exists([id])? {
+        return Ok(None);
+    }
+    let mut freed = 0;
+    let mut blobs: Vec<Digest> = digests(
+        tx,
+        "SELECT digest FROM layer_blobs WHERE snapshot = ?",
+        id.as_str(),
+    )?;
+    for manifest in digests(
+        tx,
+        "SELECT manifest FROM images WHERE snapshot = ?",
+        id.as_str(),
+    )? {
+        blobs.extend(image::delete(tx, &manifest)?);
+    }
+    forget(store, tx, id)?;
+    for flat in flat_forms(tx, id)? {
+        freed += remove_row(store, tx, &flat, files)?;
+    }
+    freed += remove_row(store, tx, id, files)?;
+    for digest in &blobs {
+        freed += remove_blob(store, tx, digest, false, files)?.unwrap_or(0);
+    }
+    Ok(Some(freed))
+}
+
+/// Returns the flattened forms of a snapshot, which go with it.
+fn flat_forms(tx: &Transaction<'_>, id: &SnapshotId) -> Result<Vec<SnapshotId>> {
+    let mut list = tx.prepare_cached("SELECT child FROM snapshot_parents WHERE parent = ?")?;
+    let rows = list.query_map([id], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn remove_row(
+    store: &Store,
+    tx: &Transaction<'_>,
+    id: &SnapshotId,
+    files: &mut Files,
+) -> Result<u64> {
+    let size: i64 = tx
+        .prepare_cached("DELETE FROM snapshots WHERE id = ? RETURNING size_bytes")?
+        .query_row([id], |row| row.get(0))?;
+    files.push(store.layout().snapshot(id));
+    Ok(size as u64)
+}
+
+/// Removes a blob unless something needs it; returns the bytes that frees. With `nameless`,
+/// images without a name don't count, and go with it.
+fn remove_blob(
+    store: &Store,
+    tx: &Transaction<'_>,
+    digest: &Digest,
+    nameless: bool,
+    files: &mut Files,
+) -> Result<Option<u64>> {
+    let needed = "SELECT 1 FROM held_blobs WHERE digest = ?1 \
+        UNION ALL SELECT 1 FROM layer_blobs WHERE digest = ?1 \
+        UNION ALL SELECT 1 FROM image_blobs WHERE digest = ?1 AND \
+          (NOT ?2 OR EXISTS (SELECT 1 FROM tags WHERE manifest = image))";
+    if tx
+        .prepare_cached(needed)?
+        .exists(params![digest.as_str(), nameless])?
+    {
+        return Ok(None);
+    }
+    for manifest in digests(
+        tx,
+        "SELECT image FROM image_blobs WHERE digest = ?",
+        digest.as_str(),
+    )? {
+        image::delete(tx, &manifest)?;
+    }
+    let size: Option<i64> = tx
+        .prepare_cached("DELETE FROM blobs WHERE digest = ? RETURNING allocated_bytes")?
+        .query_row([digest.as_str()], |row| row.get(0))
+        .optional()?;
+    files.extend(size.map(|_| store.blob_file(digest)));
+    Ok(size.map(|size| size as u64))
+}
+
+fn digests(tx: &Transaction<'_>, sql: &str, parameter: &str) -> Result<Vec<Digest>> {
+    let mut list = tx.prepare_cached(sql)?;
+    let rows = list.query_map([parameter], |row| digest_column(row, 0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}

@@ -1,0 +1,166 @@
+//! Processes killed at any moment.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use larder_store::{
+    CacheKey, CacheMountRequest, Clock, KeyDep, NewKey, Options, PruneRequest, SaveMode, Sharing,
+    Store,
+};
+use larder_tree::apply::Ownership;
+
+use crate::support::{OVERLAY, TestStore, digest, layer, leftovers, lowers, new_snapshot};
+
+/// Tells a copy of this test program to be the victim: the state directory.
+const VICTIM: &str = "LARDER_STORE_TEST_VICTIM";
+const ROUNDS: u64 = 24;
+
+fn victim(root: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "crash::victim_works_until_killed", "--nocapture"])
+        .env(VICTIM, root)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Not a test by itself: the work of the process to be killed.
+#[test]
+fn victim_works_until_killed() {
+    let Some(root) = std::env::var_os(VICTIM) else {
+        return;
+    };
+    let options = Options {
+        clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
+        snapshotter: OVERLAY,
+        ownership: Ownership::Preserve,
+    };
+    let store = Store::open(Path::new(&root), options).unwrap();
+    println!("ready");
+    for round in 0_u64.. {
+        work(&store, round);
+    }
+}
+
+fn work(store: &Store, round: u64) {
+    let lease = store.lease().unwrap();
+    let base = layer(&lease, None, "base");
+    let top = layer(&lease, Some(&base), "top");
+    let merged = lease.merge(&[base, top], "merged").unwrap();
+    let deps = [vec![KeyDep {
+        key: CacheKey::content(digest(&round.to_string())),
+        selector: None,
+    }]];
+    let key = NewKey {
+        op: &digest("op"),
+        output: 0,
+        deps: &deps,
+        snapshot: &merged,
+        mode: if round % 3 == 0 {
+            SaveMode::Replace
+        } else {
+            SaveMode::Keep
+        },
+    };
+    lease.save(&key).unwrap();
+    let bytes = vec![round as u8; 200_000];
+    let expected = (larder_oci::Digest::sha256(&bytes), bytes.len() as u64);
+    let mut writer = lease.blob_writer(Some(expected)).unwrap();
+    let offset = writer.offset() as usize;
+    writer.write_all(&bytes[offset..]).unwrap();
+    writer.commit().unwrap();
+    let request = CacheMountRequest {
+        name: if round % 2 == 0 { "even" } else { "odd" },
+        seed: "",
+        sharing: Sharing::Locked,
+        description: "cached mount",
+        owner: None,
+        mode: 0o755,
+        fill: None,
+    };
+    lease
+        .acquire_cache_mounts(&[request], &|| false, &|| {})
+        .unwrap();
+    let active = lease.prepare(&new_snapshot(None, "discarded")).unwrap();
+    lease.release().unwrap();
+    drop(active);
+    if round % 2 == 1 {
+        let all = PruneRequest {
+            all: true,
+            ..PruneRequest::default()
+        };
+        store.prune(&all, &mut |_| {}).unwrap();
+    }
+}
+
+fn wait_until_ready(child: &mut Child) {
+    let mut seen = Vec::new();
+    let output = child.stdout.as_mut().unwrap();
+    while !seen.ends_with(b"ready\n") {
+        let mut byte = [0];
+        output.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_leaves_a_sound_store() {
+    let store = TestStore::new();
+    for round in 0..ROUNDS {
+        let mut child = victim(store.root());
+        wait_until_ready(&mut child);
+        // A different moment each time; the exact one is up to the scheduler.
+        for _ in 0..round {
+            store.du(&[]).unwrap();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let opened = store.again();
+        opened.sweep().unwrap();
+        assert_eq!(opened.check().unwrap(), [], "round {round}");
+        let rest = leftovers(&opened);
+        let unexpected = rest.iter().find(|name| !name.starts_with("partial/"));
+        assert_eq!(unexpected, None, "round {round}");
+        let lease = opened.lease().unwrap();
+        let all_ops = opened.query(&digest("op"), 0, &[]).unwrap();
+        assert_eq!(all_ops, []);
+        for round in 0..4_u64 {
+            let deps = [vec![KeyDep {
+                key: CacheKey::content(digest(&round.to_string())),
+                selector: None,
+            }]];
+            for found in lease.query(&digest("op"), 0, &deps).unwrap() {
+                if let Some(result) = found.result {
+                    let view = opened.view(&result.snapshot).unwrap();
+                    assert!(lowers(&view).iter().all(|path| path.is_dir()));
+                }
+            }
+        }
+    }
+    store.prune_all();
+    store.assert_sound();
+    for name in ["snapshots", "cache-mounts", "blobs/sha256"] {
+        assert_eq!(
+            std::fs::read_dir(store.root().join(name)).unwrap().count(),
+            0,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_dead_process_protects_nothing() {
+    let store = TestStore::new();
+    let mut child = victim(store.root());
+    wait_until_ready(&mut child);
+    let own = store.lease().unwrap();
+    let kept = layer(&own, None, "kept");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    store.prune_all();
+    let records = store.du(&["type!=internal".parse().unwrap()]).unwrap();
+    let ids: Vec<_> = records.into_iter().map(|record| record.id).collect();
+    assert_eq!(ids, [kept]);
+}

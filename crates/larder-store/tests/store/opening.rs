@@ -1,0 +1,188 @@
+use std::io::Write;
+use std::path::Path;
+
+use larder_store::{Clock, ErrorKind, Options, Store};
+use larder_tree::apply::Ownership;
+
+use crate::support::{OVERLAY, TestStore, layer, new_snapshot, upper};
+
+fn open(root: &Path) -> larder_store::Result<Store> {
+    let options = Options {
+        clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
+        snapshotter: OVERLAY,
+        ownership: Ownership::Preserve,
+    };
+    Store::open(root, options)
+}
+
+#[test]
+fn a_store_is_made_once_and_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("a/b/root");
+    let digest = open(&root)
+        .unwrap()
+        .lease()
+        .unwrap()
+        .put_blob(b"x")
+        .unwrap();
+    assert!(open(&root).unwrap().has_blob(&digest).unwrap());
+    assert_eq!(
+        std::fs::read_to_string(root.join("version")).unwrap(),
+        "1\n"
+    );
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&root).unwrap());
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn many_may_make_it_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    std::thread::scope(|scope| {
+        for index in 0..8 {
+            let root = &root;
+            scope.spawn(move || {
+                let store = open(root).unwrap();
+                store.lease().unwrap().put_blob(&[index]).unwrap();
+            });
+        }
+    });
+    assert_eq!(open(&root).unwrap().check().unwrap(), []);
+}
+
+#[test]
+fn what_cannot_be_a_store_is_refused_by_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    std::fs::create_dir(dir.path().join("damaged")).unwrap();
+    std::fs::write(dir.path().join("damaged/larder.db"), [b'x'; 8192]).unwrap();
+    let newer = dir.path().join("newer");
+    open(&newer).unwrap();
+    let db = rusqlite::Connection::open(newer.join("larder.db")).unwrap();
+    db.pragma_update(None, "user_version", 99).unwrap();
+    drop(db);
+    for (path, kind) in [
+        (Path::new("relative").to_owned(), ErrorKind::Invalid),
+        (dir.path().join("file/root"), ErrorKind::Internal),
+        (dir.path().join("damaged"), ErrorKind::Corrupt),
+        (newer, ErrorKind::Invalid),
+        ("/proc/larder".into(), ErrorKind::NotFound),
+    ] {
+        let error = open(&path).unwrap_err();
+        assert_eq!(error.kind(), kind, "{}: {error}", path.display());
+    }
+}
+
+#[test]
+fn a_directory_of_others_is_denied() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can mount a read-only filesystem");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = Tmpfs::mount(dir.path(), "size=4m", rustix::mount::MountFlags::RDONLY)
+    else {
+        return;
+    };
+    let error = open(&dir.path().join("root")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    assert!(error.to_string().contains("state directory"), "{error}");
+}
+
+#[test]
+fn a_full_disk_is_told_and_harms_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can mount a small filesystem");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = Tmpfs::mount(dir.path(), "size=3m", rustix::mount::MountFlags::empty())
+    else {
+        return;
+    };
+    let store = open(&dir.path().join("root")).unwrap();
+    let kept = store.lease().unwrap().put_blob(b"kept").unwrap();
+    let lease = store.lease().unwrap();
+    let mut failures = Vec::new();
+    for index in 0..8_u8 {
+        let active = lease.prepare(&new_snapshot(None, "filling")).unwrap();
+        let file = upper(&active.mount().unwrap()).join("file");
+        if std::fs::File::create(file)
+            .unwrap()
+            .write_all(&[index; 400_000])
+            .is_ok()
+        {
+            failures.extend(active.commit().err());
+        } else {
+            failures.extend(lease.put_blob(&[index; 400_000]).err());
+        }
+        failures.extend(lease.put_blob(&[index; 300_000]).err());
+    }
+    assert!(!failures.is_empty());
+    for error in &failures {
+        assert_eq!(error.kind(), ErrorKind::FullDisk, "{error}");
+    }
+    drop(lease);
+    assert_eq!(store.check().unwrap(), []);
+    assert_eq!(store.read_blob(&kept, 9).unwrap(), b"kept");
+    let freed = store.prune(
+        &larder_store::PruneRequest {
+            all: true,
+            ..Default::default()
+        },
+        &mut |_| {},
+    );
+    assert!(freed.unwrap() > 400_000);
+    store.lease().unwrap().put_blob(&[9; 400_000]).unwrap();
+}
+
+#[test]
+fn what_a_power_failure_may_have_taken_is_forgotten() {
+    let store = TestStore::new();
+    let lease = store.lease().unwrap();
+    let safe = layer(&lease, None, "safe");
+    let safe_blob = lease.put_blob(b"safe").unwrap();
+    store.settle().unwrap();
+    let lost = layer(&lease, Some(&safe), "lost");
+    let above = lease.merge(&[lost.clone()], "above").unwrap();
+    let lost_blob = lease.put_blob(b"lost").unwrap();
+    drop(lease);
+    let db = rusqlite::Connection::open(store.root().join("larder.db")).unwrap();
+    for table in ["snapshots", "blobs"] {
+        let sql =
+            format!("UPDATE {table} SET unsettled = 'boot before' WHERE unsettled IS NOT NULL");
+        assert!(db.execute(&sql, []).unwrap() > 0);
+    }
+    let store_again = store.again();
+    assert!(store_again.snapshot(&safe).is_ok());
+    assert!(store_again.has_blob(&safe_blob).unwrap());
+    for id in [lost, above] {
+        assert_eq!(
+            store_again.snapshot(&id).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+    }
+    assert!(!store_again.has_blob(&lost_blob).unwrap());
+    assert_eq!(store_again.check().unwrap(), []);
+}
+
+struct Tmpfs<'a>(&'a Path);
+
+impl<'a> Tmpfs<'a> {
+    fn mount(path: &'a Path, options: &str, flags: rustix::mount::MountFlags) -> Option<Self> {
+        let options = std::ffi::CString::new(options).unwrap();
+        match rustix::mount::mount("tmpfs", path, "tmpfs", flags, Some(options.as_c_str())) {
+            Ok(()) => Some(Self(path)),
+            Err(error) => {
+                println!("skipped: cannot mount: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Tmpfs<'_> {
+    fn drop(&mut self) {
+        let _unmounted = rustix::mount::unmount(self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}

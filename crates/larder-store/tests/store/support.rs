@@ -1,0 +1,161 @@
+//! A store of its own for each test, with a clock that stands still.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use larder_oci::{Digest, Mount, MountKind};
+use larder_store::{
+    Clock, Lease, NewSnapshot, Options, PruneRequest, RecordType, SnapshotId, Snapshotter, Store,
+};
+use larder_tree::apply::Ownership;
+
+pub(crate) const OVERLAY: Snapshotter = Snapshotter::Overlay { userxattr: false };
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(crate) struct TestStore {
+    pub(crate) store: Store,
+    pub(crate) dir: tempfile::TempDir,
+    seconds: Arc<AtomicI64>,
+}
+
+impl std::ops::Deref for TestStore {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl TestStore {
+    pub(crate) fn new() -> Self {
+        Self::with(OVERLAY)
+    }
+
+    pub(crate) fn with(snapshotter: Snapshotter) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let seconds = Arc::new(AtomicI64::new(1_700_000_000));
+        let store = Store::open(&dir.path().join("root"), options(snapshotter, &seconds)).unwrap();
+        Self {
+            store,
+            dir,
+            seconds,
+        }
+    }
+
+    /// Opens the same store once more, as another process would.
+    pub(crate) fn again(&self) -> Store {
+        Store::open(self.root(), options(OVERLAY, &self.seconds)).unwrap()
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        self.seconds
+            .fetch_add(by.as_secs() as i64, Ordering::SeqCst);
+    }
+
+    pub(crate) fn prune_all(&self) -> Vec<String> {
+        self.prune_with(&PruneRequest {
+            all: true,
+            ..PruneRequest::default()
+        })
+    }
+
+    /// Prunes, and returns the descriptions of what went.
+    pub(crate) fn prune_with(&self, request: &PruneRequest) -> Vec<String> {
+        let mut removed = Vec::new();
+        self.prune(request, &mut |record| {
+            removed.push(record.description.clone())
+        })
+        .unwrap();
+        removed
+    }
+
+    pub(crate) fn assert_sound(&self) {
+        assert_eq!(self.check().unwrap(), []);
+    }
+}
+
+fn options(snapshotter: Snapshotter, seconds: &Arc<AtomicI64>) -> Options {
+    let seconds = seconds.clone();
+    let now = move || {
+        let since = SignedDuration::from_secs(seconds.load(Ordering::SeqCst));
+        Timestamp::UNIX_EPOCH + since
+    };
+    Options {
+        clock: Clock::new(now),
+        snapshotter,
+        ownership: Ownership::Preserve,
+    }
+}
+
+pub(crate) fn new_snapshot<'a>(
+    parent: Option<&'a SnapshotId>,
+    description: &'a str,
+) -> NewSnapshot<'a> {
+    NewSnapshot {
+        parent,
+        description,
+        record_type: RecordType::Regular,
+    }
+}
+
+/// Where a mount takes writes.
+pub(crate) fn upper(mount: &Mount) -> PathBuf {
+    match &mount.kind {
+        MountKind::Bind { source } => source.clone(),
+        MountKind::Overlay { upper, .. } => upper.as_ref().unwrap().upper.clone(),
+    }
+}
+
+/// The directories of a mount, topmost first.
+pub(crate) fn lowers(mount: &Mount) -> Vec<PathBuf> {
+    match &mount.kind {
+        MountKind::Bind { source } => vec![source.clone()],
+        MountKind::Overlay { lowers, .. } => lowers.clone(),
+    }
+}
+
+/// Commits a snapshot with one file, named and filled as its description.
+pub(crate) fn layer(lease: &Lease, parent: Option<&SnapshotId>, name: &str) -> SnapshotId {
+    let active = lease.prepare(&new_snapshot(parent, name)).unwrap();
+    std::fs::write(upper(&active.mount().unwrap()).join(name), name).unwrap();
+    active.commit().unwrap()
+}
+
+pub(crate) fn digest(text: &str) -> Digest {
+    Digest::sha256(text)
+}
+
+/// Allocated bytes below `path`, hard links once: another way to count than the store's.
+pub(crate) fn disk_usage(path: &Path) -> u64 {
+    fn walk(path: &Path, seen: &mut std::collections::HashSet<u64>) -> u64 {
+        let Ok(stat) = std::fs::symlink_metadata(path) else {
+            return 0;
+        };
+        if !seen.insert(stat.ino()) {
+            return 0;
+        }
+        let mut total = stat.blocks() * 512;
+        if stat.is_dir() {
+            for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+                total += walk(&entry.path(), seen);
+            }
+        }
+        total
+    }
+    walk(path, &mut std::collections::HashSet::new())
+}
+
+/// Entries of the directories that hold what is being written or thrown away.
+pub(crate) fn leftovers(store: &Store) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in ["tmp", "trash", "leases", "partial"] {
+        for entry in std::fs::read_dir(store.root().join(name)).unwrap() {
+            found.push(format!("{name}/{}", entry.unwrap().file_name().display()));
+        }
+    }
+    found
+}
