@@ -67,13 +67,12 @@ fn overlay_mark(name: &[u8]) -> Option<&[u8]> {
 fn names(fd: impl AsFd) -> Result<Vec<u8>, Errno> {
     let mut list = Vec::with_capacity(SHORT_LIST_BYTES);
     match fs::flistxattr(&fd, rustix::buffer::spare_capacity(&mut list)) {
-        Ok(_) => Ok(list),
+        Ok(_) | Err(Errno::NOTSUP) => Ok(list),
         Err(Errno::RANGE) => {
             list.reserve(MAX_BYTES);
             fs::flistxattr(&fd, rustix::buffer::spare_capacity(&mut list))?;
             Ok(list)
         }
-        Err(Errno::NOTSUP) => Ok(list),
         Err(errno) => Err(errno),
     }
 }

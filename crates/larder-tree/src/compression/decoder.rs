@@ -52,7 +52,14 @@ pub struct Decoder<R: Read> {
 }
 
 /// A stream whose first bytes were read already, buffered.
-type Source<R> = BufReader<io::Chain<io::Cursor<Vec<u8>>, R>>;
+type Source<R> = BufReader<io::Chain<io::Cursor<Vec<u8>>, Marked<R>>>;
+
+/// Marks the errors of the stream, to tell them from those of decoding it.
+struct Marked<R>(R);
+
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct StreamError(io::Error);
 
 enum Inner<R: Read> {
     Plain(Source<R>),
@@ -120,7 +127,8 @@ impl<R: Read> Read for Decoder<R> {
             Inner::Bzip2(stream) => stream.read(buffer),
             Inner::Xz(stream) => stream.read(buffer),
             Inner::Zstd(stream) => stream.read(buffer),
-        }?;
+        };
+        let count = count.map_err(unmark)?;
         self.allowance = self.allowance.checked_sub(count as u64).ok_or_else(|| {
             Error::new(
                 ErrorKind::LimitExceeded,
@@ -128,6 +136,15 @@ impl<R: Read> Read for Decoder<R> {
             )
         })?;
         Ok(count)
+    }
+}
+
+impl<R: Read> Read for Marked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            kind => io::Error::new(kind, StreamError(error)),
+        })
     }
 }
 
@@ -146,6 +163,20 @@ fn peek<R: Read>(mut stream: R) -> Result<(Vec<u8>, Source<R>)> {
         .take(MAGIC_BYTES as u64)
         .read_to_end(&mut head)
         .map_err(|error| Error::io("cannot read the stream", error))?;
-    let whole = io::Cursor::new(head.clone()).chain(stream);
+    let whole = io::Cursor::new(head.clone()).chain(Marked(stream));
     Ok((head, BufReader::with_capacity(BUFFER_BYTES, whole)))
+}
+
+/// Returns a stream's own error as it was; all others mean that its data is corrupt.
+fn unmark(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::Interrupted {
+        return error;
+    }
+    match error.downcast::<StreamError>() {
+        Ok(StreamError(error)) => error,
+        Err(error) => {
+            let message = format!("the compressed data is corrupt or cut short: {error}");
+            Error::new(ErrorKind::InvalidInput, message).into()
+        }
+    }
 }

@@ -1,0 +1,313 @@
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use larder_oci::{Digest, Sha256};
+use rustix::fs::{self, AtFlags, FileType, Mode, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::name;
+use super::options::{ApplyOptions, ApplyStats, LayerForm, UnpackStats};
+use crate::beneath::{CreatedDir, Root};
+use crate::compression::Decoder;
+use crate::tar::Reader;
+use crate::{Error, ErrorKind, Result};
+
+/// How much of the uncompressed archive is read at once.
+const READ_BYTES: usize = 256 << 10;
+
+/// Makes the layer in `stream`, compressed or not, into `form` beneath `root`.
+///
+/// What an error leaves behind is for the caller to remove. Nothing is synced to disk.
+///
+/// # Errors
+/// `Escape` for an entry that leaves the root, which the error names; `InvalidInput` for a
+/// malformed archive or compressed stream; `LimitExceeded` beyond
+/// [`max_bytes`](ApplyOptions::max_bytes).
+pub fn apply_layer<'a>(
+    root: &'a Root,
+    stream: impl Read,
+    form: LayerForm,
+    options: ApplyOptions<'a>,
+) -> Result<ApplyStats> {
+    let stream = Decoder::new(stream)?.with_limit(options.max_bytes);
+    let mut stream = BufReader::with_capacity(READ_BYTES, Hashing::new(stream));
+    let mut unpacker = Unpacker::new(root, Some(form), options);
+    let entries = unpacker.run(&mut stream)?;
+    drain(&mut stream)?;
+    let (diff_id, size_bytes) = stream.into_inner().finish();
+    Ok(ApplyStats {
+        diff_id,
+        size_bytes,
+        entries,
+        implied_dirs: unpacker.implied_dirs,
+    })
+}
+
+/// Unpacks the archive in `stream`, compressed or not, beneath `root`, upon what is there.
+/// Whiteouts mean nothing here: they are files.
+///
+/// # Errors
+/// As [`apply_layer`].
+pub fn unpack<'a>(
+    root: &'a Root,
+    stream: impl Read,
+    options: ApplyOptions<'a>,
+) -> Result<UnpackStats> {
+    let stream = Decoder::new(stream)?.with_limit(options.max_bytes);
+    let mut stream = BufReader::with_capacity(READ_BYTES, Counting { stream, length: 0 });
+    let mut unpacker = Unpacker::new(root, None, options);
+    let entries = unpacker.run(&mut stream)?;
+    drain(&mut stream)?;
+    Ok(UnpackStats {
+        size_bytes: stream.get_ref().length,
+        entries,
+    })
+}
+
+/// Returns whether `stream` is an archive that [`unpack`] could unpack, by its first entry. An
+/// empty archive counts as none.
+///
+/// # Errors
+/// Those of reading the stream; never for what it holds.
+pub fn is_archive(stream: impl Read) -> Result<bool> {
+    let first = Decoder::new(stream).and_then(|stream| Reader::new(stream).next_entry());
+    match first {
+        Ok(header) => Ok(header.is_some()),
+        Err(error) if error.kind() == ErrorKind::Io => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+/// The state of unpacking one archive.
+pub(super) struct Unpacker<'a> {
+    pub(super) root: &'a Root,
+    /// What to make of whiteouts; with none they are plain files.
+    pub(super) form: Option<LayerForm>,
+    pub(super) options: ApplyOptions<'a>,
+    /// The directory that entries went to last, which most often is the next one's too.
+    parent: Option<Parent>,
+    /// What directories get when all entries are in place.
+    dirs: BTreeMap<PathBuf, DirEnd>,
+    /// Real paths of what the layer brought, with the directories above. Only for a plain tree.
+    pub(super) placed: HashSet<PathBuf>,
+    implied_dirs: Vec<PathBuf>,
+    pub(super) buffer: Vec<u8>,
+}
+
+/// A directory held open.
+#[derive(Clone)]
+pub(super) struct Parent {
+    path: PathBuf,
+    pub(super) fd: Rc<OwnedFd>,
+    /// The path with symlinks resolved. Only for a plain tree; else empty.
+    pub(super) real: PathBuf,
+}
+
+impl Parent {
+    /// Returns the same with another directory's handle.
+    pub(super) fn with_fd(&self, fd: OwnedFd) -> Self {
+        Self {
+            fd: Rc::new(fd),
+            ..self.clone()
+        }
+    }
+}
+
+/// What is left to be done to a directory.
+pub(super) struct DirEnd {
+    pub(super) mtime: Timespec,
+    /// The mode, where it would have kept us from making entries.
+    pub(super) mode: Option<u32>,
+}
+
+impl<'a> Unpacker<'a> {
+    fn new(root: &'a Root, form: Option<LayerForm>, options: ApplyOptions<'a>) -> Self {
+        Self {
+            root,
+            form,
+            options,
+            parent: None,
+            dirs: BTreeMap::new(),
+            placed: HashSet::new(),
+            implied_dirs: Vec::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Unpacks all entries; returns their number.
+    fn run(&mut self, stream: impl Read) -> Result<u64> {
+        let mut archive = Reader::new(stream);
+        let mut entries = 0;
+        while let Some(header) = archive.next_entry()? {
+            entries += 1;
+            let path = name::clean(&header.path)?;
+            if path.as_os_str().is_empty() {
+                continue;
+            }
+            if !self.whiteout(&path)? {
+                self.place(&path, &header, &mut archive)?;
+            }
+        }
+        self.finish_dirs()?;
+        Ok(entries)
+    }
+
+    /// Returns the directory that `path` lies in, made if it is missing.
+    pub(super) fn parent_of(&mut self, path: &Path) -> Result<Parent> {
+        let dir = path.parent().unwrap_or(Path::new(""));
+        if let Some(parent) = &self.parent
+            && parent.path == dir
+        {
+            return Ok(parent.clone());
+        }
+        let fd = match self.root.open_dir(dir) {
+            Ok(fd) => fd,
+            Err(error) if error.kind() == ErrorKind::NotFound => self.create_implied(dir)?,
+            Err(error) => return Err(error.within(unpack_text(path))),
+        };
+        self.enter(dir, fd)
+    }
+
+    /// Keeps a directory open for the entries to come.
+    pub(super) fn enter(&mut self, dir: &Path, fd: OwnedFd) -> Result<Parent> {
+        let real = if self.form == Some(LayerForm::Tree) {
+            self.root.resolve(dir)?
+        } else {
+            PathBuf::new()
+        };
+        let parent = Parent {
+            path: dir.to_owned(),
+            fd: Rc::new(fd),
+            real,
+        };
+        self.parent = Some(parent.clone());
+        Ok(parent)
+    }
+
+    /// Takes note that a directory or symlink was removed: what was held open may be gone, or
+    /// names may lead elsewhere.
+    pub(super) fn forget(&mut self, path: &Path) {
+        self.parent = None;
+        let beneath = self.dirs.range(path.to_owned()..);
+        let stale: Vec<_> = beneath
+            .map(|(dir, _)| dir)
+            .take_while(|dir| dir.starts_with(path))
+            .cloned()
+            .collect();
+        for dir in stale {
+            self.dirs.remove(&dir);
+        }
+    }
+
+    pub(super) fn finish_dir_later(&mut self, path: &Path, end: DirEnd) {
+        self.dirs.insert(path.to_owned(), end);
+    }
+
+    fn create_implied(&mut self, dir: &Path) -> Result<OwnedFd> {
+        let mut attributes = self.options.implied;
+        attributes.owner = self.owner(attributes.owner);
+        let CreatedDir { fd, created } = self.root.create_dir_all(dir, attributes)?;
+        for path in created {
+            if let Some(mtime) = attributes.time {
+                self.finish_dir_later(&path, DirEnd { mtime, mode: None });
+            }
+            self.copy_lower_attributes(&path)?;
+            self.implied_dirs.push(path);
+        }
+        Ok(fd)
+    }
+
+    /// Gives each directory its time, which making entries changed, and its mode.
+    fn finish_dirs(&mut self) -> Result<()> {
+        let dirs = std::mem::take(&mut self.dirs);
+        // Children first, while their parents can still be entered.
+        for (path, end) in dirs.into_iter().rev() {
+            let name = path.file_name().unwrap_or_default();
+            let parent = match self.parent_of(&path) {
+                Ok(parent) => parent,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let times = Timestamps {
+                last_access: end.mtime,
+                last_modification: end.mtime,
+            };
+            let finish = || {
+                let stat = fs::statat(&*parent.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                    return Ok(());
+                }
+                if let Some(mode) = end.mode {
+                    let mode = Mode::from_raw_mode(mode);
+                    fs::chmodat(&*parent.fd, name, mode, AtFlags::empty())?;
+                }
+                fs::utimensat(&*parent.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+            };
+            match finish() {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed(&path, errno)),
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn failed(path: &Path, errno: Errno) -> Error {
+    Error::io(unpack_text(path), errno)
+}
+
+fn unpack_text(path: &Path) -> String {
+    format!("cannot unpack `{}`", path.display())
+}
+
+/// Reads what follows the end of the archive, which belongs to the layer's digest.
+fn drain(stream: &mut impl Read) -> Result<()> {
+    io::copy(stream, &mut io::sink())
+        .map(|_| ())
+        .map_err(|error| Error::io("cannot read the archive", error))
+}
+
+struct Hashing<R> {
+    stream: R,
+    hasher: Sha256,
+    length: u64,
+}
+
+impl<R> Hashing<R> {
+    fn new(stream: R) -> Self {
+        Self {
+            stream,
+            hasher: Sha256::new(),
+            length: 0,
+        }
+    }
+
+    fn finish(self) -> (Digest, u64) {
+        (self.hasher.finish(), self.length)
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.length += count as u64;
+        Ok(count)
+    }
+}
+
+struct Counting<R> {
+    stream: R,
+    length: u64,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        self.length += count as u64;
+        Ok(count)
+    }
+}

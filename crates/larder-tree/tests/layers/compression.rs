@@ -1,0 +1,218 @@
+//! Compressed streams, against the tools that others read them with.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use larder_tree::ErrorKind;
+use larder_tree::compression::{
+    ChunkCache, ChunkKey, Compression, Decoder, Encoder, Format, GzipEncoder,
+};
+
+use crate::support::{Tree, has, run};
+
+/// Text that compresses about as well as a layer does.
+fn sample(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut bytes = Vec::with_capacity(length + 16);
+    while bytes.len() < length {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let word = (state >> 33) % 1500;
+        bytes.extend_from_slice(format!("word{word} ").as_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+fn encode(input: &[u8], compression: Compression, threads: usize, write_size: usize) -> Vec<u8> {
+    let mut encoder = Encoder::new(Vec::new(), compression, threads).unwrap();
+    for part in input.chunks(write_size) {
+        encoder.write_all(part).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+fn decode(packed: &[u8]) -> (Format, larder_tree::Result<Vec<u8>>) {
+    let mut decoder = Decoder::new(packed).unwrap();
+    let mut output = Vec::new();
+    let result = decoder.read_to_end(&mut output);
+    let result = result.map_err(|error| larder_tree::Error::io("cannot decode", error));
+    (decoder.format(), result.map(|_| output))
+}
+
+#[test]
+fn output_depends_on_the_input_alone() {
+    let input = sample(3 << 20);
+    for compression in [
+        Compression::gzip(),
+        Compression::Gzip { level: 1 },
+        Compression::zstd(),
+    ] {
+        let packed = encode(&input, compression, 1, usize::MAX);
+        assert!(packed.len() < input.len() / 2);
+        for (threads, write_size) in [(1, 4096), (2, 100_000), (5, 1 << 20)] {
+            let again = encode(&input, compression, threads, write_size);
+            assert!(again == packed, "{compression:?} with {threads} threads");
+        }
+        let (_, output) = decode(&packed);
+        assert!(output.unwrap() == input);
+    }
+}
+
+#[test]
+fn streams_of_any_length_come_back() {
+    for length in [0, 1, 511, 128 << 10, (512 << 10) + 1] {
+        let input = sample(length);
+        for (compression, format) in [
+            (Compression::gzip(), Format::Gzip),
+            (Compression::Gzip { level: 0 }, Format::Gzip),
+            (Compression::Gzip { level: 9 }, Format::Gzip),
+            (Compression::zstd(), Format::Zstd),
+            (Compression::Uncompressed, Format::Plain),
+        ] {
+            let (found, output) = decode(&encode(&input, compression, 2, 70_000));
+            assert_eq!(found, format);
+            assert!(output.unwrap() == input, "{compression:?} of {length}");
+        }
+    }
+}
+
+#[test]
+fn other_tools_read_our_gzip() {
+    if !has("gzip") || !has("python3") {
+        return;
+    }
+    let tree = Tree::new();
+    tree.dir("d", 0o755)
+        .file("d/f", 0o644, sample(2 << 20))
+        .file("g", 0o644, "end");
+    let layer = tree.layer(None, larder_tree::diff::Style::Tree);
+    let packed = encode(&layer, Compression::gzip(), 2, 1 << 16);
+    run(tree.path(), "gzip", &[OsStr::new("-t")], &packed);
+    let script = "
+import sys, tarfile
+tar = tarfile.open(fileobj=sys.stdin.buffer, mode='r|gz')
+for info in tar:
+    print(info.name, len(tar.extractfile(info).read()) if info.isreg() else '-')
+";
+    let args = [OsStr::new("-c"), OsStr::new(script)];
+    let listed = run(tree.path(), "python3", &args, &packed);
+    assert_eq!(
+        String::from_utf8(listed).unwrap(),
+        "d -\nd/f 2097152\ng 3\n"
+    );
+}
+
+#[test]
+fn every_format_is_recognised_and_decoded() {
+    let input = sample(300_000);
+    let tree = Tree::new();
+    for (program, format) in [
+        ("gzip", Format::Gzip),
+        ("bzip2", Format::Bzip2),
+        ("xz", Format::Xz),
+        ("zstd", Format::Zstd),
+    ] {
+        if !has(program) {
+            continue;
+        }
+        let packed = run(tree.path(), program, &[OsStr::new("-c")], &input);
+        let (found, output) = decode(&packed);
+        assert_eq!(found, format);
+        assert!(output.unwrap() == input, "{program}");
+        // Several streams one after the other are one.
+        let (_, output) = decode(&packed.repeat(2));
+        assert!(output.unwrap() == input.repeat(2), "{program}");
+        for length in [packed.len() / 2, packed.len() - 1] {
+            let error = decode(&packed[..length]).1.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{program}: {error}");
+        }
+        let mut corrupt = packed.clone();
+        let middle = corrupt.len() / 2;
+        for byte in &mut corrupt[middle..middle + 8] {
+            *byte ^= 0x55;
+        }
+        let error = decode(&corrupt).1.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{program}: {error}");
+    }
+}
+
+#[test]
+fn a_stream_that_unpacks_to_too_much_is_refused() {
+    let packed = encode(&vec![0; 4 << 20], Compression::gzip(), 1, 1 << 20);
+    assert!(packed.len() < 20_000);
+    let mut decoder = Decoder::new(packed.as_slice()).unwrap().with_limit(1 << 20);
+    let error = std::io::copy(&mut decoder, &mut std::io::sink()).unwrap_err();
+    let error = larder_tree::Error::io("cannot decode", error);
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+}
+
+#[test]
+fn errors_of_the_stream_itself_stay_what_they_are() {
+    struct Broken(usize);
+    impl Read for Broken {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let head = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+            if self.0 == head.len() {
+                return Err(std::io::Error::from_raw_os_error(5));
+            }
+            buffer[0] = head[self.0];
+            self.0 += 1;
+            Ok(1)
+        }
+    }
+    let mut decoder = Decoder::new(Broken(0)).unwrap();
+    assert_eq!(decoder.format(), Format::Gzip);
+    let error = decoder.read(&mut [0; 10]).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(5));
+}
+
+#[test]
+fn known_chunks_are_not_compressed_again() {
+    #[derive(Default)]
+    struct Cache {
+        chunks: Mutex<HashMap<ChunkKey, Vec<u8>>>,
+        puts: AtomicUsize,
+    }
+    impl ChunkCache for Cache {
+        fn get(&self, key: &ChunkKey) -> Option<Vec<u8>> {
+            self.chunks.lock().unwrap().get(key).cloned()
+        }
+        fn put(&self, key: &ChunkKey, compressed: &[u8]) {
+            self.puts.fetch_add(1, Ordering::Relaxed);
+            self.chunks
+                .lock()
+                .unwrap()
+                .insert(key.clone(), compressed.to_vec());
+        }
+    }
+    let cache = Arc::new(Cache::default());
+    let pack = |input: &[u8]| {
+        let cache: Arc<dyn ChunkCache> = cache.clone();
+        let mut encoder = GzipEncoder::with_cache(Vec::new(), 6, 2, cache).unwrap();
+        encoder.write_all(input).unwrap();
+        encoder.finish().unwrap()
+    };
+    let input = sample(4 << 20);
+    let first = pack(&input);
+    let made = cache.puts.swap(0, Ordering::Relaxed);
+    assert!(made >= 8);
+    assert!(pack(&input) == first);
+    assert_eq!(cache.puts.load(Ordering::Relaxed), 0);
+    assert!(first == encode(&input, Compression::gzip(), 1, usize::MAX));
+    let mut changed = input.clone();
+    changed.splice(1_000_000..1_000_000, *b"inserted");
+    let packed = pack(&changed);
+    assert!(cache.puts.load(Ordering::Relaxed) <= 3);
+    assert!(decode(&packed).1.unwrap() == changed);
+}
+
+#[test]
+fn levels_out_of_range_are_refused() {
+    let error = Encoder::new(Vec::new(), Compression::Gzip { level: 10 }, 1).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
