@@ -259,13 +259,23 @@ fn remove(path: &Path) -> rustix::io::Result<()> {
         // Absent before Linux 5.14: then the PID namespace's end is waited for.
         let killed = write(&directory, "cgroup.kill", "1");
         tracing::trace!(?killed, "kill");
-        if let Some(events) = open_file(&directory, "cgroup.events", OFlags::RDONLY) {
-            let mut polled = [PollFd::new(&events, PollFlags::PRI)];
-            let changed = rustix::event::poll(&mut polled, Some(&REMOVAL_WAIT));
-            tracing::trace!(?changed, "wait");
-        }
+        wait_until_empty(&directory);
     }
     Err(Errno::BUSY)
+}
+
+/// Waits for the last process of a cgroup to end, but no longer than [`REMOVAL_WAIT`].
+fn wait_until_empty(directory: &OwnedFd) {
+    let Some(mut events) = open_file(directory, "cgroup.events", OFlags::RDONLY) else {
+        return;
+    };
+    // Changes are told from the first reading on.
+    let mut text = String::new();
+    if events.read_to_string(&mut text).is_ok() && field(&text, "populated") == Some(1) {
+        let mut polled = [PollFd::new(&events, PollFlags::PRI)];
+        let changed = rustix::event::poll(&mut polled, Some(&REMOVAL_WAIT));
+        tracing::trace!(?changed, "wait");
+    }
 }
 
 /// Makes and returns the directory for sessions.

@@ -130,6 +130,8 @@ pub(crate) fn filesystem(
     attributes: MountAttrFlags,
 ) -> rustix::io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // What tables of mounts show as the device.
+    rustix::mount::fsconfig_set_string(context.as_fd(), "source", kind)?;
     for (key, value) in options {
         rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
     }

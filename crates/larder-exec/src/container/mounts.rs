@@ -163,14 +163,13 @@ fn user_mount(
     builder: &mut Builder<'_>,
 ) -> rustix::io::Result<()> {
     let made;
-    let (source, nested): (BorrowedFd<'_>, bool) = match &mount.source {
-        RequestSource::Descriptor(index) => (descriptors[*index].as_fd(), true),
+    let source: BorrowedFd<'_> = match &mount.source {
+        RequestSource::Descriptor(index) => descriptors[*index].as_fd(),
         RequestSource::Tmpfs { size_bytes } => {
             let size = size_bytes.map(|bytes| bytes.to_string());
             let options: Vec<_> = size.iter().map(|size| ("size", size.as_str())).collect();
-            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
-            made = filesystem("tmpfs", &options, attributes)?;
-            (made.as_fd(), false)
+            made = filesystem("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+            made.as_fd()
         }
         RequestSource::File {
             start,
@@ -180,19 +179,23 @@ fn user_mount(
             gid,
         } => {
             made = scratch.file(&files[*start..*end], *mode, (*uid, *gid))?;
-            (made.as_fd(), false)
+            made.as_fd()
         }
     };
     if mount.readonly {
         set_readonly(source)?;
     }
     let missing = Missing {
-        file: nested.then(|| is_directory(source)).transpose()? == Some(false)
-            || matches!(mount.source, RequestSource::File { .. }),
+        file: !is_directory(source)?,
         owner: None,
         stub: true,
     };
-    attach(source, builder.open(&mount.target, missing)?)
+    let target = builder.open(&mount.target, missing)?;
+    match (is_directory(source)?, is_directory(&target)?) {
+        (true, false) => Err(Errno::NOTDIR),
+        (false, true) => Err(Errno::ISDIR),
+        _ => attach(source, target),
+    }
 }
 
 fn set_readonly(mount: impl std::os::fd::AsFd) -> rustix::io::Result<()> {
@@ -205,8 +208,8 @@ fn is_directory(path: impl std::os::fd::AsFd) -> rustix::io::Result<bool> {
     Ok(rustix::fs::FileType::from_raw_mode(status.st_mode).is_dir())
 }
 
-/// A place in memory for files and an empty directory to mount from. It lies beneath the root
-/// filesystem's mount, out of the container's reach.
+/// A place in memory for files and an empty directory to mount from. It is attached to the old
+/// root, and goes with it.
 struct Scratch {
     directory: OwnedFd,
     next: std::cell::Cell<u32>,
@@ -215,8 +218,9 @@ struct Scratch {
 impl Scratch {
     fn create() -> rustix::io::Result<Self> {
         let directory = filesystem("tmpfs", &[("mode", "755")], INERT)?;
-        // Only what is attached can be cloned.
-        attach(&directory, open_path("/")?)?;
+        // Only what is attached can be cloned. Not on the root directory: there it would lie between
+        // the old root and the new one, and the way back would stay open.
+        attach(&directory, open_path("/proc")?)?;
         rustix::fs::mkdirat(&directory, "empty", Mode::from_raw_mode(0o555))?;
         Ok(Self {
             directory,

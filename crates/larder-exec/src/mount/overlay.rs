@@ -72,6 +72,7 @@ impl Layers<'_> {
     /// Mounts with one setting for each layer.
     fn mount_one_by_one(&self) -> rustix::io::Result<OwnedFd> {
         let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", "overlay")?;
         let mut opened = Vec::new();
         let mut set = |key: &str, path: &Path| {
             let value = Setting::of(path)?;

@@ -12,10 +12,10 @@ use tempfile::TempDir;
 const BUSYBOX: [&str; 2] = ["/bin/busybox", "/usr/bin/busybox"];
 
 /// What it shall be called by in the root filesystem.
-const APPLETS: [&str; 30] = [
-    "cat", "chown", "chroot", "dd", "df", "echo", "env", "false", "grep", "hostname", "id", "kill",
-    "ls", "mkdir", "mknod", "mount", "ping", "ps", "pwd", "rm", "seq", "sh", "sleep", "stat",
-    "touch", "true", "unshare", "wc", "ip", "ulimit",
+const APPLETS: [&str; 33] = [
+    "cat", "chmod", "chown", "chroot", "cp", "dd", "df", "echo", "env", "false", "grep", "head",
+    "hostname", "id", "kill", "ls", "mkdir", "mknod", "mount", "ping", "ps", "pwd", "rm", "seq",
+    "sh", "sleep", "stat", "touch", "true", "unshare", "wc", "ip", "ulimit",
 ];
 
 /// Returns why processes can't be run here, if they can't.

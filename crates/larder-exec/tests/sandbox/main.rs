@@ -1,5 +1,11 @@
 //! Runs real processes. It has a `main` of its own: [`larder_exec::init`] must come first, and some
 //! cases run in this program started again, as another user or to be killed.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "clippy does not see that this is a test"
+)]
 
 mod confinement;
 mod fixture;
