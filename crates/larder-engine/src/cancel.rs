@@ -1,9 +1,16 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Asks work to end early. Copies share one state; once set it stays set.
 #[derive(Debug, Clone, Default)]
-pub struct CancelFlag(Arc<AtomicBool>);
+pub struct CancelFlag(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    is_set: AtomicBool,
+    /// Running processes, which are ended with the flag.
+    processes: Mutex<Vec<larder_exec::Cancel>>,
+}
 
 impl CancelFlag {
     /// Returns a flag that is not set.
@@ -13,12 +20,18 @@ impl CancelFlag {
 
     /// Asks for the end.
     pub fn set(&self) {
-        self.0.store(true, Ordering::SeqCst);
+        let processes = self
+            .0
+            .processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.0.is_set.store(true, Ordering::SeqCst);
+        processes.iter().for_each(larder_exec::Cancel::cancel);
     }
 
     /// Returns whether the end was asked for.
     pub fn is_set(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.0.is_set.load(Ordering::SeqCst)
     }
 
     /// Returns an error if the end was asked for.
@@ -26,6 +39,23 @@ impl CancelFlag {
     /// # Errors
     /// Of class [`Canceled`](crate::ErrorClass::Canceled).
     pub fn check(&self) -> crate::Result<()> {
-        if self.is_set() { Err(crate::BuildError::canceled()) } else { Ok(()) }
+        if self.is_set() {
+            Err(crate::BuildError::canceled())
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Lets the flag end a process, too.
+    pub(crate) fn ends(&self, process: &larder_exec::Cancel) {
+        let mut processes = self
+            .0
+            .processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.is_set() {
+            process.cancel();
+        }
+        processes.push(process.clone());
     }
 }

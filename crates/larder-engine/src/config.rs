@@ -27,7 +27,7 @@ pub struct Config {
     /// What applies to every build.
     pub build: BuildConfig,
     /// Registries, by host.
-    pub registry: BTreeMap<String, RegistryConfig>,
+    pub registry: BTreeMap<String, larder_registry::RegistryConfig>,
     /// The worker.
     pub worker: WorkerConfig,
     #[serde(flatten)]
@@ -42,33 +42,6 @@ pub struct BuildConfig {
     pub host_ca: bool,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
-}
-
-/// `[registry."host"]`: how to talk to a registry.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct RegistryConfig {
-    /// Hosts, with an optional path prefix, that are asked before the registry itself.
-    pub mirrors: Vec<String>,
-    /// Whether to use plain HTTP; by default on loopback only.
-    pub http: Option<bool>,
-    /// Whether to accept any certificate.
-    pub insecure: Option<bool>,
-    /// Further certificate authorities: PEM files.
-    pub ca: Vec<PathBuf>,
-    /// Client certificates.
-    pub keypair: Vec<KeyPair>,
-    #[serde(flatten)]
-    unknown: BTreeMap<String, toml::Value>,
-}
-
-/// A client certificate with its key, as PEM files.
-#[derive(Debug, Clone, Deserialize)]
-pub struct KeyPair {
-    /// The private key.
-    pub key: PathBuf,
-    /// The certificate.
-    pub cert: PathBuf,
 }
 
 /// `[worker]`: the one worker is `oci`.
@@ -159,7 +132,11 @@ impl TryFrom<toml::Value> for DiskSpace {
         }
         let text = value.as_str().ok_or_else(fail)?.trim();
         if let Some(percent) = text.strip_suffix('%') {
-            let percent = percent.trim().parse().ok().filter(|percent| *percent <= 100);
+            let percent = percent
+                .trim()
+                .parse()
+                .ok()
+                .filter(|percent| *percent <= 100);
             return percent.map(Self::Percent).ok_or_else(fail);
         }
         parse_bytes(text).map(Self::Bytes).ok_or_else(fail)
@@ -171,7 +148,9 @@ impl TryFrom<toml::Value> for DiskSpace {
 /// are binary, as in Docker's flags.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let number: f64 = text[..end].parse().ok()?;
     let unit = text[end..].trim();
     let decimal = unit.len() == 2 && unit.ends_with('B') && !unit.starts_with(char::is_lowercase);
@@ -184,7 +163,10 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
         Some('p') => 5,
         Some(_) => return None,
     };
-    let known = matches!(unit.to_ascii_lowercase().get(1..).unwrap_or(""), "" | "b" | "ib");
+    let known = matches!(
+        unit.to_ascii_lowercase().get(1..).unwrap_or(""),
+        "" | "b" | "ib"
+    );
     let base: f64 = if decimal { 1000.0 } else { 1024.0 };
     known.then_some((number * base.powi(power)) as u64)
 }
@@ -216,10 +198,14 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when the file can't be read, or a value is of the wrong kind.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        toml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
     }
 
     /// Reads the first of `paths` that exists; the default configuration if none does.
@@ -227,7 +213,10 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when a file that exists can't be used.
     pub fn read_first(paths: impl IntoIterator<Item = PathBuf>) -> Result<Self, ConfigError> {
-        paths.into_iter().find(|path| path.exists()).map_or_else(|| Ok(Self::default()), |path| Self::read(&path))
+        paths
+            .into_iter()
+            .find(|path| path.exists())
+            .map_or_else(|| Ok(Self::default()), |path| Self::read(&path))
     }
 
     /// Returns the keys that larder does not know, with their tables: `worker.oci.snapshotter`.
@@ -240,9 +229,6 @@ impl Config {
         add("build.", &self.build.unknown);
         add("worker.", &self.worker.unknown);
         add("worker.oci.", &self.worker.oci.unknown);
-        for (host, registry) in &self.registry {
-            add(&format!("registry.\"{host}\"."), &registry.unknown);
-        }
         for policy in &self.worker.oci.gcpolicy {
             add("worker.oci.gcpolicy.", &policy.unknown);
         }
@@ -272,16 +258,27 @@ mod tests {
         .unwrap();
         assert!(config.build.host_ca);
         assert_eq!(config.registry["docker.io"].mirrors, ["127.0.0.1:5000"]);
-        assert_eq!(config.worker.oci.max_used_space, Some(DiskSpace::Bytes(20_000_000_000)));
-        assert_eq!(config.worker.oci.min_free_space, Some(DiskSpace::Percent(10)));
+        assert_eq!(
+            config.worker.oci.max_used_space,
+            Some(DiskSpace::Bytes(20_000_000_000))
+        );
+        assert_eq!(
+            config.worker.oci.min_free_space,
+            Some(DiskSpace::Percent(10))
+        );
         assert_eq!(config.unknown_keys(), ["worker.oci.snapshotter"]);
     }
 
     #[test]
     fn reads_sizes() {
-        for (text, bytes) in
-            [("512", 512), ("64m", 64 << 20), ("1kb", 1024), ("20GB", 20_000_000_000), ("1GiB", 1 << 30), ("1.5k", 1536)]
-        {
+        for (text, bytes) in [
+            ("512", 512),
+            ("64m", 64 << 20),
+            ("1kb", 1024),
+            ("20GB", 20_000_000_000),
+            ("1GiB", 1 << 30),
+            ("1.5k", 1536),
+        ] {
             assert_eq!(parse_bytes(text), Some(bytes), "{text}");
         }
         for bad in ["", "m", "1x", "1gbb", "-1"] {

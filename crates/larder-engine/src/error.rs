@@ -51,7 +51,14 @@ pub type Result<T, E = BuildError> = std::result::Result<T, E>;
 impl BuildError {
     /// Returns an error of `class`.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), hint: None, vertex: None, location: None, source: None }
+        Self {
+            class,
+            message: message.into(),
+            hint: None,
+            vertex: None,
+            location: None,
+            source: None,
+        }
     }
 
     /// Returns an error that says the input is wrong.
@@ -146,4 +153,84 @@ impl StdError for BuildError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }
+}
+
+impl From<larder_store::Error> for BuildError {
+    fn from(error: larder_store::Error) -> Self {
+        use larder_store::ErrorKind;
+        let class = match error.kind() {
+            ErrorKind::FullDisk => ErrorClass::Exhausted,
+            ErrorKind::Denied => ErrorClass::Denied,
+            ErrorKind::NotFound => ErrorClass::NotFound,
+            ErrorKind::Invalid => ErrorClass::Invalid,
+            ErrorKind::Busy => ErrorClass::Unavailable,
+            ErrorKind::Canceled => return Self::canceled(),
+            ErrorKind::Corrupt | ErrorKind::Internal => ErrorClass::Internal,
+        };
+        Self {
+            source: take_source(&error),
+            ..Self::new(class, error.to_string())
+        }
+    }
+}
+
+impl From<larder_tree::Error> for BuildError {
+    fn from(error: larder_tree::Error) -> Self {
+        use larder_tree::ErrorKind;
+        let full = error.io_source().and_then(std::io::Error::raw_os_error)
+            == Some(rustix::io::Errno::NOSPC.raw_os_error());
+        let class = match error.kind() {
+            _ if full => ErrorClass::Exhausted,
+            ErrorKind::NotFound => ErrorClass::NotFound,
+            _ => ErrorClass::Invalid,
+        };
+        Self {
+            source: take_source(&error),
+            ..Self::new(class, error.to_string())
+        }
+    }
+}
+
+impl From<larder_exec::Error> for BuildError {
+    fn from(error: larder_exec::Error) -> Self {
+        use larder_exec::ErrorKind;
+        let class = match error.kind() {
+            ErrorKind::Command => ErrorClass::Step,
+            ErrorKind::Input => ErrorClass::Invalid,
+            ErrorKind::Unsupported => ErrorClass::Unavailable,
+            ErrorKind::System => ErrorClass::Internal,
+        };
+        Self {
+            source: take_source(&error),
+            ..Self::new(class, error.to_string())
+        }
+    }
+}
+
+impl From<larder_registry::Error> for BuildError {
+    fn from(error: larder_registry::Error) -> Self {
+        use larder_registry::ErrorKind;
+        let class = match error.kind() {
+            ErrorKind::NotFound => ErrorClass::NotFound,
+            ErrorKind::Denied => ErrorClass::Denied,
+            ErrorKind::Sink => ErrorClass::Exhausted,
+            ErrorKind::Config | ErrorKind::Unsupported => ErrorClass::Invalid,
+            _ => ErrorClass::Unavailable,
+        };
+        Self {
+            source: take_source(&error),
+            ..Self::new(class, error.to_string())
+        }
+    }
+}
+
+/// Keeps the texts of the causes of a part's error, whose type is not the callers' business.
+fn take_source(error: &dyn StdError) -> Option<Box<dyn StdError + Send + Sync>> {
+    let mut texts = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        texts.push(cause.to_string());
+        source = cause.source();
+    }
+    (!texts.is_empty()).then(|| texts.join(": ").into())
 }

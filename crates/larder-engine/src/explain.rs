@@ -88,7 +88,11 @@ fn exec_fields(exec: &pb::ExecOp, add: &mut impl FnMut(&str, String)) {
         if let Some(cache) = &mut mount.cache_opt {
             cache.sharing = 0;
         }
-        let what = if mount.dest == "/dev/shm" { "`--shm-size`".to_owned() } else { format!("the mount `{}`", mount.dest) };
+        let what = if mount.dest == "/dev/shm" {
+            "`--shm-size`".to_owned()
+        } else {
+            format!("the mount `{}`", mount.dest)
+        };
         add(&what, format!("{mount:?}"));
     }
 }
@@ -102,15 +106,24 @@ fn action_fields(action: &pb::FileAction, add: &mut impl FnMut(&str, String)) {
             add("`--chown`", format!("{:?}", copy.owner));
             add("`--chmod`", format!("{} {}", copy.mode, copy.mode_str));
             add("`--exclude`", format!("{:?}", copy.exclude_patterns));
-            add("`--parents`", format!("{:?} {:?}", copy.include_patterns, copy.required_paths));
-            add("`--unpack`", copy.attempt_unpack_docker_compatibility.to_string());
+            add(
+                "`--parents`",
+                format!("{:?} {:?}", copy.include_patterns, copy.required_paths),
+            );
+            add(
+                "`--unpack`",
+                copy.attempt_unpack_docker_compatibility.to_string(),
+            );
         }
         Some(Action::Mkdir(mkdir)) => {
             add("the directory", format!("{} {:o}", mkdir.path, mkdir.mode));
             add("the owner", format!("{:?}", mkdir.owner));
         }
         Some(Action::Mkfile(mkfile)) => {
-            add("the here-document", format!("{} {:o} {:?}", mkfile.path, mkfile.mode, mkfile.data));
+            add(
+                "the here-document",
+                format!("{} {:o} {:?}", mkfile.path, mkfile.mode, mkfile.data),
+            );
             add("the owner", format!("{:?}", mkfile.owner));
         }
         other => add("the instruction", format!("{other:?}")),
@@ -120,7 +133,13 @@ fn action_fields(action: &pb::FileAction, add: &mut impl FnMut(&str, String)) {
 /// Returns the platform in a step's key.
 pub(crate) fn platform(vertex: &Vertex) -> Option<String> {
     let platform = vertex.op.platform.as_ref()?;
-    Some(Platform::linux(&platform.architecture, &platform.variant)).map(|own| Platform { os: platform.os.clone(), ..own }.to_string())
+    Some(Platform::linux(&platform.architecture, &platform.variant)).map(|own| {
+        Platform {
+            os: platform.os.clone(),
+            ..own
+        }
+        .to_string()
+    })
 }
 
 /// Returns the earlier parts that are of the same step as `now`: in the same stage, the same
@@ -134,7 +153,11 @@ pub(crate) fn counterpart<'a>(now: &StepParts, earlier: &'a [StepParts]) -> Opti
 }
 
 fn verb(step: &StepParts) -> String {
-    step.instruction.split_whitespace().next().unwrap_or_default().to_ascii_uppercase()
+    step.instruction
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_ascii_uppercase()
 }
 
 /// Returns the first difference between two states of a step, apart from the files it reads.
@@ -142,26 +165,41 @@ pub(crate) fn difference(now: &StepParts, before: &StepParts) -> Option<MissCaus
     if let (Some(from), Some(to)) = (&before.platform, &now.platform)
         && from != to
     {
-        return Some(MissCause::Platform { from: from.clone(), to: to.clone() });
+        return Some(MissCause::Platform {
+            from: from.clone(),
+            to: to.clone(),
+        });
     }
-    field_difference(now, before).or_else(|| env_difference(now, before)).or_else(|| base_difference(now, before))
+    field_difference(now, before)
+        .or_else(|| env_difference(now, before))
+        .or_else(|| base_difference(now, before))
 }
 
 fn field_difference(now: &StepParts, before: &StepParts) -> Option<MissCause> {
-    let changed = |what: &String| MissCause::Instruction { line: now.line, what: what.clone() };
+    let changed = |what: &String| MissCause::Instruction {
+        line: now.line,
+        what: what.clone(),
+    };
     for (position, (what, value)) in now.fields.iter().enumerate() {
         match before.fields.get(position) {
             Some((old_what, old_value)) if old_what == what && old_value == value => {}
             _ => return Some(changed(what)),
         }
     }
-    before.fields.get(now.fields.len()).map(|(what, _)| changed(what))
+    before
+        .fields
+        .get(now.fields.len())
+        .map(|(what, _)| changed(what))
 }
 
 fn env_difference(now: &StepParts, before: &StepParts) -> Option<MissCause> {
     let cause = |part: &EnvPart| {
         let (name, line) = (part.name.clone(), part.line);
-        if part.is_arg { MissCause::Arg { name, line } } else { MissCause::Env { name, line } }
+        if part.is_arg {
+            MissCause::Arg { name, line }
+        } else {
+            MissCause::Env { name, line }
+        }
     };
     let same_name = |parts: &[EnvPart], name: &str| parts.iter().position(|part| part.name == name);
     for part in &now.env {
@@ -174,12 +212,21 @@ fn env_difference(now: &StepParts, before: &StepParts) -> Option<MissCause> {
         .env
         .iter()
         .find(|part| same_name(&now.env, &part.name).is_none())
-        .map(|part| cause(&EnvPart { line: None, ..part.clone() }))
+        .map(|part| {
+            cause(&EnvPart {
+                line: None,
+                ..part.clone()
+            })
+        })
 }
 
 fn base_difference(now: &StepParts, before: &StepParts) -> Option<MissCause> {
     now.bases.iter().find_map(|base| {
-        let old = before.bases.iter().find(|old| old.image_ref == base.image_ref).or(before.bases.first());
+        let old = before
+            .bases
+            .iter()
+            .find(|old| old.image_ref == base.image_ref)
+            .or(before.bases.first());
         (old.map(|old| &old.digest) != Some(&base.digest)).then(|| MissCause::BaseImage {
             image_ref: base.image_ref.clone(),
             from: old.map(|old| old.digest.clone()),
@@ -201,8 +248,16 @@ mod tests {
             line: Some(4),
             platform: Some("linux/amd64".into()),
             fields: vec![("the command".into(), 1), ("the user".into(), 2)],
-            env: vec![EnvPart { name: "A".into(), value: 1, is_arg: true, line: Some(2) }],
-            bases: vec![BasePart { image_ref: "python:3".into(), digest: Digest::sha256("a") }],
+            env: vec![EnvPart {
+                name: "A".into(),
+                value: 1,
+                is_arg: true,
+                line: Some(2),
+            }],
+            bases: vec![BasePart {
+                image_ref: "python:3".into(),
+                digest: Digest::sha256("a"),
+            }],
             contents: vec![],
         }
     }
@@ -212,14 +267,23 @@ mod tests {
         let check = |change: &dyn Fn(&mut StepParts), expected: &str| {
             let (before, mut now) = (step(), step());
             change(&mut now);
-            assert_eq!(difference(&now, &before).map(|cause| cause.to_string()), Some(expected.to_owned()));
+            assert_eq!(
+                difference(&now, &before).map(|cause| cause.to_string()),
+                Some(expected.to_owned())
+            );
         };
         assert_eq!(difference(&step(), &step()), None);
         check(&|now| now.fields[0].1 = 9, "the command changed, line 4");
-        check(&|now| now.fields.push(("the mount `/x`".into(), 1)), "the mount `/x` changed, line 4");
+        check(
+            &|now| now.fields.push(("the mount `/x`".into(), 1)),
+            "the mount `/x` changed, line 4",
+        );
         check(&|now| now.env[0].value = 9, "`ARG A` changed, line 2");
         check(&|now| now.env.clear(), "`ARG A` changed");
-        check(&|now| now.platform = Some("linux/arm64".into()), "the platform changed from linux/amd64 to linux/arm64");
+        check(
+            &|now| now.platform = Some("linux/arm64".into()),
+            "the platform changed from linux/amd64 to linux/arm64",
+        );
         check(
             &|now| now.bases[0].digest = Digest::sha256("b"),
             "base image `python:3` changed from ca978112ca1b to 3e23e8160039",
@@ -228,11 +292,20 @@ mod tests {
 
     #[test]
     fn a_moved_instruction_is_the_same_step() {
-        let moved = StepParts { ordinal: 5, ..step() };
+        let moved = StepParts {
+            ordinal: 5,
+            ..step()
+        };
         assert_eq!(counterpart(&step(), &[moved.clone()]), Some(&moved));
-        let edited = StepParts { instruction: "RUN make -j2".into(), ..step() };
+        let edited = StepParts {
+            instruction: "RUN make -j2".into(),
+            ..step()
+        };
         assert_eq!(counterpart(&step(), &[edited.clone()]), Some(&edited));
-        let other_stage = StepParts { stage: "x".into(), ..step() };
+        let other_stage = StepParts {
+            stage: "x".into(),
+            ..step()
+        };
         assert_eq!(counterpart(&step(), &[other_stage]), None);
     }
 }

@@ -1,9 +1,56 @@
 //! The build engine: joins frontend, solver, store, executor and registry.
+//!
+//! [`Engine`] is what every door of larder goes through: `larder build` runs one in its own
+//! process. A [`BuildRequest`](request::BuildRequest) goes in, a stream of
+//! [`BuildEvent`](event::BuildEvent)s and a [`BuildOutcome`](request::BuildOutcome) come out.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use larder_engine::event::BuildEvent;
+//! use larder_engine::request::{BuildRequest, ContextSource};
+//! use larder_engine::{CancelFlag, Engine, EngineOptions};
+//!
+//! fn main() -> larder_engine::Result<()> {
+//!     let engine = Engine::open(EngineOptions::new("/var/lib/larder".into()))?;
+//!     let request = BuildRequest::new(ContextSource::Directory(".".into()));
+//!     let outcome = engine.build(request, &|event: BuildEvent| drop(event), &CancelFlag::new())?;
+//!     println!("{} steps", outcome.steps.len());
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The engine holds no algorithms: one module an op, a source, an exporter. It must not know
+//! terminals or flags.
+//!
+//! **Limitations**: images can't be pushed yet, caches neither imported nor exported. Nested
+//! builds, the diff op, and sources other than images and local directories are refused.
 
+mod build;
+mod cancel;
 pub mod config;
+mod engine;
 mod error;
 pub mod event;
+mod explain;
+mod exporter;
+mod history;
+mod image_store;
+mod images;
+mod layers;
+mod ops;
+mod output;
+mod progress;
 pub mod request;
+mod run;
+mod solve;
 mod task;
+mod worker;
 
+pub use cancel::CancelFlag;
+pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, ErrorClass, Location, Result};
+pub use image_store::ImageDetails;
+pub use larder_store::{
+    Clock, Filter, ImageInfo, PruneRequest, RecordType, SnapshotId, UsageRecord,
+};
+pub use run::{RunRequest, Volume};

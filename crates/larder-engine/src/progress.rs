@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use larder_oci::Digest;
 
 use crate::event::{
-    BuildEvent, EventSink, LogEvent, LogStream, ProgressGroup, StatusEvent, VertexEvent, WarningEvent,
+    BuildEvent, EventSink, LogEvent, LogStream, ProgressGroup, StatusEvent, VertexEvent,
+    WarningEvent,
 };
 
 /// How often the state of one status is told while bytes move.
@@ -22,8 +23,15 @@ pub(crate) struct Reporter<'a> {
 }
 
 impl<'a> Reporter<'a> {
-    pub(crate) fn new(sink: &'a dyn EventSink, clock: &'a (dyn Fn() -> Timestamp + Send + Sync)) -> Self {
-        Self { sink, clock, order: Mutex::new(()) }
+    pub(crate) fn new(
+        sink: &'a dyn EventSink,
+        clock: &'a (dyn Fn() -> Timestamp + Send + Sync),
+    ) -> Self {
+        Self {
+            sink,
+            clock,
+            order: Mutex::new(()),
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -31,7 +39,10 @@ impl<'a> Reporter<'a> {
     }
 
     pub(crate) fn send(&self, event: BuildEvent) {
-        let _order = self.order.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _order = self
+            .order
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         self.sink.event(event);
     }
 
@@ -72,7 +83,10 @@ impl<'a> Reporter<'a> {
             error: None,
             progress_group,
         };
-        VertexProgress { reporter: self, event }
+        VertexProgress {
+            reporter: self,
+            event,
+        }
     }
 }
 
@@ -136,7 +150,10 @@ impl<'a> VertexProgress<'a> {
             completed: None,
         };
         self.reporter.send(BuildEvent::Status(event.clone()));
-        StatusProgress { reporter: self.reporter, state: Mutex::new(event) }
+        StatusProgress {
+            reporter: self.reporter,
+            state: Mutex::new(event),
+        }
     }
 
     /// Tells of a part of the work that is already done.
@@ -151,6 +168,10 @@ impl<'a> VertexProgress<'a> {
             data: data.to_vec(),
             timestamp: self.reporter.now(),
         }));
+    }
+
+    pub(crate) fn send(&self, event: BuildEvent) {
+        self.reporter.send(event);
     }
 
     pub(crate) fn warn(&self, short: impl Into<String>) {
@@ -176,7 +197,10 @@ impl StatusProgress<'_> {
     /// Tells how many bytes are done, unless that was told a moment ago.
     pub(crate) fn set(&self, current: u64) {
         let now = self.reporter.now();
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         state.current = current;
         let since = Duration::try_from(now.duration_since(state.timestamp)).unwrap_or_default();
         if since >= STATUS_INTERVAL {
@@ -187,13 +211,20 @@ impl StatusProgress<'_> {
 
     /// Adds bytes to those done.
     pub(crate) fn add(&self, bytes: u64) {
-        let current = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).current;
+        let current = self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .current;
         self.set(current + bytes);
     }
 
     /// Tells that this part is done.
     pub(crate) fn done(self) {
-        let mut state = self.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut state = self
+            .state
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = self.reporter.now();
         state.timestamp = now;
         state.completed = Some(now);

@@ -47,12 +47,38 @@ pub struct BuildRequest {
     pub outputs: Vec<Output>,
 }
 
+impl BuildRequest {
+    /// Returns a build of `context` with everything else at its default; the result stays in the
+    /// cache.
+    pub fn new(context: ContextSource) -> Self {
+        Self {
+            context,
+            dockerfile: DockerfileSource::Default,
+            named_contexts: BTreeMap::new(),
+            target: None,
+            build_args: Vec::new(),
+            labels: Vec::new(),
+            platform: None,
+            no_cache: NoCache::default(),
+            pull: false,
+            network: NetworkMode::Default,
+            extra_hosts: Vec::new(),
+            shm_size_bytes: None,
+            ulimits: Vec::new(),
+            host_ca: false,
+            secrets: Arc::new(NoSecrets),
+            tags: Vec::new(),
+            outputs: Vec::new(),
+        }
+    }
+}
+
 /// The files of a build.
 pub enum ContextSource {
     /// A directory, read where it lies.
     Directory(PathBuf),
-    /// A tar stream, compressed or not.
-    Tar(Box<dyn Read + Send>),
+    /// A stream: a tar, compressed or not; else the Dockerfile, with no files.
+    Stream(Box<dyn Read + Send>),
     /// No files.
     Empty,
 }
@@ -231,4 +257,7 @@ pub struct StepReport {
     pub cause: Option<MissCause>,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
+    /// Where files are the cause: each difference, 100 at most.
+    #[serde(default)]
+    pub details: Vec<String>,
 }

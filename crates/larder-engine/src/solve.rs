@@ -10,8 +10,8 @@ use std::time::Duration;
 use larder_llb::{Definition, Vertex};
 use larder_oci::Digest;
 use larder_solver::{
-    CacheKey, CacheMap, Command, Event, JobId, KeyId, MissReason, MissedInput, Options, Outcome, Progress, RequestId,
-    SaveMode, Solver, VertexSpec,
+    CacheKey, CacheMap, Command, Event, JobId, KeyId, MissReason, MissedInput, Options, Outcome,
+    Progress, RequestId, SaveMode, Solver, VertexSpec,
 };
 
 use crate::cancel::CancelFlag;
@@ -39,7 +39,12 @@ pub(crate) trait Worker: Sync {
     fn query(&self, output: usize, key: &CacheKey) -> Result<Found<Self::Result>>;
 
     /// Digests what `vertex` reads of an input.
-    fn content_key(&self, vertex: &Vertex, input: usize, result: &Self::Result) -> Result<Digest, WorkError>;
+    fn content_key(
+        &self,
+        vertex: &Vertex,
+        input: usize,
+        result: &Self::Result,
+    ) -> Result<Digest, WorkError>;
 
     /// Takes the lock of a key if it is free.
     fn try_lock(&self, lock: &Digest) -> Result<Option<Self::Lock>>;
@@ -59,7 +64,13 @@ pub(crate) trait Worker: Sync {
     ) -> Result<Vec<Self::Result>, WorkError>;
 
     /// Stores a result under a key. Does not block for long.
-    fn save(&self, output: usize, key: &CacheKey, result: &Self::Result, mode: SaveMode) -> Result<Vec<KeyId>>;
+    fn save(
+        &self,
+        output: usize,
+        key: &CacheKey,
+        result: &Self::Result,
+        mode: SaveMode,
+    ) -> Result<Vec<KeyId>>;
 
     /// Lets all of `key` lead to the node `to`. Does not block for long.
     fn link(&self, output: usize, key: &CacheKey, to: KeyId) -> Result<()>;
@@ -120,7 +131,9 @@ pub(crate) fn solve<W: Worker>(
     max_parallelism: Option<usize>,
 ) -> Result<W::Result, Vec<BuildError>> {
     let Some(target) = definition.result() else {
-        return Err(vec![BuildError::internal("an empty definition was to be solved")]);
+        return Err(vec![BuildError::internal(
+            "an empty definition was to be solved",
+        )]);
     };
     let (answers, inbox) = channel();
     std::thread::scope(|scope| {
@@ -137,7 +150,10 @@ pub(crate) fn solve<W: Worker>(
             cancels: HashMap::new(),
             locks: Arc::default(),
         };
-        driver.add_job(larder_solver::Edge { vertex: target.vertex.clone(), output: target.index });
+        driver.add_job(larder_solver::Edge {
+            vertex: target.vertex.clone(),
+            output: target.index,
+        });
         driver.run(&inbox, cancel)
     })
 }
@@ -162,28 +178,49 @@ struct Driver<'scope, 'env, W: Worker> {
 
 impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
     fn add_job(&mut self, target: larder_solver::Edge) {
-        let edge = |edge: &larder_llb::Edge| larder_solver::Edge { vertex: edge.vertex.clone(), output: edge.index };
+        let edge = |edge: &larder_llb::Edge| larder_solver::Edge {
+            vertex: edge.vertex.clone(),
+            output: edge.index,
+        };
         let vertices = self.definition.vertices().iter().map(|vertex| VertexSpec {
             digest: vertex.digest.clone(),
             inputs: vertex.inputs.iter().map(edge).collect(),
             ignore_cache: vertex.ignores_cache(),
             limited: !matches!(vertex.op.op, Some(larder_llb::pb::op::Op::Source(_))),
         });
-        let job = Event::AddJob { job: JOB, vertices: vertices.collect(), targets: vec![target] };
+        let job = Event::AddJob {
+            job: JOB,
+            vertices: vertices.collect(),
+            targets: vec![target],
+        };
         for vertex in self.definition.vertices() {
-            let inputs = vertex.inputs.iter().map(|input| input.vertex.clone()).collect();
-            let group = vertex.metadata.progress_group.as_ref().map(|group| ProgressGroup {
-                id: group.id.clone(),
-                name: group.name.clone(),
-                weak: group.weak,
-            });
-            let progress = self.reporter.announced(vertex.digest.clone(), inputs, &vertex.name(), group);
+            let inputs = vertex
+                .inputs
+                .iter()
+                .map(|input| input.vertex.clone())
+                .collect();
+            let group = vertex
+                .metadata
+                .progress_group
+                .as_ref()
+                .map(|group| ProgressGroup {
+                    id: group.id.clone(),
+                    name: group.name.clone(),
+                    weak: group.weak,
+                });
+            let progress =
+                self.reporter
+                    .announced(vertex.digest.clone(), inputs, &vertex.name(), group);
             self.progress.insert(vertex.digest.clone(), progress);
         }
         self.feed(job);
     }
 
-    fn run(&mut self, inbox: &Receiver<SolverEvent<W>>, cancel: &CancelFlag) -> Result<W::Result, Vec<BuildError>> {
+    fn run(
+        &mut self,
+        inbox: &Receiver<SolverEvent<W>>,
+        cancel: &CancelFlag,
+    ) -> Result<W::Result, Vec<BuildError>> {
         let mut canceled = false;
         loop {
             while let Some(command) = self.queue.pop_front() {
@@ -201,7 +238,9 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                 Ok(event) => self.feed(event),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(vec![BuildError::internal("the solver waits for an answer that will not come")]);
+                    return Err(vec![BuildError::internal(
+                        "the solver waits for an answer that will not come",
+                    )]);
                 }
             }
         }
@@ -211,7 +250,10 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
         self.queue.extend(self.solver.step(event));
     }
 
-    fn finish(&mut self, outcome: Outcome<W::Result, Failure>) -> Result<W::Result, Vec<BuildError>> {
+    fn finish(
+        &mut self,
+        outcome: Outcome<W::Result, Failure>,
+    ) -> Result<W::Result, Vec<BuildError>> {
         match outcome {
             Outcome::Built(targets) => {
                 let result = targets.into_iter().next().map(|target| target.result);
@@ -226,7 +268,8 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                     let vertex = failure.vertex;
                     match Arc::try_unwrap(failure.error.0) {
                         Ok(error) => error.with_vertex(vertex),
-                        Err(shared) => BuildError::new(shared.class(), shared.full_message()).with_vertex(vertex),
+                        Err(shared) => BuildError::new(shared.class(), shared.full_message())
+                            .with_vertex(vertex),
                     }
                 };
                 self.progress.clear();
@@ -237,7 +280,9 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
     }
 
     fn vertex(&self, digest: &Digest) -> &'env Vertex {
-        self.definition.get(digest).expect("the solver knows the definition's vertices only")
+        self.definition
+            .get(digest)
+            .expect("the solver knows the definition's vertices only")
     }
 
     fn perform(&mut self, command: SolverCommand<W>) {
@@ -246,7 +291,12 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                 let map = self.worker.cache_map(self.vertex(&vertex));
                 self.answer(request, map, |map| Event::CacheMap { request, map });
             }
-            Command::Query { request, output, key, .. } => {
+            Command::Query {
+                request,
+                output,
+                key,
+                ..
+            } => {
                 let found = self.worker.query(output, &key);
                 self.answer(request, found, |found| Event::Queried {
                     request,
@@ -254,7 +304,12 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                     linked: found.linked,
                 });
             }
-            Command::ComputeContentKey { request, vertex, input, result } => {
+            Command::ComputeContentKey {
+                request,
+                vertex,
+                input,
+                result,
+            } => {
                 let (worker, vertex) = (self.worker, self.vertex(&vertex));
                 self.spawn(request, "content key", move |_| {
                     let digest = worker.content_key(vertex, input, &result)?;
@@ -263,24 +318,45 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
             }
             Command::LockKey { request, lock, .. } => self.lock_key(request, lock),
             Command::UnlockKey { lock } => {
-                self.locks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&lock);
+                self.locks
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .remove(&lock);
             }
-            Command::Execute { request, vertex, outputs, inputs } => {
+            Command::Execute {
+                request,
+                vertex,
+                outputs,
+                inputs,
+            } => {
                 let missed = self.missed.remove(&vertex);
                 let progress = self.progress[&vertex].clone();
                 let (worker, vertex) = (self.worker, self.vertex(&vertex));
                 self.spawn(request, "step", move |cancel| {
-                    let results = worker.execute(vertex, &outputs, &inputs, missed, &progress, cancel)?;
+                    let results =
+                        worker.execute(vertex, &outputs, &inputs, missed, &progress, cancel)?;
                     Ok(Event::Executed { request, results })
                 });
             }
-            Command::Save { request, output, key, result, mode, .. } => {
+            Command::Save {
+                request,
+                output,
+                key,
+                result,
+                mode,
+                ..
+            } => {
                 let keys = self.worker.save(output, &key, &result, mode);
                 self.answer(request, keys, |keys| Event::Saved { request, keys });
             }
-            Command::Link { output, key, to, .. } => {
+            Command::Link {
+                output, key, to, ..
+            } => {
                 if let Err(error) = self.worker.link(output, &key, to) {
-                    tracing::warn!(error = error.full_message(), "a cache key could not be linked");
+                    tracing::warn!(
+                        error = error.full_message(),
+                        "a cache key could not be linked"
+                    );
                 }
             }
             Command::Cancel { request } => {
@@ -289,17 +365,32 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                 }
             }
             Command::Release { .. } | Command::JobDone { .. } => {}
-            Command::Progress { vertex, progress, .. } => self.show(&vertex, &progress),
-            Command::Missed { vertex, reason, inputs, .. } => {
+            Command::Progress {
+                vertex, progress, ..
+            } => self.show(&vertex, &progress),
+            Command::Missed {
+                vertex,
+                reason,
+                inputs,
+                ..
+            } => {
                 self.missed.insert(vertex, Missed { reason, inputs });
             }
         }
     }
 
-    fn answer<T>(&mut self, request: RequestId, result: Result<T>, event: impl FnOnce(T) -> SolverEvent<W>) {
+    fn answer<T>(
+        &mut self,
+        request: RequestId,
+        result: Result<T>,
+        event: impl FnOnce(T) -> SolverEvent<W>,
+    ) {
         let event = match result {
             Ok(value) => event(value),
-            Err(error) => Event::Failed { request, error: Failure(Arc::new(error)) },
+            Err(error) => Event::Failed {
+                request,
+                error: Failure(Arc::new(error)),
+            },
         };
         self.feed(event);
     }
@@ -307,15 +398,27 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
     fn lock_key(&mut self, request: RequestId, lock: Digest) {
         match self.worker.try_lock(&lock) {
             Ok(Some(held)) => {
-                self.locks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(lock, held);
-                self.feed(Event::KeyLocked { request, waited: false });
+                self.locks
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .insert(lock, held);
+                self.feed(Event::KeyLocked {
+                    request,
+                    waited: false,
+                });
             }
             Ok(None) => {
                 let (worker, locks) = (self.worker, self.locks.clone());
                 self.spawn(request, "lock", move |cancel| {
                     let held = worker.lock(&lock, cancel)?;
-                    locks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(lock, held);
-                    Ok(Event::KeyLocked { request, waited: true })
+                    locks
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .insert(lock, held);
+                    Ok(Event::KeyLocked {
+                        request,
+                        waited: true,
+                    })
                 });
             }
             Err(error) => self.answer(request, Err(error), |()| Event::Canceled { request }),
@@ -337,35 +440,46 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
         let answers = self.answers.clone();
         let spawned = Tasks::spawn(self.scope, name, move || {
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&cancel)));
-            let failed = |error| Event::Failed { request, error: Failure(Arc::new(error)) };
+            let failed = |error| Event::Failed {
+                request,
+                error: Failure(Arc::new(error)),
+            };
             let event = match done {
                 Ok(Ok(event)) => event,
-                Ok(Err(WorkError::Failed(error))) if cancel.is_set() && error.class() == crate::ErrorClass::Canceled => {
+                Ok(Err(WorkError::Failed(error)))
+                    if cancel.is_set() && error.class() == crate::ErrorClass::Canceled =>
+                {
                     Event::Canceled { request }
                 }
                 Ok(Err(WorkError::Failed(error))) => failed(error),
-                Ok(Err(WorkError::InputLost(input, error))) => {
-                    Event::ResultLost { request, input, error: Failure(Arc::new(error)) }
-                }
+                Ok(Err(WorkError::InputLost(input, error))) => Event::ResultLost {
+                    request,
+                    input,
+                    error: Failure(Arc::new(error)),
+                },
                 Err(_) => failed(BuildError::internal("a step's thread panicked")),
             };
             // The driver is gone only after it has all answers.
             let _ = answers.send(event);
         });
         if let Err(source) = spawned {
-            let error = BuildError::new(crate::ErrorClass::Exhausted, "cannot start a thread").with_source(source);
+            let error = BuildError::new(crate::ErrorClass::Exhausted, "cannot start a thread")
+                .with_source(source);
             self.answer(request, Err(error), |()| Event::Canceled { request });
         }
     }
 
     fn show(&mut self, digest: &Digest, state: &Progress<Failure>) {
         let vertex = self.vertex(digest);
-        let Some(progress) = self.progress.remove(digest) else { return };
+        let Some(progress) = self.progress.remove(digest) else {
+            return;
+        };
         let report = |cached, duration: Duration| StepReport {
             name: vertex.name(),
             cached,
             cause: None,
             duration_ms: duration.as_millis() as u64,
+            details: Vec::new(),
         };
         let mut progress = match state {
             Progress::Started => progress.start(),

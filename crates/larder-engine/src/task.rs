@@ -20,7 +20,9 @@ impl Tasks {
     ) -> std::io::Result<ScopedJoinHandle<'scope, T>> {
         // Linux shows 15 bytes of a thread's name.
         let name: String = name.chars().filter(char::is_ascii).take(15).collect();
-        std::thread::Builder::new().name(name).spawn_scoped(scope, work)
+        std::thread::Builder::new()
+            .name(name)
+            .spawn_scoped(scope, work)
     }
 
     /// Waits for `future` on the calling thread. Must not be called from within a future.

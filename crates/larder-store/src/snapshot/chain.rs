@@ -1,11 +1,11 @@
 //! Which directories make up a snapshot, and the mount of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use larder_oci::{Mount, MountKind, OverlayUpper};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::info::missing;
 use crate::{Error, Result, SnapshotId, Snapshotter, Store};
@@ -64,7 +64,8 @@ impl Store {
     /// # Errors
     /// `NotFound` if it does not exist (any more).
     pub fn chain(&self, id: &SnapshotId) -> Result<Vec<SnapshotId>> {
-        let layers = self.read(|db| layers(db, id))?;
+        let ancestry = self.read(|db| Ancestry::load(db, id))?;
+        let layers = ancestry.layers(id);
         Ok(layers.into_iter().map(|layer| layer.id).collect())
     }
 
@@ -107,7 +108,8 @@ impl Store {
 
     /// Returns the directories that make up `id`, topmost first.
     pub(super) fn visible(&self, id: &SnapshotId) -> Result<Vec<PathBuf>> {
-        let layers = self.bounded(id, self.read(|db| layers(db, id))?)?;
+        let ancestry = self.read(|db| Ancestry::load(db, id))?;
+        let layers = self.bounded(&ancestry, id)?;
         let topmost_first = layers.iter().rev();
         Ok(topmost_first.map(|layer| self.files(&layer.id)).collect())
     }
@@ -118,34 +120,61 @@ impl Store {
     }
 }
 
-/// Returns the layers that make up `id`, lowest first.
-///
-/// What occurs twice, below two inputs of a merge, is listed at its topmost place only: applied
-/// again it does to the tree what it did before.
-pub(super) fn layers(db: &Connection, id: &SnapshotId) -> Result<Vec<Layer>> {
-    let mut form = db.prepare_cached("SELECT form FROM snapshots WHERE id = ?")?;
-    let mut parents =
-        db.prepare_cached("SELECT parent FROM snapshot_parents WHERE child = ? ORDER BY position")?;
-    let mut pending = vec![id.clone()];
-    let mut seen = HashSet::new();
-    let mut layers = Vec::new();
-    while let Some(id) = pending.pop() {
-        if !seen.insert(id.clone()) {
-            continue;
+/// A snapshot and all it builds on.
+#[derive(Debug, Default)]
+pub(super) struct Ancestry {
+    forms: HashMap<SnapshotId, Form>,
+    /// Each lowest first.
+    pub(super) parents: HashMap<SnapshotId, Vec<SnapshotId>>,
+}
+
+impl Ancestry {
+    pub(super) fn load(db: &Connection, id: &SnapshotId) -> Result<Self> {
+        let mut list = db.prepare_cached(
+            "WITH RECURSIVE below (id) AS ( \
+               VALUES (?) UNION SELECT parent FROM snapshot_parents JOIN below ON child = below.id) \
+             SELECT s.id, form, parent FROM below JOIN snapshots s USING (id) \
+               LEFT JOIN snapshot_parents ON child = s.id ORDER BY s.id, position",
+        )?;
+        let mut ancestry = Self::default();
+        let mut rows = list.query([id])?;
+        while let Some(row) = rows.next()? {
+            let id: SnapshotId = row.get(0)?;
+            if let Some(parent) = row.get(2)? {
+                ancestry.parents.entry(id.clone()).or_default().push(parent);
+            }
+            ancestry.forms.insert(id, row.get(1)?);
         }
-        let form: Option<Form> = form.query_row([&id], |row| row.get(0)).optional()?;
-        let form = form.ok_or_else(|| missing(&id))?;
-        // The last parent, the topmost, is the next to be taken.
-        for parent in parents.query_map([&id], |row| row.get(0))? {
-            pending.push(parent?);
-        }
-        if matches!(form, Form::Directory | Form::Tree) {
-            let whole = form.is_whole();
-            layers.push(Layer { id, whole });
+        match ancestry.forms.contains_key(id) {
+            true => Ok(ancestry),
+            false => Err(missing(id)),
         }
     }
-    layers.reverse();
-    Ok(layers)
+
+    /// Returns the layers that make up `id`, lowest first.
+    ///
+    /// What occurs twice, below two inputs of a merge, is listed at its topmost place only:
+    /// applied again it does to the tree what it did before.
+    pub(super) fn layers(&self, id: &SnapshotId) -> Vec<Layer> {
+        let mut pending = vec![id];
+        let mut seen = HashSet::new();
+        let mut layers = Vec::new();
+        while let Some(id) = pending.pop() {
+            if !seen.insert(id) {
+                continue;
+            }
+            // The last parent, the topmost, is the next to be taken.
+            pending.extend(self.parents.get(id).into_iter().flatten());
+            if let Some(form @ (Form::Directory | Form::Tree)) = self.forms.get(id) {
+                layers.push(Layer {
+                    id: id.clone(),
+                    whole: form.is_whole(),
+                });
+            }
+        }
+        layers.reverse();
+        layers
+    }
 }
 
 /// Returns which of `layers`, lowest first, show: nothing below a whole tree does.

@@ -1,5 +1,7 @@
+use std::collections::HashSet;
+
 use super::active::SnapshotRow;
-use super::chain::{Form, Layer, layers};
+use super::chain::{Ancestry, Form, Layer, visible};
 use super::flatten::{Files, flatten};
 use crate::{Error, Lease, RecordType, Result, SnapshotId, Snapshotter, Store, disk};
 
@@ -86,45 +88,51 @@ impl Lease {
 }
 
 impl Store {
-    /// Returns layers, lowest first, that show what `layers` do, and are few enough to mount.
-    pub(super) fn bounded(&self, id: &SnapshotId, layers: Vec<Layer>) -> Result<Vec<Layer>> {
-        let shown = super::chain::visible(&layers);
+    /// Returns the layers of `id`, lowest first, or others that show the same and are few enough
+    /// to be mounted.
+    pub(super) fn bounded(&self, ancestry: &Ancestry, id: &SnapshotId) -> Result<Vec<Layer>> {
+        let layers = ancestry.layers(id);
+        let shown = visible(&layers);
         if shown.len() <= MAX_LOWERS {
             return Ok(shown.to_vec());
         }
-        let below = self.flattening_point(id, shown.len())?;
-        let flat = match self.flat_of(&below)? {
+        let (below, flat) = self.flattening_point(ancestry, id)?;
+        let covered: HashSet<_> = ancestry.layers(&below).into_iter().collect();
+        let flat = match flat {
             Some(flat) => flat,
-            None => self.flatten_snapshot(&below)?,
+            None => self.flatten_snapshot(ancestry, &below)?,
         };
-        let covered = self.chain(&below)?;
         let mut bounded = vec![Layer {
             id: flat,
             whole: true,
         }];
-        let is_above = |layer: &&Layer| !covered.contains(&layer.id);
-        bounded.extend(shown.iter().filter(is_above).cloned());
+        bounded.extend(shown.iter().filter(|layer| !covered.contains(*layer)).cloned());
         Ok(bounded)
     }
 
-    /// Returns the snapshot below `id` to be flattened: one that already is, and leaves few
-    /// enough layers above, else one not far below; `id` itself if a merge is in the way.
-    fn flattening_point(&self, id: &SnapshotId, count: usize) -> Result<SnapshotId> {
-        let mut current = id.clone();
-        let mut candidate = id.clone();
-        for above in 0..count.min(MAX_LOWERS - 1) {
-            if self.flat_of(&current)?.is_some() {
-                return Ok(current);
+    /// Returns the snapshot to be flattened, and its flattened form if it has one: the topmost
+    /// that has one and leaves few enough layers above, else one not far below `id`; `id` itself
+    /// if a merge is in the way.
+    fn flattening_point(
+        &self,
+        ancestry: &Ancestry,
+        id: &SnapshotId,
+    ) -> Result<(SnapshotId, Option<SnapshotId>)> {
+        let mut current = id;
+        let mut candidate = id;
+        for above in 0..MAX_LOWERS - 1 {
+            if let Some(flat) = self.flat_of(current)? {
+                return Ok((current.clone(), Some(flat)));
             }
             if above <= UNFLATTENED {
-                candidate = current.clone();
+                candidate = current;
             }
-            match &self.snapshot(&current)?.parents[..] {
-                [parent] => current = parent.clone(),
+            match ancestry.parents.get(current).map(Vec::as_slice) {
+                Some([parent]) => current = parent,
                 _ => break,
             }
         }
-        Ok(candidate)
+        Ok((candidate.clone(), None))
     }
 
     fn flat_of(&self, id: &SnapshotId) -> Result<Option<SnapshotId>> {
@@ -138,14 +146,13 @@ impl Store {
         })
     }
 
-    fn flatten_snapshot(&self, id: &SnapshotId) -> Result<SnapshotId> {
-        let layers = self.read(|db| layers(db, id))?;
-        let topmost_first = super::chain::visible(&layers).iter().rev();
+    fn flatten_snapshot(&self, ancestry: &Ancestry, id: &SnapshotId) -> Result<SnapshotId> {
+        let layers = ancestry.layers(id);
+        let topmost_first = visible(&layers).iter().rev();
         let directories: Vec<_> = topmost_first.map(|layer| self.files(&layer.id)).collect();
-        let lease = self.lease()?;
         let flat = SnapshotId::random();
         let description = format!("layers of {id} in one");
-        lease.add_whole(
+        self.lease()?.add_whole(
             &flat,
             std::slice::from_ref(id),
             Form::Flat,

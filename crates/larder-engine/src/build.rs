@@ -1,0 +1,607 @@
+//! One build, from request to report.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Mutex;
+
+use larder_dockerfile::{
+    Dockerfile, LocalContext, LowerOptions, Lowered, NamedContext, ResolveMode,
+};
+use larder_llb::SourceFile;
+use larder_oci::{Digest, ImageRef, Platform};
+use larder_store::{ActiveSnapshot, Lease, NewSnapshot, RecordType};
+use larder_tree::apply::{self, ApplyOptions};
+use larder_tree::beneath::Root;
+
+use crate::cancel::CancelFlag;
+use crate::engine::Engine;
+use crate::error::{BuildError, ErrorClass, Location, Result};
+use crate::event::EventSink;
+use crate::exporter;
+use crate::history::{History, IgnoreFile};
+use crate::images::Images;
+use crate::ops::local::ContextRoot;
+use crate::progress::Reporter;
+use crate::request::{
+    BuildOutcome, BuildRequest, ContextSource, DockerfileSource, NetworkMode, NoCacheSteps, Output,
+};
+use crate::solve;
+use crate::task::Tasks;
+use crate::worker::{BuildWorker, ResultRef};
+
+/// As large a Dockerfile or ignore file as is read.
+const MAX_TEXT_BYTES: u64 = 16 << 20;
+/// What tells an archive from a Dockerfile: enough for a whole block of any compression.
+const SNIFFED_BYTES: u64 = 2 << 20;
+/// The name of the build's own context in LLB.
+const CONTEXT: &str = "context";
+
+impl Engine {
+    /// Builds an image, and tells `sink` how it goes.
+    ///
+    /// # Errors
+    /// The first failure. What had been finished stays in the cache.
+    pub fn build(
+        &self,
+        request: BuildRequest,
+        sink: &dyn EventSink,
+        cancel: &CancelFlag,
+    ) -> Result<BuildOutcome> {
+        let lease = self.store.lease()?;
+        let clock = || self.now();
+        let reporter = Reporter::new(sink, &clock);
+        let outcome = Build {
+            engine: self,
+            lease: lease.clone(),
+            reporter: &reporter,
+            cancel,
+        }
+        .run(request);
+        lease.release()?;
+        if outcome.is_ok() {
+            self.gc();
+        }
+        outcome
+    }
+}
+
+struct Build<'a> {
+    engine: &'a Engine,
+    lease: Lease,
+    reporter: &'a Reporter<'a>,
+    cancel: &'a CancelFlag,
+}
+
+/// The text of a build's Dockerfile, with where it was found.
+struct DockerfileText {
+    name: String,
+    bytes: Vec<u8>,
+    /// Its own ignore file, if there is one beside it.
+    ignore: Option<(String, Vec<u8>)>,
+}
+
+impl Build<'_> {
+    fn run(&self, mut request: BuildRequest) -> Result<BuildOutcome> {
+        let source = std::mem::replace(&mut request.context, ContextSource::Empty);
+        let outputs = std::mem::take(&mut request.outputs);
+        let context = self.open_context(source, &mut request)?;
+        let scope = scope(&context, &request);
+        let text = self.read_dockerfile(&context.root, &request)?;
+        let dockerfile = Dockerfile::parse(&text.bytes, &text.name)
+            .map_err(|error| dockerfile_error(error, &text))?;
+        let images = Images::new(self.engine, &self.lease, request.pull);
+        let mut options = lower_options(&request);
+        self.find_base_images(&dockerfile, &options, &images)
+            .map_err(|error| match error {
+                Failure::Dockerfile(error) => dockerfile_error(error, &text),
+                Failure::Image(error) => error,
+            })?;
+        let ignore = self.read_ignore(&context.root, &text)?;
+        options.context.excludes.clone_from(&ignore.patterns);
+        let lowered = dockerfile
+            .lower(&options, &images)
+            .map_err(|error| dockerfile_error(error, &text))?;
+        let mut contexts = BTreeMap::from([(CONTEXT.to_owned(), context)]);
+        for (name, path) in &request.named_contexts {
+            contexts.insert(name.clone(), open_directory(path)?);
+        }
+        let history = History::open(
+            &self.engine.store,
+            scope,
+            &lowered,
+            ignore,
+            no_cache_flag(&request),
+        )?;
+        let variables = |name: &str| std::env::var(name).ok();
+        let worker = BuildWorker {
+            engine: self.engine,
+            lease: self.lease.clone(),
+            lowered: &lowered,
+            images: images.into_found(),
+            contexts,
+            secrets: &*request.secrets,
+            variables: &variables,
+            host_ca: request.host_ca || self.engine.config.build.host_ca,
+            history,
+            emptied: Mutex::default(),
+            empties_cache_mounts: !request.no_cache.keep_cache_mounts,
+            reports: Mutex::default(),
+        };
+        let outcome = self.solve_and_export(&worker, &lowered, &request.tags, outputs);
+        let steps = worker
+            .reports
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
+        if let Err(error) = worker.history.save(steps) {
+            tracing::warn!(
+                error = error.full_message(),
+                "the report of the build was not kept"
+            );
+        }
+        outcome
+    }
+
+    fn solve_and_export(
+        &self,
+        worker: &BuildWorker<'_>,
+        lowered: &Lowered,
+        tags: &[ImageRef],
+        outputs: Vec<Output>,
+    ) -> Result<BuildOutcome> {
+        let result = if lowered.definition.result().is_some() {
+            let limit = self.engine.config.worker.oci.max_parallelism;
+            let solved = solve::solve(
+                worker,
+                &lowered.definition,
+                self.reporter,
+                self.cancel,
+                limit,
+            );
+            match solved.map_err(|errors| first_error(errors, lowered))? {
+                ResultRef::Snapshot(snapshot) => Some(snapshot),
+                context @ ResultRef::Context(_) => Some(worker.snapshot_of(&context)?),
+            }
+        } else {
+            None
+        };
+        self.cancel.check()?;
+        let mut outcome = BuildOutcome {
+            image: None,
+            steps: worker
+                .reports
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .clone(),
+            emptied_cache_bytes: worker
+                .emptied
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .values()
+                .sum(),
+        };
+        let export = exporter::Export {
+            engine: self.engine,
+            lease: &self.lease,
+            reporter: self.reporter,
+            snapshot: result.as_ref(),
+            lowered,
+            base_layers: worker.base_layers(),
+            tags,
+        };
+        for output in outputs {
+            self.cancel.check()?;
+            let made = match output {
+                Output::Store => Some(export.to_store()?),
+                Output::Oci(archive) => {
+                    Some(export.to_archive(archive, exporter::ArchiveKind::Oci)?)
+                }
+                Output::Docker(archive) => {
+                    Some(export.to_archive(archive, exporter::ArchiveKind::Docker)?)
+                }
+                Output::Tar(destination) => {
+                    export.to_tar(destination)?;
+                    None
+                }
+                Output::Local(directory) => {
+                    export.to_directory(&directory)?;
+                    None
+                }
+            };
+            outcome.image = outcome.image.or(made);
+        }
+        Ok(outcome)
+    }
+
+    /// Opens the build's context. A stream that is no archive becomes the request's Dockerfile.
+    fn open_context(
+        &self,
+        source: ContextSource,
+        request: &mut BuildRequest,
+    ) -> Result<ContextRoot> {
+        let mut stream = match source {
+            ContextSource::Directory(path) => return open_directory(&path),
+            ContextSource::Empty => return Ok(self.unpacked_context()?.1),
+            ContextSource::Stream(stream) => stream,
+        };
+        let failed = |source| {
+            BuildError::invalid("cannot read the context from standard input").with_source(source)
+        };
+        let mut head = Vec::new();
+        stream
+            .by_ref()
+            .take(SNIFFED_BYTES)
+            .read_to_end(&mut head)
+            .map_err(failed)?;
+        let (root, context) = self.unpacked_context()?;
+        if apply::is_archive(&head[..])? {
+            let mut ignore_warnings = |_| {};
+            let options = ApplyOptions::new(&mut ignore_warnings);
+            apply::unpack(&root, head.chain(stream), options)?;
+        } else {
+            stream
+                .take(MAX_TEXT_BYTES)
+                .read_to_end(&mut head)
+                .map_err(failed)?;
+            request.dockerfile = DockerfileSource::Text(head);
+        }
+        Ok(context)
+    }
+
+    /// Returns an empty directory that lives as long as the build.
+    fn unpacked_context(&self) -> Result<(Root, ContextRoot)> {
+        let active: ActiveSnapshot = self.lease.prepare(&NewSnapshot {
+            parent: None,
+            description: "local source for context",
+            record_type: RecordType::LocalSource,
+        })?;
+        let root = Root::from_fd(larder_exec::mount::open(&active.mount()?)?);
+        let context = ContextRoot {
+            root: root.try_clone()?,
+            cache_name: None,
+            unpacked: Some(active),
+        };
+        Ok((root, context))
+    }
+
+    fn read_dockerfile(&self, context: &Root, request: &BuildRequest) -> Result<DockerfileText> {
+        let (name, found) = match &request.dockerfile {
+            DockerfileSource::Text(bytes) => ("Dockerfile".to_owned(), Ok((bytes.clone(), None))),
+            DockerfileSource::Path(path) => {
+                let name = path.file_name().map_or_else(
+                    || path.display().to_string(),
+                    |name| name.to_string_lossy().into_owned(),
+                );
+                (
+                    name,
+                    read_outside(path).or_else(|_| read_inside(context, path)),
+                )
+            }
+            DockerfileSource::Default => {
+                let upper = read_inside(context, Path::new("Dockerfile"));
+                match upper {
+                    Ok(found) => ("Dockerfile".to_owned(), Ok(found)),
+                    Err(error) => match read_inside(context, Path::new("dockerfile")) {
+                        Ok(found) => ("dockerfile".to_owned(), Ok(found)),
+                        Err(_) => ("Dockerfile".to_owned(), Err(error)),
+                    },
+                }
+            }
+        };
+        let mut vertex = self
+            .reporter
+            .begin_internal(&format!("[internal] load build definition from {name}"), "");
+        match found {
+            Ok((bytes, ignore)) => {
+                let status = vertex.status("transferring dockerfile:", 0);
+                status.set(bytes.len() as u64);
+                status.done();
+                vertex.complete();
+                Ok(DockerfileText {
+                    name,
+                    bytes,
+                    ignore,
+                })
+            }
+            Err(source) => {
+                let cause = match source.kind() {
+                    std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+                    _ => source.to_string(),
+                };
+                let error = BuildError::new(
+                    ErrorClass::NotFound,
+                    format!("failed to read dockerfile: open {name}: {cause}"),
+                );
+                vertex.fail(&error.full_message());
+                Err(error)
+            }
+        }
+    }
+
+    fn read_ignore(&self, context: &Root, text: &DockerfileText) -> Result<IgnoreFile> {
+        let mut vertex = self
+            .reporter
+            .begin_internal("[internal] load .dockerignore", "");
+        let (name, bytes) = match &text.ignore {
+            Some((name, bytes)) => (name.clone(), bytes.clone()),
+            None => {
+                let name = ".dockerignore";
+                (
+                    name.to_owned(),
+                    read_in(context, Path::new(name)).unwrap_or_default(),
+                )
+            }
+        };
+        let status = vertex.status("transferring context:", 0);
+        // BuildKit tells two bytes where there is no file.
+        status.set((bytes.len() as u64).max(2));
+        status.done();
+        let patterns = larder_dockerfile::parse_ignore(&bytes)
+            .map_err(|error| BuildError::invalid(format!("cannot read {name}")).with_source(error));
+        match &patterns {
+            Ok(_) => vertex.complete(),
+            Err(error) => vertex.fail(&error.full_message()),
+        };
+        Ok(IgnoreFile {
+            name,
+            patterns: patterns?,
+        })
+    }
+
+    /// Looks up all base images at once.
+    fn find_base_images(
+        &self,
+        dockerfile: &Dockerfile,
+        options: &LowerOptions,
+        images: &Images<'_>,
+    ) -> Result<(), Failure> {
+        let requests = dockerfile
+            .base_images(options)
+            .map_err(Failure::Dockerfile)?;
+        let look_up = |request: &larder_dockerfile::ImageRequest| -> Result<()> {
+            let name = &request.log_name;
+            let mut vertex = self.reporter.begin_internal(name, "");
+            match images.resolve(&request.image_ref, &request.platform) {
+                Ok(_) => {
+                    vertex.complete();
+                    Ok(())
+                }
+                Err(error) => {
+                    vertex.fail(&error.full_message());
+                    let image = request.image_ref.to_string();
+                    Err(error.context(format!(
+                        "{image}: failed to resolve source metadata for {image}"
+                    )))
+                }
+            }
+        };
+        if let [only] = &requests[..] {
+            return look_up(only).map_err(Failure::Image);
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = requests
+                .iter()
+                .map(|request| Tasks::spawn(scope, "metadata", || look_up(request)))
+                .collect();
+            let mut outcome = Ok(());
+            for thread in threads {
+                let done = match thread {
+                    Ok(thread) => thread
+                        .join()
+                        .unwrap_or_else(|_| Err(BuildError::internal("a look-up panicked"))),
+                    Err(source) => Err(BuildError::new(
+                        ErrorClass::Exhausted,
+                        "cannot start a thread",
+                    )
+                    .with_source(source)),
+                };
+                outcome = outcome.and(done);
+            }
+            outcome.map_err(Failure::Image)
+        })
+    }
+}
+
+enum Failure {
+    Dockerfile(larder_dockerfile::Error),
+    Image(BuildError),
+}
+
+fn open_directory(path: &Path) -> Result<ContextRoot> {
+    let failed = |what: &str| {
+        BuildError::new(
+            ErrorClass::NotFound,
+            format!(
+                "unable to prepare context: path {:?} {what}",
+                path.display().to_string()
+            ),
+        )
+    };
+    let absolute = fs_err::canonicalize(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => failed("not found"),
+        _ => failed("can't be read").with_source(std::io::Error::from(error.kind())),
+    })?;
+    if !absolute.is_dir() {
+        return Err(failed("is not a directory"));
+    }
+    let root = Root::open(&absolute)?;
+    Ok(ContextRoot {
+        root,
+        cache_name: Some(absolute.to_string_lossy().into_owned()),
+        unpacked: None,
+    })
+}
+
+type FoundText = (Vec<u8>, Option<(String, Vec<u8>)>);
+
+/// Reads a Dockerfile by the working directory, with the ignore file beside it.
+fn read_outside(path: &Path) -> std::io::Result<FoundText> {
+    let bytes = read_limited(fs_err::File::open(path)?)?;
+    let ignore = ignore_beside(path);
+    let ignore = read_limited_file(&ignore).map(|bytes| (name_of(&ignore), bytes));
+    Ok((bytes, ignore))
+}
+
+fn read_limited_file(path: &Path) -> Option<Vec<u8>> {
+    read_limited(fs_err::File::open(path).ok()?).ok()
+}
+
+/// Reads a Dockerfile in the context, with the ignore file beside it.
+fn read_inside(context: &Root, path: &Path) -> std::io::Result<FoundText> {
+    let bytes = read_in(context, path)?;
+    let ignore = ignore_beside(path);
+    let ignore = read_in(context, &ignore)
+        .ok()
+        .map(|bytes| (name_of(&ignore), bytes));
+    Ok((bytes, ignore))
+}
+
+fn read_in(root: &Root, path: &Path) -> std::io::Result<Vec<u8>> {
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
+    let file = root.open_file(path, flags, rustix::fs::Mode::empty())?;
+    read_limited(std::fs::File::from(file))
+}
+
+fn read_limited(file: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        return Err(std::io::Error::other("larger than 16 MiB"));
+    }
+    Ok(bytes)
+}
+
+fn ignore_beside(path: &Path) -> std::path::PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".dockerignore");
+    name.into()
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+fn lower_options(request: &BuildRequest) -> LowerOptions {
+    let host = Platform::host();
+    let named = |name: &String| {
+        let context = LocalContext::new(name);
+        (name.clone(), NamedContext::Local(context))
+    };
+    LowerOptions {
+        target: request.target.clone(),
+        build_args: request.build_args.iter().cloned().collect(),
+        labels: request.labels.iter().cloned().collect(),
+        platform: request.platform.clone(),
+        build_platform: host,
+        no_cache: match &request.no_cache.steps {
+            NoCacheSteps::None => larder_dockerfile::NoCache::None,
+            NoCacheSteps::All => larder_dockerfile::NoCache::All,
+            NoCacheSteps::Stages(stages) => larder_dockerfile::NoCache::Stages(stages.clone()),
+        },
+        network: match request.network {
+            NetworkMode::Default => larder_dockerfile::Network::Sandbox,
+            NetworkMode::Host => larder_dockerfile::Network::Host,
+            NetworkMode::None => larder_dockerfile::Network::None,
+        },
+        extra_hosts: request.extra_hosts.clone(),
+        shm_size_bytes: request.shm_size_bytes.unwrap_or(0) as i64,
+        ulimits: request
+            .ulimits
+            .iter()
+            .map(|limit| larder_dockerfile::Ulimit {
+                name: limit.name.clone(),
+                soft: limit.soft,
+                hard: limit.hard,
+            })
+            .collect(),
+        resolve_mode: if request.pull {
+            ResolveMode::Pull
+        } else {
+            ResolveMode::Default
+        },
+        context: LocalContext::new(CONTEXT),
+        named_contexts: request.named_contexts.keys().map(named).collect(),
+        ..LowerOptions::default()
+    }
+}
+
+/// Names what is built, for its history: the context, the Dockerfile.
+fn scope(context: &ContextRoot, request: &BuildRequest) -> String {
+    let directory = context.cache_name.clone().unwrap_or_default();
+    let dockerfile = match &request.dockerfile {
+        DockerfileSource::Default => "Dockerfile".to_owned(),
+        DockerfileSource::Path(path) => fs_err::canonicalize(path)
+            .unwrap_or_else(|_| path.clone())
+            .to_string_lossy()
+            .into_owned(),
+        DockerfileSource::Text(_) => "-".to_owned(),
+    };
+    Digest::sha256(format!("{directory}\0{dockerfile}"))
+        .hex()
+        .to_owned()
+}
+
+fn no_cache_flag(request: &BuildRequest) -> String {
+    match &request.no_cache.steps {
+        NoCacheSteps::Stages(stages) => format!("--no-cache-filter={}", stages.join(",")),
+        _ if request.no_cache.keep_cache_mounts => "--no-cache=layers".to_owned(),
+        _ => "--no-cache".to_owned(),
+    }
+}
+
+fn dockerfile_error(error: larder_dockerfile::Error, text: &DockerfileText) -> BuildError {
+    let ranges = error.ranges().to_vec();
+    let class = match error.kind() {
+        larder_dockerfile::ErrorKind::Internal => ErrorClass::Internal,
+        _ => ErrorClass::Invalid,
+    };
+    let message = BuildError::new(class, error.to_string());
+    let message = match std::error::Error::source(&error) {
+        Some(source) => BuildError::new(class, format!("{error}: {source}")),
+        None => message,
+    };
+    if ranges.is_empty() {
+        return message;
+    }
+    message.with_location(Location {
+        file: source_file(text),
+        ranges,
+    })
+}
+
+fn source_file(text: &DockerfileText) -> SourceFile {
+    SourceFile {
+        filename: text.name.clone(),
+        data: text.bytes.clone(),
+        language: "Dockerfile".to_owned(),
+    }
+}
+
+/// Returns the first error, with where its vertex stands in the Dockerfile.
+fn first_error(errors: Vec<BuildError>, lowered: &Lowered) -> BuildError {
+    let definition = &lowered.definition;
+    let Some(error) = errors.into_iter().next() else {
+        return BuildError::internal("a build failed without an error");
+    };
+    if error.location().is_some() {
+        return error;
+    }
+    let location = error
+        .vertex()
+        .and_then(|vertex| definition.locations(vertex).first());
+    let location = location.and_then(|(index, ranges)| {
+        let file = definition.sources().get(*index)?.clone();
+        Some(Location {
+            file,
+            ranges: ranges.clone(),
+        })
+    });
+    match location {
+        Some(location) => error.with_location(location),
+        None => error,
+    }
+}

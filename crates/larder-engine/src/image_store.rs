@@ -1,0 +1,435 @@
+//! The local image store, and the records of the state directory, as commands see them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+
+use larder_oci::{
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, ImageRef, go_json, media_type,
+};
+use larder_store::{Filter, ImageInfo, Lease, NewImage, PruneRequest, UsageRecord};
+use larder_tree::compression::Decoder;
+use larder_tree::tar::{Kind, Reader};
+use serde::Deserialize;
+
+use crate::engine::Engine;
+use crate::error::{BuildError, ErrorClass, Result};
+use crate::exporter::{ArchiveKind, write_image};
+use crate::history::BuildReport;
+use crate::images::{MAX_DOCUMENT_BYTES, ResolvedImage, read_image};
+use crate::layers;
+use crate::output;
+use crate::request::{Destination, ImageOutcome, LayerCompression, StepReport};
+
+/// A stored image with its documents.
+#[derive(Debug, Clone)]
+pub struct ImageDetails {
+    /// What the store knows of it.
+    pub info: ImageInfo,
+    /// The manifest for this machine's platform.
+    pub manifest: ImageManifest,
+    /// The config.
+    pub config: ImageConfig,
+    /// Bytes of the layers as the manifest names them.
+    pub size_bytes: u64,
+}
+
+/// An entry of the `manifest.json` that `docker save` writes.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerImage {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+impl Engine {
+    /// Returns all stored images, the latest stored first.
+    pub fn images(&self) -> Result<Vec<ImageInfo>> {
+        Ok(self.store.images()?)
+    }
+
+    /// Returns the image that `text` means: a name, an id, or the beginning of an id.
+    pub fn image(&self, text: &str) -> Result<ImageDetails> {
+        let lease = self.store.lease()?;
+        let info = self.store.resolve_image(text)?;
+        let image = read_image(&lease, &info.manifest.digest)?;
+        let size_bytes = image
+            .manifest
+            .layers
+            .iter()
+            .map(|layer| layer.size_bytes)
+            .sum();
+        Ok(ImageDetails {
+            info,
+            manifest: image.manifest,
+            config: image.config,
+            size_bytes,
+        })
+    }
+
+    /// Gives an image one more name.
+    pub fn tag_image(&self, text: &str, name: &ImageRef) -> Result<()> {
+        let info = self.store.resolve_image(text)?;
+        Ok(self.store.tag(&info.manifest.digest, name)?)
+    }
+
+    /// Takes a name from an image, or removes the image with all its names if `text` is its id.
+    /// Returns the names that went, and the image if it went with them. An image with several
+    /// names is removed by id only with `force`.
+    pub fn remove_image(
+        &self,
+        text: &str,
+        force: bool,
+    ) -> Result<(Vec<String>, Option<ImageInfo>)> {
+        let info = self.store.resolve_image(text)?;
+        let name = text
+            .parse::<ImageRef>()
+            .ok()
+            .filter(|name| info.names.contains(&name.to_string()));
+        if let Some(name) = name {
+            return Ok((vec![name.to_string()], self.store.untag(&name)?));
+        }
+        if info.names.len() > 1 && !force {
+            let message = format!("image `{text}` has {} names", info.names.len());
+            return Err(
+                BuildError::invalid(message).with_hint("remove it by name, or use `--force`")
+            );
+        }
+        self.store.remove_image(&info.manifest.digest)?;
+        Ok((info.names.clone(), Some(info)))
+    }
+
+    /// Writes an image as one tar that `docker load` and OCI tools read. Layers that are not
+    /// stored as blobs are compressed first, and the manifest says so.
+    pub fn save_image(&self, text: &str, destination: Destination) -> Result<()> {
+        let lease = self.store.lease()?;
+        let info = self.store.resolve_image(text)?;
+        let image = read_image(&lease, &info.manifest.digest)?;
+        let names: Vec<ImageRef> = match text.parse::<ImageRef>() {
+            Ok(name) if info.names.contains(&name.to_string()) => vec![name],
+            _ => info
+                .names
+                .iter()
+                .filter_map(|name| name.parse().ok())
+                .collect(),
+        };
+        let mut manifest = image.manifest.clone();
+        self.store_layers(&lease, &info, &mut manifest)?;
+        let bytes = go_json(&manifest);
+        let mut descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
+        if descriptor.digest == image.manifest_digest {
+            descriptor.media_type.clone_from(&manifest.media_type);
+        } else {
+            lease.put_blob(&bytes)?;
+        }
+        descriptor.platform = Some(image.config.platform());
+        output::write(destination, |out| {
+            write_image(
+                &self.store,
+                &descriptor,
+                &manifest,
+                &names,
+                ArchiveKind::Docker,
+                out,
+            )
+        })?;
+        Ok(lease.release()?)
+    }
+
+    /// Makes blobs of the layers that have none.
+    fn store_layers(
+        &self,
+        lease: &Lease,
+        info: &ImageInfo,
+        manifest: &mut ImageManifest,
+    ) -> Result<()> {
+        let mut missing = Vec::new();
+        for (position, layer) in manifest.layers.iter().enumerate() {
+            if !lease.hold_blobs(std::slice::from_ref(&layer.digest))? {
+                missing.push(position);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let snapshot = info
+            .snapshot
+            .as_ref()
+            .filter(|id| matches!(lease.hold_snapshots(std::slice::from_ref(*id)), Ok(true)));
+        let snapshot = snapshot.ok_or_else(|| {
+            let layer = &manifest.layers[missing[0]].digest;
+            BuildError::new(
+                ErrorClass::NotFound,
+                format!("layer `{layer}` is not in the store"),
+            )
+        })?;
+        let layers = layers::layers_of(lease, snapshot)?;
+        for position in missing {
+            manifest.layers[position] = layers::blob(
+                lease,
+                &layers[position],
+                LayerCompression::Gzip,
+                &HashMap::new(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Reads images from a tar, compressed or not: an OCI layout, or what `docker save` writes.
+    /// `names` are given in place of those in the archive.
+    ///
+    /// # Errors
+    /// Of class `Invalid` when the archive is neither, or what it holds has other digests than it
+    /// says.
+    pub fn load_images(
+        &self,
+        archive: &mut dyn Read,
+        names: &[ImageRef],
+    ) -> Result<Vec<ImageOutcome>> {
+        let lease = self.store.lease()?;
+        let content = read_archive(&lease, archive)?;
+        let images = match (&content.index, &content.docker) {
+            (Some(index), _) => index
+                .manifests
+                .iter()
+                .map(|descriptor| self.load_oci(&lease, descriptor, names))
+                .collect::<Result<Vec<_>>>()?,
+            (None, Some(docker)) => docker
+                .iter()
+                .map(|image| self.load_docker(&lease, image, &content.files, names))
+                .collect::<Result<Vec<_>>>()?,
+            (None, None) => {
+                let message =
+                    "the archive holds no image: it has neither `index.json` nor `manifest.json`";
+                return Err(BuildError::invalid(message));
+            }
+        };
+        lease.release()?;
+        Ok(merge_names(images))
+    }
+
+    fn load_oci(
+        &self,
+        lease: &Lease,
+        descriptor: &Descriptor,
+        names: &[ImageRef],
+    ) -> Result<ImageOutcome> {
+        let image = read_image(lease, &descriptor.digest)?;
+        let annotation = |key: &str| descriptor.annotations.get(key);
+        let names = match names {
+            [] => {
+                let full = annotation("io.containerd.image.name");
+                let short = annotation("org.opencontainers.image.ref.name");
+                let name = full.or(short.filter(|name| name.contains([':', '/'])));
+                name.map(|name| name.parse())
+                    .transpose()
+                    .map_err(bad_name)?
+                    .into_iter()
+                    .collect()
+            }
+            names => names.to_vec(),
+        };
+        self.keep(lease, descriptor, &image, names)
+    }
+
+    fn load_docker(
+        &self,
+        lease: &Lease,
+        image: &DockerImage,
+        files: &BTreeMap<String, Descriptor>,
+        names: &[ImageRef],
+    ) -> Result<ImageOutcome> {
+        let file = |path: &String| {
+            let missing = || {
+                BuildError::invalid(format!(
+                    "the archive lacks `{path}`, which `manifest.json` names"
+                ))
+            };
+            files.get(path).cloned().ok_or_else(missing)
+        };
+        let mut layers = Vec::with_capacity(image.layers.len());
+        for path in &image.layers {
+            let blob = file(path)?;
+            let compressed =
+                larder_tree::compression::Format::detect(&first_bytes(lease, &blob.digest)?);
+            let kind = match compressed {
+                larder_tree::compression::Format::Gzip => media_type::LAYER_GZIP,
+                larder_tree::compression::Format::Zstd => media_type::LAYER_ZSTD,
+                _ => media_type::LAYER,
+            };
+            layers.push(Descriptor {
+                media_type: kind.to_owned(),
+                ..blob
+            });
+        }
+        let manifest = ImageManifest {
+            schema_version: 2,
+            media_type: media_type::MANIFEST.to_owned(),
+            config: Descriptor {
+                media_type: media_type::CONFIG.to_owned(),
+                ..file(&image.config)?
+            },
+            layers,
+            annotations: BTreeMap::new(),
+        };
+        let bytes = go_json(&manifest);
+        lease.put_blob(&bytes)?;
+        let descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
+        let names = match names {
+            [] => {
+                let tags = image.repo_tags.iter().flatten();
+                tags.map(|tag| tag.parse().map_err(bad_name))
+                    .collect::<Result<_>>()?
+            }
+            names => names.to_vec(),
+        };
+        let found = read_image(lease, &descriptor.digest)?;
+        self.keep(lease, &descriptor, &found, names)
+    }
+
+    fn keep(
+        &self,
+        lease: &Lease,
+        descriptor: &Descriptor,
+        image: &ResolvedImage,
+        names: Vec<ImageRef>,
+    ) -> Result<ImageOutcome> {
+        let mut blobs = vec![
+            image.manifest_digest.clone(),
+            image.manifest.config.digest.clone(),
+        ];
+        for layer in &image.manifest.layers {
+            if !lease.hold_blobs(std::slice::from_ref(&layer.digest))? {
+                return Err(BuildError::invalid(format!(
+                    "the archive lacks layer `{}`",
+                    layer.digest
+                )));
+            }
+            blobs.push(layer.digest.clone());
+        }
+        let new = NewImage {
+            manifest: descriptor,
+            config: &image.manifest.config.digest,
+            platform: &image.config.platform().to_string(),
+            created_at: image
+                .config
+                .created
+                .as_ref()
+                .and_then(|time| time.parse().ok()),
+            snapshot: None,
+            blobs: &blobs,
+        };
+        lease.add_image(&new, &names)?;
+        Ok(ImageOutcome {
+            descriptor: descriptor.clone(),
+            config_digest: image.manifest.config.digest.clone(),
+            names,
+        })
+    }
+
+    /// Returns what takes space in the state directory, oldest use first.
+    pub fn disk_usage(&self, filters: &[Filter]) -> Result<Vec<UsageRecord>> {
+        Ok(self.store.du(filters)?)
+    }
+
+    /// Removes what `request` says, telling of each record; returns the bytes freed.
+    pub fn prune(
+        &self,
+        request: &PruneRequest,
+        on_removed: &mut dyn FnMut(&UsageRecord),
+    ) -> Result<u64> {
+        larder_exec::sweep();
+        Ok(self.store.prune(request, on_removed)?)
+    }
+
+    /// Returns the steps of the last build in this state directory.
+    pub fn last_build(&self) -> Result<Option<Vec<StepReport>>> {
+        let Some(build) = self.store.last_build(None)? else {
+            return Ok(None);
+        };
+        let report: BuildReport = serde_json::from_slice(&build.report).map_err(|error| {
+            BuildError::internal("the report of the last build can't be read").with_source(error)
+        })?;
+        Ok(Some(report.steps))
+    }
+}
+
+fn bad_name(error: larder_oci::ImageRefError) -> BuildError {
+    BuildError::invalid("the archive names its image wrongly").with_source(error)
+}
+
+/// Joins entries of one image under several names.
+fn merge_names(images: Vec<ImageOutcome>) -> Vec<ImageOutcome> {
+    let mut merged: Vec<ImageOutcome> = Vec::new();
+    for image in images {
+        match merged
+            .iter_mut()
+            .find(|known| known.descriptor.digest == image.descriptor.digest)
+        {
+            Some(known) => known.names.extend(image.names),
+            None => merged.push(image),
+        }
+    }
+    merged
+}
+
+/// What an archive of images holds. Its other files are blobs of the store by now.
+#[derive(Default)]
+struct ArchiveContent {
+    index: Option<ImageIndex>,
+    docker: Option<Vec<DockerImage>>,
+    files: BTreeMap<String, Descriptor>,
+}
+
+fn read_archive(lease: &Lease, archive: &mut dyn Read) -> Result<ArchiveContent> {
+    let unreadable = |source| BuildError::invalid("cannot read the archive").with_source(source);
+    let mut reader = Reader::new(Decoder::new(archive)?);
+    let mut content = ArchiveContent::default();
+    while let Some(header) = reader.next_entry()? {
+        if header.kind != Kind::File {
+            continue;
+        }
+        let path = header
+            .path
+            .to_string_lossy()
+            .trim_start_matches("./")
+            .to_owned();
+        match path.as_str() {
+            "index.json" => content.index = Some(document(&path, reader.contents())?),
+            "manifest.json" => content.docker = Some(document(&path, reader.contents())?),
+            "oci-layout" | "repositories" => {}
+            _ => {
+                let named: Option<Digest> = path
+                    .strip_prefix("blobs/sha256/")
+                    .and_then(|hex| format!("sha256:{hex}").parse().ok());
+                let expected = named.map(|digest| (digest, header.size));
+                let mut blob = lease.blob_writer(expected)?;
+                // What an earlier attempt has left is the same again.
+                blob.restart()?;
+                let length =
+                    std::io::copy(&mut reader.contents(), &mut blob).map_err(unreadable)?;
+                let digest = blob.commit()?;
+                content
+                    .files
+                    .insert(path, Descriptor::new("", digest, length));
+            }
+        }
+    }
+    Ok(content)
+}
+
+fn document<T: serde::de::DeserializeOwned>(path: &str, content: impl Read) -> Result<T> {
+    serde_json::from_reader(content.take(MAX_DOCUMENT_BYTES)).map_err(|error| {
+        BuildError::invalid(format!("`{path}` of the archive is not valid")).with_source(error)
+    })
+}
+
+fn first_bytes(lease: &Lease, digest: &Digest) -> Result<Vec<u8>> {
+    let mut head = Vec::new();
+    let file = lease.store().open_blob(digest)?;
+    file.take(16)
+        .read_to_end(&mut head)
+        .map_err(|error| BuildError::internal("cannot read a blob").with_source(error))?;
+    Ok(head)
+}

@@ -1,0 +1,7 @@
+//! The meaning of LLB ops: what each does when it runs.
+
+pub(crate) mod exec;
+pub(crate) mod file;
+pub(crate) mod host;
+pub(crate) mod image;
+pub(crate) mod local;

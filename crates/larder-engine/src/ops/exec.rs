@@ -1,0 +1,472 @@
+//! RUN: one process over a fresh snapshot.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+
+use larder_exec::mount::{self, Access};
+use larder_exec::{
+    DnsConfig, ExtraHost, MountPoint, MountSource, Network, Outcome, ProcessSpec, Security, Stream,
+};
+use larder_llb::pb;
+use larder_store::{
+    ActiveSnapshot, CacheMountGuard, CacheMountRequest, NewSnapshot, RecordType, Sharing,
+    SnapshotId,
+};
+use larder_tree::beneath::Root;
+use larder_tree::users;
+
+use crate::cancel::CancelFlag;
+use crate::error::{BuildError, ErrorClass, Result};
+use crate::event::LogStream;
+use crate::ops::host;
+use crate::progress::VertexProgress;
+use crate::solve::WorkError;
+use crate::worker::{BuildWorker, ResultRef};
+
+/// BuildKit's bound on the size of a secret.
+const MAX_SECRET_BYTES: usize = 500 << 10;
+
+/// Runs the process of `exec`. Returns a result for each of `outputs`.
+pub(crate) fn run(
+    worker: &BuildWorker<'_>,
+    exec: &pb::ExecOp,
+    outputs: &[usize],
+    inputs: &[ResultRef],
+    progress: &VertexProgress<'_>,
+    cancel: &CancelFlag,
+) -> Result<Vec<ResultRef>, WorkError> {
+    let meta = exec.meta.clone().unwrap_or_default();
+    refuse_unavailable(exec)?;
+    let mut step = Step {
+        worker,
+        inputs,
+        args: meta.args.join(" "),
+        active: HashMap::new(),
+        held: Vec::new(),
+    };
+    let (root, mounts) = step.mounts(exec, progress, cancel)?;
+    let spec = step.spec(exec, &meta, root, mounts)?;
+    let process = larder_exec::Cancel::new().map_err(BuildError::from)?;
+    cancel.ends(&process);
+    let mut output = |stream: Stream, bytes: &[u8]| {
+        let stream = match stream {
+            Stream::Stdout => LogStream::Stdout,
+            Stream::Stderr => LogStream::Stderr,
+        };
+        progress.log(stream, bytes);
+    };
+    let exit = larder_exec::run(spec, &mut output, &process);
+    step.held.clear();
+    let exit = exit.map_err(|error| match error.kind() {
+        larder_exec::ErrorKind::Command => {
+            progress.log(LogStream::Stderr, format!("{error}\n").as_bytes());
+            failed_process(&meta, "exit code: 127")
+        }
+        _ => BuildError::from(error),
+    })?;
+    match exit.outcome {
+        Outcome::Canceled => return Err(BuildError::canceled().into()),
+        Outcome::Exited(code) if is_success(code, &meta.valid_exit_codes) => {}
+        Outcome::Exited(code) => {
+            return Err(failed_process(&meta, &exit_text(code, exit.oom_killed)).into());
+        }
+        // A shell reports a signal this way, and so do BuildKit's runtimes.
+        Outcome::Signaled(signal) => {
+            return Err(failed_process(&meta, &exit_text(128 + signal, exit.oom_killed)).into());
+        }
+    }
+    step.commit(exec, outputs)
+}
+
+fn refuse_unavailable(exec: &pb::ExecOp) -> Result<()> {
+    let what = if exec.security() == pb::SecurityMode::Insecure {
+        "`RUN --security=insecure`"
+    } else if !exec.cdi_devices.is_empty() {
+        "`RUN --device`"
+    } else if exec
+        .mounts
+        .iter()
+        .any(|mount| mount.mount_type() == pb::MountType::Ssh)
+    {
+        "`RUN --mount=type=ssh`"
+    } else {
+        return Ok(());
+    };
+    Err(BuildError::invalid(format!(
+        "{what} is not available in this version of larder"
+    )))
+}
+
+fn is_success(code: i32, valid: &[i32]) -> bool {
+    if valid.is_empty() {
+        code == 0
+    } else {
+        valid.contains(&code)
+    }
+}
+
+fn exit_text(code: i32, oom_killed: bool) -> String {
+    let cause = if oom_killed { ": out of memory" } else { "" };
+    format!("exit code: {code}{cause}")
+}
+
+fn failed_process(meta: &pb::Meta, how: &str) -> BuildError {
+    let args = meta.args.join(" ");
+    BuildError::new(
+        ErrorClass::Step,
+        format!("process {args:?} did not complete successfully: {how}"),
+    )
+}
+
+/// A RUN step in the making.
+struct Step<'a> {
+    worker: &'a BuildWorker<'a>,
+    inputs: &'a [ResultRef],
+    args: String,
+    /// Writable snapshots, by mount.
+    active: HashMap<usize, ActiveSnapshot>,
+    /// What must live until the process has ended: cache mounts, and trees bound read-write whose
+    /// changes are dropped.
+    held: Vec<Held>,
+}
+
+#[expect(dead_code, reason = "held for their drop")]
+enum Held {
+    Cache(CacheMountGuard),
+    Discarded(ActiveSnapshot),
+}
+
+impl Step<'_> {
+    /// Returns the root, and the other mounts in the op's order.
+    fn mounts(
+        &mut self,
+        exec: &pb::ExecOp,
+        progress: &VertexProgress<'_>,
+        cancel: &CancelFlag,
+    ) -> Result<(OwnedFd, Vec<MountPoint>), WorkError> {
+        let mut caches = self.caches(exec, progress, cancel)?;
+        let mut root = None;
+        let mut mounts = Vec::new();
+        for (position, mount) in exec.mounts.iter().enumerate() {
+            if mount.dest == "/" {
+                root = Some(self.bind(position, mount)?);
+                continue;
+            }
+            let source = match mount.mount_type() {
+                pb::MountType::Bind => MountSource::Bind(self.bind(position, mount)?),
+                pb::MountType::Cache => match caches.pop_front() {
+                    Some(cache) => MountSource::Bind(cache),
+                    None => continue,
+                },
+                pb::MountType::Tmpfs => {
+                    let size = mount.tmpfs_opt.as_ref().map_or(0, |tmpfs| tmpfs.size);
+                    MountSource::Tmpfs {
+                        size_bytes: u64::try_from(size).ok().filter(|&size| size > 0),
+                    }
+                }
+                pb::MountType::Secret => match self.secret(mount)? {
+                    Some(secret) => secret,
+                    None => continue,
+                },
+                pb::MountType::Ssh => continue,
+            };
+            mounts.push(MountPoint {
+                target: mount.dest.clone(),
+                source,
+                readonly: mount.readonly,
+            });
+        }
+        let root = root.ok_or_else(|| BuildError::invalid("a step has no root filesystem"))?;
+        Ok((root, mounts))
+    }
+
+    /// Returns a mount of an input, or of an empty tree.
+    fn bind(&mut self, position: usize, mount: &pb::Mount) -> Result<OwnedFd, WorkError> {
+        let input = usize::try_from(mount.input).ok();
+        let writable = !mount.readonly;
+        let whole = match input {
+            Some(input) if !writable => self
+                .worker
+                .open_view(&self.inputs[input])
+                .map_err(|error| lost(input, error))?,
+            _ => {
+                let parent = match input {
+                    Some(input) => Some(
+                        self.worker
+                            .snapshot_of(&self.inputs[input])
+                            .map_err(|error| lost(input, error))?,
+                    ),
+                    None => None,
+                };
+                let description = format!("mount {} from exec {}", mount.dest, self.args);
+                let active = self
+                    .worker
+                    .lease
+                    .prepare(&NewSnapshot {
+                        parent: parent.as_ref(),
+                        description: &description,
+                        record_type: RecordType::Regular,
+                    })
+                    .map_err(BuildError::from)?;
+                let fd = mount::open(&active.mount().map_err(BuildError::from)?)
+                    .map_err(BuildError::from)?;
+                if mount.output >= 0 {
+                    self.active.insert(position, active);
+                } else {
+                    self.held.push(Held::Discarded(active));
+                }
+                fd
+            }
+        };
+        self.select(whole, &mount.selector, writable)
+            .map_err(WorkError::from)
+    }
+
+    /// Returns the part of a mount that a selector names.
+    fn select(&self, whole: OwnedFd, selector: &str, writable: bool) -> Result<OwnedFd> {
+        if matches!(selector, "" | "/" | ".") {
+            return Ok(whole);
+        }
+        let access = if writable {
+            Access::ReadWrite
+        } else {
+            Access::ReadOnly
+        };
+        mount::bind_beneath(whole.as_fd(), selector, access).map_err(|error| match error.kind() {
+            larder_exec::ErrorKind::Input => BuildError::new(
+                ErrorClass::NotFound,
+                format!("failed to mount {selector}: no such file or directory"),
+            ),
+            _ => error.into(),
+        })
+    }
+
+    /// Acquires the cache mounts of the step, all at once; returns their mounts in the op's order.
+    fn caches(
+        &mut self,
+        exec: &pb::ExecOp,
+        progress: &VertexProgress<'_>,
+        cancel: &CancelFlag,
+    ) -> Result<VecDeque<OwnedFd>, WorkError> {
+        let is_cache = |mount: &&pb::Mount| mount.mount_type() == pb::MountType::Cache;
+        let wanted: Vec<&pb::Mount> = exec.mounts.iter().filter(is_cache).collect();
+        let mut seeds = Vec::with_capacity(wanted.len());
+        for mount in &wanted {
+            seeds.push(match usize::try_from(mount.input).ok() {
+                Some(input) => Some(
+                    self.worker
+                        .snapshot_of(&self.inputs[input])
+                        .map_err(|error| lost(input, error))?,
+                ),
+                None => None,
+            });
+        }
+        let options: Vec<pb::CacheOpt> = wanted
+            .iter()
+            .map(|mount| mount.cache_opt.clone().unwrap_or_default())
+            .collect();
+        let description = |mount: &pb::Mount, id: &str| {
+            format!(
+                "cached mount {} from exec {} with id {id:?}",
+                mount.dest, self.args
+            )
+        };
+        let descriptions: Vec<String> = wanted
+            .iter()
+            .zip(&options)
+            .map(|(mount, option)| description(mount, &option.id))
+            .collect();
+        let worker = self.worker;
+        let fills: Vec<_> = seeds
+            .iter()
+            .map(|seed| {
+                seed.as_ref()
+                    .map(|seed| move |root: &Root| worker.copy_out(seed, root))
+            })
+            .collect();
+        let requests: Vec<CacheMountRequest<'_>> = options
+            .iter()
+            .enumerate()
+            .map(|(position, option)| CacheMountRequest {
+                name: &option.id,
+                seed: seeds[position].as_ref().map_or("", SnapshotId::as_str),
+                sharing: match option.sharing() {
+                    pb::CacheSharingOpt::Shared => Sharing::Shared,
+                    pb::CacheSharingOpt::Private => Sharing::Private,
+                    pb::CacheSharingOpt::Locked => Sharing::Locked,
+                },
+                description: &descriptions[position],
+                owner: None,
+                mode: 0o755,
+                fill: fills[position].as_ref().map(|fill| fill as _),
+            })
+            .collect();
+        let waiting = || progress.warn("waiting for a cache mount that another step has locked");
+        let guards = self
+            .worker
+            .lease
+            .acquire_cache_mounts(&requests, &|| cancel.is_set(), &waiting)
+            .map_err(BuildError::from)?;
+        drop(requests);
+        drop(fills);
+        let mut mounts = VecDeque::with_capacity(guards.len());
+        for (guard, mount) in guards.into_iter().zip(wanted) {
+            let fd = mount::open(&guard.mount()).map_err(BuildError::from)?;
+            self.held.push(Held::Cache(guard));
+            mounts.push_back(self.select(fd, &mount.selector, !mount.readonly)?);
+        }
+        Ok(mounts)
+    }
+
+    /// Returns the mount of a secret; `None` for one that is optional and not there.
+    fn secret(&self, mount: &pb::Mount) -> Result<Option<MountSource>> {
+        let option = mount.secret_opt.clone().unwrap_or_default();
+        let Some(content) = self.secret_bytes(&option.id, option.optional)? else {
+            return Ok(None);
+        };
+        Ok(Some(MountSource::Secret {
+            content,
+            mode: option.mode & 0o777,
+            uid: option.uid,
+            gid: option.gid,
+        }))
+    }
+
+    fn secret_bytes(&self, id: &str, optional: bool) -> Result<Option<Vec<u8>>> {
+        let secret = self.worker.secrets.secret(id).map_err(|source| {
+            BuildError::new(ErrorClass::NotFound, format!("cannot read secret {id}"))
+                .with_source(source)
+        })?;
+        match secret {
+            None if optional => Ok(None),
+            None => Err(host::missing_secret(id)),
+            Some(secret) if secret.expose().len() > MAX_SECRET_BYTES => Err(BuildError::invalid(
+                format!("secret {id} is larger than 500 KiB"),
+            )),
+            Some(secret) => Ok(Some(secret.expose().to_vec())),
+        }
+    }
+
+    fn spec(
+        &self,
+        exec: &pb::ExecOp,
+        meta: &pb::Meta,
+        root: OwnedFd,
+        mut mounts: Vec<MountPoint>,
+    ) -> Result<ProcessSpec> {
+        let tree = Root::from_fd(root.try_clone().map_err(|source| {
+            BuildError::new(ErrorClass::Exhausted, "cannot copy a descriptor").with_source(source)
+        })?);
+        let user = users::resolve_user(&tree, &meta.user)?;
+        let mut env = meta.env.clone();
+        if !has_variable(&env, "HOME") {
+            env.push(format!("HOME={}", user.home));
+        }
+        for secret in &exec.secretenv {
+            if let Some(bytes) = self.secret_bytes(&secret.id, secret.optional)? {
+                let value = String::from_utf8(bytes).map_err(|_| {
+                    BuildError::invalid(format!(
+                        "secret {} is not text, and can't be a variable",
+                        secret.id
+                    ))
+                })?;
+                env.push(format!("{}={value}", secret.name));
+            }
+        }
+        if let Some(proxies) = &meta.proxy_env {
+            host::set_proxies(&mut env, proxies);
+        }
+        if self.worker.host_ca {
+            host::lend(&mut env, &mut mounts, self.worker.variables)?;
+        }
+        let network = if exec.network() == pb::NetMode::None {
+            Network::None
+        } else {
+            Network::Host
+        };
+        let hostname = if meta.hostname.is_empty() {
+            ProcessSpec::HOSTNAME.to_owned()
+        } else {
+            meta.hostname.clone()
+        };
+        Ok(ProcessSpec {
+            env,
+            cwd: if meta.cwd.is_empty() {
+                "/".to_owned()
+            } else {
+                meta.cwd.clone()
+            },
+            user: larder_exec::User {
+                uid: user.uid,
+                gid: user.gid,
+                groups: user.groups,
+            },
+            hostname,
+            mounts,
+            network,
+            security: Security::Sandbox,
+            ulimits: meta
+                .ulimit
+                .iter()
+                .map(|limit| larder_exec::Ulimit {
+                    name: limit.name.to_lowercase(),
+                    soft: limit.soft,
+                    hard: limit.hard,
+                })
+                .collect(),
+            extra_hosts: meta
+                .extra_hosts
+                .iter()
+                .map(|host| ExtraHost {
+                    ip: host.ip.clone(),
+                    name: host.host.clone(),
+                })
+                .collect(),
+            resolv_conf: larder_exec::resolv_conf(network, &DnsConfig::default()),
+            cgroup_parent: (!meta.cgroup_parent.is_empty()).then(|| meta.cgroup_parent.clone()),
+            ..ProcessSpec::new(root, meta.args.clone())
+        })
+    }
+
+    /// Commits what is asked for, in the order of `outputs`.
+    fn commit(mut self, exec: &pb::ExecOp, outputs: &[usize]) -> Result<Vec<ResultRef>, WorkError> {
+        let mut results = Vec::with_capacity(outputs.len());
+        for &output in outputs {
+            let position = exec
+                .mounts
+                .iter()
+                .position(|mount| mount.output == output as i64);
+            let position = position
+                .ok_or_else(|| BuildError::invalid(format!("a step has no output {output}")))?;
+            let result = match self.active.remove(&position) {
+                Some(active) => self.worker.commit(active)?,
+                // What is read-only comes out as it went in.
+                None => match usize::try_from(exec.mounts[position].input) {
+                    Ok(input) => self.inputs[input].clone(),
+                    Err(_) => {
+                        return Err(
+                            BuildError::invalid("an empty read-only mount has no output").into(),
+                        );
+                    }
+                },
+            };
+            results.push(result);
+        }
+        Ok(results)
+    }
+}
+
+fn lost(input: usize, error: BuildError) -> WorkError {
+    match error.class() {
+        ErrorClass::NotFound => WorkError::InputLost(input, error),
+        _ => WorkError::Failed(error),
+    }
+}
+
+fn has_variable(env: &[String], name: &str) -> bool {
+    env.iter().any(|entry| {
+        entry
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('='))
+    })
+}

@@ -1,0 +1,296 @@
+//! COPY, ADD, WORKDIR and here-documents: actions on a fresh snapshot.
+
+use std::collections::HashMap;
+
+use larder_llb::{Vertex, pb};
+use larder_store::{ActiveSnapshot, NewSnapshot, RecordType};
+use larder_tree::beneath::Root;
+use larder_tree::copy::{self, CopyOptions, FileAttributes, MkdirOptions, ModeChange};
+use larder_tree::users;
+use pb::file_action::Action;
+
+use crate::error::{BuildError, ErrorClass, Result};
+use crate::progress::VertexProgress;
+use crate::solve::WorkError;
+use crate::worker::{BuildWorker, ResultRef};
+
+/// Permission bits that an action takes.
+const MODE_MASK: i32 = 0o7777;
+
+/// Does the actions of `file`. Returns a result for each of `outputs`.
+pub(crate) fn run(
+    worker: &BuildWorker<'_>,
+    vertex: &Vertex,
+    file: &pb::FileOp,
+    outputs: &[usize],
+    inputs: &[ResultRef],
+    progress: &VertexProgress<'_>,
+) -> Result<Vec<ResultRef>, WorkError> {
+    let mut op = FileOp {
+        worker,
+        vertex,
+        file,
+        inputs,
+        progress,
+        states: HashMap::new(),
+    };
+    let mut results = HashMap::new();
+    for (position, action) in file.actions.iter().enumerate() {
+        op.act(position, action)?;
+        if let Ok(output) = usize::try_from(action.output) {
+            results.insert(output, op.read(op.index_of(position), None)?);
+        }
+    }
+    let result = |output: &usize| {
+        results
+            .get(output)
+            .cloned()
+            .ok_or_else(|| BuildError::invalid(format!("the step has no output {output}")).into())
+    };
+    outputs.iter().map(result).collect()
+}
+
+/// A tree that an action has made.
+enum State {
+    /// Still writable, for the next action.
+    Active(Writable),
+    Committed(ResultRef),
+}
+
+/// A writable snapshot with its mount.
+struct Writable {
+    // Closed before the snapshot is committed or removed.
+    root: Root,
+    active: ActiveSnapshot,
+}
+
+struct FileOp<'a> {
+    worker: &'a BuildWorker<'a>,
+    vertex: &'a Vertex,
+    file: &'a pb::FileOp,
+    inputs: &'a [ResultRef],
+    progress: &'a VertexProgress<'a>,
+    /// What the actions have made, by the index that other actions name it with.
+    states: HashMap<i64, State>,
+}
+
+impl FileOp<'_> {
+    fn index_of(&self, position: usize) -> i64 {
+        (self.inputs.len() + position) as i64
+    }
+
+    fn act(&mut self, position: usize, action: &pb::FileAction) -> Result<(), WorkError> {
+        let target = self.write(action.input)?;
+        match &action.action {
+            Some(Action::Copy(copy)) => self.copy(&target.root, action, copy)?,
+            Some(Action::Mkdir(mkdir)) => {
+                let options = MkdirOptions {
+                    mode: (mkdir.mode & MODE_MASK) as u32,
+                    make_parents: mkdir.make_parents,
+                    attributes: self.attributes(
+                        &target.root,
+                        mkdir.owner.as_ref(),
+                        mkdir.timestamp,
+                    )?,
+                };
+                copy::mkdir(&target.root, &mkdir.path, &options).map_err(BuildError::from)?;
+            }
+            Some(Action::Mkfile(mkfile)) => {
+                let attributes =
+                    self.attributes(&target.root, mkfile.owner.as_ref(), mkfile.timestamp)?;
+                let mode = (mkfile.mode & MODE_MASK) as u32;
+                copy::mkfile(&target.root, &mkfile.path, mode, &mkfile.data, attributes)
+                    .map_err(BuildError::from)?;
+            }
+            Some(Action::Rm(rm)) => {
+                copy::remove(
+                    &target.root,
+                    &rm.path,
+                    rm.allow_not_found,
+                    rm.allow_wildcard,
+                )
+                .map_err(BuildError::from)?;
+            }
+            Some(Action::Symlink(symlink)) => {
+                let attributes =
+                    self.attributes(&target.root, symlink.owner.as_ref(), symlink.timestamp)?;
+                copy::symlink(&target.root, &symlink.oldpath, &symlink.newpath, attributes)
+                    .map_err(BuildError::from)?;
+            }
+            None => return Err(BuildError::invalid("a file action of an unknown kind").into()),
+        }
+        self.states
+            .insert(self.index_of(position), State::Active(target));
+        Ok(())
+    }
+
+    /// Returns a writable tree that begins as what `index` names: what an action before has left,
+    /// if no other action needs it.
+    fn write(&mut self, index: i64) -> Result<Writable, WorkError> {
+        let uses = self
+            .file
+            .actions
+            .iter()
+            .flat_map(|action| [action.input, action.secondary_input]);
+        let is_shared = uses.filter(|&used| used == index).count() > 1;
+        if !is_shared && let Some(State::Active(writable)) = self.states.remove(&index) {
+            return Ok(writable);
+        }
+        let input = usize::try_from(index)
+            .ok()
+            .filter(|&index| index < self.inputs.len());
+        let parent = match index {
+            -1 => None,
+            _ => {
+                let result = self.read(index, input)?;
+                Some(
+                    self.worker
+                        .snapshot_of(&result)
+                        .map_err(|error| lost(input, error))?,
+                )
+            }
+        };
+        let new = NewSnapshot {
+            parent: parent.as_ref(),
+            description: &self.vertex.name(),
+            record_type: RecordType::Regular,
+        };
+        let active = self.worker.lease.prepare(&new).map_err(BuildError::from)?;
+        let mount = active.mount().map_err(BuildError::from)?;
+        let root = Root::from_fd(larder_exec::mount::open(&mount).map_err(BuildError::from)?);
+        Ok(Writable { root, active })
+    }
+
+    /// Returns what `index` names, which no action changes any more.
+    fn read(&mut self, index: i64, input: Option<usize>) -> Result<ResultRef, WorkError> {
+        if let Some(input) = input.or_else(|| {
+            usize::try_from(index)
+                .ok()
+                .filter(|&index| index < self.inputs.len())
+        }) {
+            return Ok(self.inputs[input].clone());
+        }
+        let committed = match self.states.remove(&index) {
+            Some(State::Committed(result)) => result,
+            Some(State::Active(writable)) => {
+                drop(writable.root);
+                self.worker.commit(writable.active)?
+            }
+            None => return Err(BuildError::invalid("a file action reads what is not there").into()),
+        };
+        self.states
+            .insert(index, State::Committed(committed.clone()));
+        Ok(committed)
+    }
+
+    fn copy(
+        &mut self,
+        target: &Root,
+        action: &pb::FileAction,
+        copy: &pb::FileActionCopy,
+    ) -> Result<(), WorkError> {
+        let attributes = self.attributes(target, copy.owner.as_ref(), copy.timestamp)?;
+        let mode = match (copy.mode_str.as_str(), copy.mode) {
+            ("", -1) => None,
+            ("", mode) => Some(ModeChange::octal((mode & MODE_MASK) as u32)),
+            (text, _) => Some(text.parse().map_err(BuildError::from)?),
+        };
+        let options = CopyOptions {
+            src: copy.src.clone(),
+            dest: copy.dest.clone(),
+            owner: attributes.owner,
+            mode,
+            follow_symlink: copy.follow_symlink,
+            dir_copy_contents: copy.dir_copy_contents,
+            unpack_archives: copy.attempt_unpack_docker_compatibility,
+            create_dest_path: copy.create_dest_path,
+            allow_wildcard: copy.allow_wildcard,
+            allow_empty_wildcard: copy.allow_empty_wildcard,
+            timestamp: attributes.timestamp,
+            include_patterns: copy.include_patterns.clone(),
+            exclude_patterns: copy.exclude_patterns.clone(),
+            always_replace_existing_dest_paths: copy.always_replace_existing_dest_paths,
+            required_paths: copy.required_paths.clone(),
+        };
+        let index = action.secondary_input;
+        if index == -1 {
+            return Err(BuildError::invalid("a copy has no source").into());
+        }
+        let input = usize::try_from(index)
+            .ok()
+            .filter(|&index| index < self.inputs.len());
+        let source = self.read(index, input)?;
+        self.worker.tree(&source, |tree| {
+            Ok(copy::copy(tree, target, &options).map(|_| ())?)
+        })?;
+        Ok(())
+    }
+
+    /// Returns owner and time. Names are looked up in the tree that the op names, or else in
+    /// `target`. A name that is not there stands for root, as in BuildKit; the user is warned.
+    fn attributes(
+        &self,
+        target: &Root,
+        owner: Option<&pb::ChownOpt>,
+        timestamp: i64,
+    ) -> Result<FileAttributes, WorkError> {
+        let timestamp = (timestamp != -1).then_some(timestamp);
+        let Some(owner) = owner else {
+            return Ok(FileAttributes {
+                owner: None,
+                timestamp,
+            });
+        };
+        let user = owner.user.as_ref().and_then(|user| user.user.as_ref());
+        let group = owner.group.as_ref().and_then(|group| group.user.as_ref());
+        let user_root = self.names_root(user)?;
+        let group_root = self.names_root(group)?;
+        let found = users::resolve_owner(
+            user.map(|user| (id(user), user_root.as_ref().unwrap_or(target))),
+            group.map(|group| (id(group), group_root.as_ref().unwrap_or(target))),
+        )
+        .map_err(BuildError::from)?;
+        for name in &found.missing {
+            self.progress.warn(format!(
+                "`--chown`: `{name}` is not in the image: 0 is taken"
+            ));
+        }
+        Ok(FileAttributes {
+            owner: Some((found.uid, found.gid)),
+            timestamp,
+        })
+    }
+
+    /// Opens the tree in which a name is looked up; `None` for `target`, or for a number.
+    fn names_root(&self, user: Option<&pb::user_opt::User>) -> Result<Option<Root>, WorkError> {
+        let Some(pb::user_opt::User::ByName(named)) = user else {
+            return Ok(None);
+        };
+        let Some(input) = usize::try_from(named.input)
+            .ok()
+            .filter(|&input| input < self.inputs.len())
+        else {
+            return Ok(None);
+        };
+        let view = self
+            .worker
+            .open_view(&self.inputs[input])
+            .map_err(|error| lost(Some(input), error))?;
+        Ok(Some(Root::from_fd(view)))
+    }
+}
+
+fn id(user: &pb::user_opt::User) -> users::Id<'_> {
+    match user {
+        pb::user_opt::User::ById(id) => users::Id::Number(*id),
+        pb::user_opt::User::ByName(named) => users::Id::Name(&named.name),
+    }
+}
+
+/// Tells the loss of an input from other failures.
+fn lost(input: Option<usize>, error: BuildError) -> WorkError {
+    match input {
+        Some(input) if error.class() == ErrorClass::NotFound => WorkError::InputLost(input, error),
+        _ => WorkError::Failed(error),
+    }
+}

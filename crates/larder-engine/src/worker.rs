@@ -1,0 +1,417 @@
+//! What the solver's driver needs done: cache maps, look-ups, content keys, and ops.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use larder_dockerfile::Lowered;
+use larder_llb::cache_map::{self, Selector};
+use larder_llb::{Vertex, pb};
+use larder_oci::{Descriptor, Digest, Platform};
+use larder_solver::{CacheKey, CacheMap, Candidate, InputMap, KeyId, Match, SaveMode};
+use larder_store::{ActiveSnapshot, KeyDep, KeyLock, Lease, NewKey, SnapshotId, Store};
+use larder_tree::beneath::Root;
+use larder_tree::checksum::{self, Manifest};
+use larder_tree::context::Tree;
+
+use crate::cancel::CancelFlag;
+use crate::engine::Engine;
+use crate::error::{BuildError, ErrorClass, Result};
+use crate::history::History;
+use crate::images::ResolvedImage;
+use crate::ops::{self, host, local::LocalContext};
+use crate::progress::VertexProgress;
+use crate::request::{SecretProvider, StepReport};
+use crate::solve::{Found, Missed, WorkError, Worker};
+
+/// The result of a vertex.
+#[derive(Debug, Clone)]
+pub(crate) enum ResultRef {
+    /// A tree in the store, held by the build's lease.
+    Snapshot(SnapshotId),
+    /// A directory of the user's, as it was when it was scanned.
+    Context(Arc<LocalContext>),
+}
+
+/// Does the work of one build.
+pub(crate) struct BuildWorker<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) lease: Lease,
+    pub(crate) lowered: &'a Lowered,
+    /// The base images, by the identifier that their vertices have.
+    pub(crate) images: HashMap<String, ResolvedImage>,
+    /// The local contexts, by name.
+    pub(crate) contexts: BTreeMap<String, ops::local::ContextRoot>,
+    pub(crate) secrets: &'a dyn SecretProvider,
+    pub(crate) variables: host::Variables<'a>,
+    pub(crate) host_ca: bool,
+    pub(crate) history: History<'a>,
+    /// Cache mounts that were emptied in this build, with the bytes freed: `--no-cache` empties
+    /// each only once.
+    pub(crate) emptied: Mutex<HashMap<String, u64>>,
+    /// Whether steps that ignore the cache empty their cache mounts.
+    pub(crate) empties_cache_mounts: bool,
+    pub(crate) reports: Mutex<Vec<StepReport>>,
+}
+
+impl BuildWorker<'_> {
+    pub(crate) fn store(&self) -> &Store {
+        self.lease.store()
+    }
+
+    /// Returns the snapshot of a result. A context is copied into one, the first time.
+    pub(crate) fn snapshot_of(&self, result: &ResultRef) -> Result<SnapshotId> {
+        match result {
+            ResultRef::Snapshot(id) => Ok(id.clone()),
+            ResultRef::Context(context) => context.snapshot(&self.lease),
+        }
+    }
+
+    /// Opens a result for reading: a detached mount.
+    pub(crate) fn open_view(&self, result: &ResultRef) -> Result<OwnedFd> {
+        let mount = self.store().view(&self.snapshot_of(result)?)?;
+        Ok(larder_exec::mount::open(&mount)?)
+    }
+
+    /// Makes a writable snapshot immutable. The mounts of it must be closed.
+    pub(crate) fn commit(&self, active: ActiveSnapshot) -> Result<ResultRef> {
+        Ok(ResultRef::Snapshot(active.commit()?))
+    }
+
+    /// Returns the selectors by which an input of a vertex is digested.
+    fn selectors(vertex: &Vertex, input: usize) -> Result<Vec<checksum::Selector>> {
+        let map = cache_map::cache_map(vertex, &Platform::host())
+            .and_then(|map| map.inputs.into_iter().nth(input))
+            .and_then(|keys| keys.content)
+            .ok_or_else(|| {
+                BuildError::internal("an input without content key is to be digested")
+            })?;
+        Ok(map.into_iter().map(selector).collect())
+    }
+
+    /// Lists a result, for its content to be digested or copied.
+    pub(crate) fn tree<T>(
+        &self,
+        result: &ResultRef,
+        work: impl FnOnce(&Tree) -> Result<T>,
+    ) -> Result<T> {
+        match result {
+            ResultRef::Context(context) => work(context.tree()),
+            ResultRef::Snapshot(_) => work(&Tree::view(Root::from_fd(self.open_view(result)?))?),
+        }
+    }
+
+    /// Copies the tree of a snapshot into a directory: the start of a new cache mount.
+    pub(crate) fn copy_out(&self, snapshot: &SnapshotId, target: &Root) -> larder_tree::Result<()> {
+        let failed = |error: BuildError| {
+            larder_tree::Error::new(larder_tree::ErrorKind::Io, error.full_message())
+        };
+        let view = self
+            .open_view(&ResultRef::Snapshot(snapshot.clone()))
+            .map_err(failed)?;
+        let tree = Tree::view(Root::from_fd(view))?;
+        larder_tree::copy::copy(&tree, target, &ops::local::whole_tree()).map(drop)
+    }
+
+    /// Empties the cache mounts of a step that ignores the cache, once each in a build.
+    pub(crate) fn empty_cache_mounts(
+        &self,
+        exec: &pb::ExecOp,
+        progress: &VertexProgress<'_>,
+    ) -> Result<()> {
+        let mut emptied = self.emptied.lock().unwrap_or_else(PoisonError::into_inner);
+        for mount in exec
+            .mounts
+            .iter()
+            .filter(|mount| mount.mount_type() == pb::MountType::Cache)
+        {
+            let id = mount
+                .cache_opt
+                .as_ref()
+                .map(|option| option.id.clone())
+                .unwrap_or_default();
+            if emptied.contains_key(&id) {
+                continue;
+            }
+            let bytes = self.store().empty_cache_mounts(&[&id])?;
+            if bytes > 0 {
+                progress.warn(format!(
+                    "cache mount `{id}` was emptied, {bytes} bytes: the step ignores the cache (keep it with `--no-cache=layers`)"
+                ));
+            }
+            emptied.insert(id, bytes);
+        }
+        Ok(())
+    }
+
+    /// Returns the layers of all base images, by diff ID.
+    pub(crate) fn base_layers(&self) -> HashMap<Digest, Descriptor> {
+        let layers = self.images.values().flat_map(|image| {
+            image
+                .config
+                .rootfs
+                .diff_ids
+                .iter()
+                .cloned()
+                .zip(image.manifest.layers.iter().cloned())
+        });
+        layers.collect()
+    }
+
+    fn deps(inputs: &[Vec<Candidate>]) -> Vec<Vec<KeyDep>> {
+        let dep = |candidate: &Candidate| match candidate {
+            Candidate::Key { key, selector } => KeyDep {
+                key: larder_store::CacheKey::Record(larder_store::KeyId::from(key.0)),
+                selector: selector.clone(),
+            },
+            Candidate::Content(digest) => KeyDep {
+                key: larder_store::CacheKey::content(digest.clone()),
+                selector: None,
+            },
+        };
+        inputs
+            .iter()
+            .map(|candidates| candidates.iter().map(dep).collect())
+            .collect()
+    }
+}
+
+fn selector(selector: Selector) -> checksum::Selector {
+    checksum::Selector {
+        path: selector.path,
+        wildcard: selector.wildcard,
+        follow_links: selector.follow_links,
+        include_patterns: selector.include_patterns,
+        exclude_patterns: selector.exclude_patterns,
+        required_paths: selector.required_paths,
+    }
+}
+
+impl Worker for BuildWorker<'_> {
+    type Result = ResultRef;
+    type Lock = KeyLock;
+
+    fn cache_map(&self, vertex: &Vertex) -> Result<CacheMap> {
+        if let Some(map) = cache_map::cache_map(vertex, &Platform::host()) {
+            let input = |keys: cache_map::InputKeys| InputMap {
+                selector: keys.selector,
+                content: keys.content.is_some(),
+            };
+            return Ok(CacheMap::Step {
+                digest: map.digest,
+                inputs: map.inputs.into_iter().map(input).collect(),
+            });
+        }
+        match &vertex.op.op {
+            Some(pb::op::Op::Source(source)) if source.identifier.starts_with("local://") => {
+                Ok(CacheMap::Root { keys: Vec::new() })
+            }
+            Some(pb::op::Op::Source(source)) => {
+                let image = self.image(source)?;
+                let chain_id = cache_map::chain_id(&image.config.rootfs.diff_ids);
+                let keys = cache_map::image_source_digests(
+                    &image.manifest_digest,
+                    &image.config.platform(),
+                    chain_id.as_ref(),
+                );
+                Ok(CacheMap::Root { keys })
+            }
+            Some(pb::op::Op::Build(_)) => Err(unavailable("nested builds")),
+            _ => Err(unavailable("an op of this kind")),
+        }
+    }
+
+    fn query(&self, output: usize, key: &CacheKey) -> Result<Found<ResultRef>> {
+        let output = output as i32;
+        let (found, linked) = match key {
+            CacheKey::Root(digests) => {
+                let mut found = Vec::new();
+                for digest in digests {
+                    found.extend(self.lease.query(digest, output, &[])?);
+                }
+                found.sort_by_key(|found| found.result.is_none());
+                (found, Vec::new())
+            }
+            CacheKey::Step { digest, inputs } => {
+                let deps = Self::deps(inputs);
+                let found = self.lease.query(digest, output, &deps)?;
+                let linked = if found.is_empty() {
+                    self.store().linked(digest, output, &deps)?
+                } else {
+                    vec![true; deps.len()]
+                };
+                (found, linked)
+            }
+        };
+        let matches = found.into_iter().map(|found| Match {
+            key: KeyId(found.key.get()),
+            result: found
+                .result
+                .map(|result| ResultRef::Snapshot(result.snapshot)),
+        });
+        Ok(Found {
+            matches: matches.collect(),
+            linked,
+        })
+    }
+
+    fn content_key(
+        &self,
+        vertex: &Vertex,
+        input: usize,
+        result: &ResultRef,
+    ) -> Result<Digest, WorkError> {
+        let selectors = Self::selectors(vertex, input)?;
+        let digest = self.tree(result, |tree| {
+            let digest = checksum::content_digest(tree, &selectors)?;
+            if self.history.wants_manifest(vertex, &digest) {
+                self.history
+                    .add_manifest(&digest, &Manifest::of(tree, &selectors)?);
+            }
+            Ok(digest)
+        });
+        let digest = digest.map_err(|error| {
+            let what = match &vertex.op.op {
+                Some(pb::op::Op::File(_)) => "failed to calculate checksum of ref",
+                _ => "failed to compute cache key",
+            };
+            error.context(what)
+        })?;
+        self.history.add_content(vertex, &digest);
+        Ok(digest)
+    }
+
+    fn try_lock(&self, lock: &Digest) -> Result<Option<KeyLock>> {
+        Ok(self.store().try_lock_key(lock)?)
+    }
+
+    fn lock(&self, lock: &Digest, cancel: &CancelFlag) -> Result<KeyLock> {
+        Ok(self.store().lock_key(lock, &|| cancel.is_set(), &|| {})?)
+    }
+
+    fn execute(
+        &self,
+        vertex: &Vertex,
+        outputs: &[usize],
+        inputs: &[ResultRef],
+        missed: Option<Missed>,
+        progress: &VertexProgress<'_>,
+        cancel: &CancelFlag,
+    ) -> Result<Vec<ResultRef>, WorkError> {
+        cancel.check()?;
+        if let Some(missed) = missed {
+            self.history.explain(vertex, &missed, progress);
+        }
+        match &vertex.op.op {
+            Some(pb::op::Op::Source(source)) => match source.identifier.strip_prefix("local://") {
+                Some(name) => Ok(vec![ops::local::load(self, name, source, progress)?]),
+                None => {
+                    let image = self.image(source)?;
+                    let snapshot =
+                        ops::image::pull(self.engine, &self.lease, image, progress, cancel)?;
+                    Ok(vec![ResultRef::Snapshot(snapshot)])
+                }
+            },
+            Some(pb::op::Op::Exec(exec)) => {
+                if vertex.ignores_cache() && self.empties_cache_mounts {
+                    self.empty_cache_mounts(exec, progress)?;
+                }
+                ops::exec::run(self, exec, outputs, inputs, progress, cancel)
+            }
+            Some(pb::op::Op::File(file)) => {
+                ops::file::run(self, vertex, file, outputs, inputs, progress)
+            }
+            Some(pb::op::Op::Merge(merge)) => {
+                let mut layers = Vec::with_capacity(merge.inputs.len());
+                for input in &merge.inputs {
+                    layers.push(self.snapshot_of(&inputs[input.input as usize])?);
+                }
+                let merged = self
+                    .lease
+                    .merge(&layers, &vertex.name())
+                    .map_err(BuildError::from)?;
+                Ok(vec![ResultRef::Snapshot(merged)])
+            }
+            Some(pb::op::Op::Diff(_)) => Err(unavailable("the diff op").into()),
+            Some(pb::op::Op::Build(_)) => Err(unavailable("nested builds").into()),
+            Some(pb::op::Op::Passthrough(_)) | None => {
+                Err(unavailable("an op of this kind").into())
+            }
+        }
+    }
+
+    fn save(
+        &self,
+        output: usize,
+        key: &CacheKey,
+        result: &ResultRef,
+        mode: SaveMode,
+    ) -> Result<Vec<KeyId>> {
+        let ResultRef::Snapshot(snapshot) = result else {
+            return Err(BuildError::internal(
+                "a local source has no key to be saved under",
+            ));
+        };
+        let mode = match mode {
+            SaveMode::Keep => larder_store::SaveMode::Keep,
+            SaveMode::Replace => larder_store::SaveMode::Replace,
+        };
+        let save = |op: &Digest, deps: &[Vec<KeyDep>]| -> Result<KeyId> {
+            let new = NewKey {
+                op,
+                output: output as i32,
+                deps,
+                snapshot,
+                mode,
+            };
+            Ok(KeyId(self.lease.save(&new)?.key.get()))
+        };
+        match key {
+            CacheKey::Root(digests) => digests.iter().map(|digest| save(digest, &[])).collect(),
+            CacheKey::Step { digest, inputs } => Ok(vec![save(digest, &Self::deps(inputs))?]),
+        }
+    }
+
+    fn link(&self, output: usize, key: &CacheKey, to: KeyId) -> Result<()> {
+        let CacheKey::Step { digest, inputs } = key else {
+            return Ok(());
+        };
+        let to = larder_store::KeyId::from(to.0);
+        Ok(self
+            .store()
+            .link_key(digest, output as i32, &Self::deps(inputs), to)?)
+    }
+
+    fn ended(&self, vertex: &Vertex, report: StepReport) {
+        if self.lowered.steps.contains_key(&vertex.digest) {
+            let cause = self.history.cause(&vertex.digest);
+            let report = StepReport { cause, ..report };
+            self.reports
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(report);
+        }
+    }
+}
+
+impl BuildWorker<'_> {
+    fn image(&self, source: &pb::SourceOp) -> Result<&ResolvedImage> {
+        let scheme = source.identifier.split("://").next().unwrap_or_default();
+        if scheme != "docker-image" {
+            return Err(unavailable(&format!("the source `{scheme}://`")));
+        }
+        self.images.get(&source.identifier).ok_or_else(|| {
+            BuildError::internal(format!(
+                "image `{}` was not resolved before the build",
+                source.identifier
+            ))
+        })
+    }
+}
+
+fn unavailable(what: &str) -> BuildError {
+    BuildError::new(
+        ErrorClass::Invalid,
+        format!("{what} is not available in this version of larder"),
+    )
+}
