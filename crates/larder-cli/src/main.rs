@@ -10,6 +10,7 @@ mod du;
 mod environment;
 mod excerpt;
 mod exit;
+mod explain;
 mod images;
 mod output;
 mod progress;

@@ -21,9 +21,7 @@ use jiff::Timestamp;
 use larder_engine::event::BuildEvent;
 
 pub(crate) use colors::Colors;
-#[expect(unused_imports, reason = "waits for the engine")]
-pub(crate) use display::Display;
-pub(crate) use display::{Mode, Options};
+pub(crate) use display::{Display, Mode, Options};
 
 /// How often a renderer that gathers changes shows them.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
