@@ -48,5 +48,5 @@ pub(crate) use attributes::{Stamp, Xattrs, read_xattrs};
 pub(crate) use record::{FileDigest, RecordHasher};
 pub use scan::{ScanOptions, scan};
 pub use stat_cache::StatCache;
-pub(crate) use tree::{changed, cannot_read, compute_digests};
 pub use tree::{Entry, Tree};
+pub(crate) use tree::{cannot_read, changed, compute_digests};

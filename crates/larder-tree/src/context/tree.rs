@@ -347,9 +347,12 @@ impl fmt::Debug for Entry<'_> {
     }
 }
 
-/// Computes the digests of all `entries`, on all processors.
+/// Computes the digests of all `entries` that have one, on all processors.
 pub(crate) fn compute_digests(entries: &[Entry<'_>]) -> Result<()> {
-    for_each(entries, |entry| entry.digest().map(drop))
+    for_each(entries, |entry| match entry.is_context_top() {
+        true => Ok(()),
+        false => entry.digest().map(drop),
+    })
 }
 
 /// Runs `work` on all items, in parallel if they are many; returns one of the errors.
