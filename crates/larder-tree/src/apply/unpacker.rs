@@ -157,17 +157,25 @@ impl<'a> Unpacker<'a> {
 
     /// Returns the directory that `path` lies in, made if it is missing.
     pub(super) fn parent_of(&mut self, path: &Path) -> Result<Parent> {
+        match self.existing_parent_of(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let dir = path.parent().unwrap_or(Path::new(""));
+                let fd = self.create_implied(dir)?;
+                self.enter(dir, fd)
+            }
+            Err(error) => Err(error.within(unpack_text(path))),
+            Ok(parent) => Ok(parent),
+        }
+    }
+
+    fn existing_parent_of(&mut self, path: &Path) -> Result<Parent> {
         let dir = path.parent().unwrap_or(Path::new(""));
         if let Some(parent) = &self.parent
             && parent.path == dir
         {
             return Ok(parent.clone());
         }
-        let fd = match self.root.open_dir(dir) {
-            Ok(fd) => fd,
-            Err(error) if error.kind() == ErrorKind::NotFound => self.create_implied(dir)?,
-            Err(error) => return Err(error.within(unpack_text(path))),
-        };
+        let fd = self.root.open_dir(dir)?;
         self.enter(dir, fd)
     }
 
@@ -226,8 +234,9 @@ impl<'a> Unpacker<'a> {
         // Children first, while their parents can still be entered.
         for (path, end) in dirs.into_iter().rev() {
             let name = path.file_name().unwrap_or_default();
-            let parent = match self.parent_of(&path) {
+            let parent = match self.existing_parent_of(&path) {
                 Ok(parent) => parent,
+                // Something took its place, by another name of the directory above.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };

@@ -11,8 +11,9 @@ use super::node::Node;
 use crate::beneath::{Root, read_names};
 use crate::{Error, ErrorKind, Result};
 
-/// How deep directories may be nested: each level holds two of them open.
-const MAX_DEPTH: usize = 1000;
+/// How deep directories may be nested. Each level holds two of them open, which must fit into the
+/// usual limit of 1024 open files.
+const MAX_DEPTH: usize = 400;
 
 /// What the tree that a layer is made of is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,7 +47,7 @@ pub struct LayerStats {
 ///
 /// # Errors
 /// `Changed` if a file shrinks or vanishes meanwhile; `Unsupported` for marks of overlayfs that
-/// have no counterpart in a layer; `LimitExceeded` for directories nested beyond 1000 levels.
+/// have no counterpart in a layer; `LimitExceeded` for directories nested beyond 400 levels.
 pub fn write_layer(
     upper: &Root,
     lower: Option<&Root>,

@@ -2,6 +2,7 @@
 
 use larder_tree::ErrorKind;
 use larder_tree::apply::LayerForm;
+use larder_tree::beneath::DirAttributes;
 use larder_tree::diff::{DigestWriter, LayerOptions, Style, write_layer};
 use rustix::fs::FileType;
 
@@ -230,4 +231,18 @@ fn devices_and_capabilities_survive() {
     let out = Tree::new();
     out.apply(&layer, LayerForm::Overlay);
     assert_eq!(out.found(), upper.found());
+}
+
+#[test]
+fn directories_nested_beyond_all_reason_are_refused() {
+    let tree = Tree::new();
+    let deep = "d/".repeat(402);
+    tree.root()
+        .create_dir_all(&deep, DirAttributes::default())
+        .unwrap();
+    let options = LayerOptions::default();
+    let error =
+        write_layer(&tree.root(), None, Style::Tree, std::io::sink(), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+    tree.root().clear().unwrap();
 }

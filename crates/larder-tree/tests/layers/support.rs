@@ -294,28 +294,30 @@ pub(crate) fn headers(archive: &[u8]) -> Vec<Header> {
     headers
 }
 
-/// Lists an archive, one line an entry: type, mode, owner, size, mtime, name, link.
-pub(crate) fn listing(archive: &[u8]) -> String {
-    let line = |header: &Header| {
-        let (flag, link) = match &header.kind {
-            Kind::File => (0, None),
-            Kind::HardLink(target) => (1, Some(target)),
-            Kind::Symlink(target) => (2, Some(target)),
-            Kind::CharDevice(..) => (3, None),
-            Kind::BlockDevice(..) => (4, None),
-            Kind::Directory => (5, None),
-            Kind::Fifo => (6, None),
-        };
-        let link = link.map_or(String::new(), |target| format!(" -> {}", target.display()));
-        format!(
-            "{flag} {:o} {}:{} {} {} {}{link}\n",
-            header.mode,
-            header.uid,
-            header.gid,
-            header.size,
-            header.mtime.tv_sec,
-            header.path.display().to_string().trim_end_matches('/'),
-        )
+/// Describes an entry in one line: type, mode, owner, size, mtime, name, link.
+pub(crate) fn line(header: &Header) -> String {
+    let (flag, link) = match &header.kind {
+        Kind::File => (0, None),
+        Kind::HardLink(target) => (1, Some(target)),
+        Kind::Symlink(target) => (2, Some(target)),
+        Kind::CharDevice(..) => (3, None),
+        Kind::BlockDevice(..) => (4, None),
+        Kind::Directory => (5, None),
+        Kind::Fifo => (6, None),
     };
+    let link = link.map_or(String::new(), |target| format!(" -> {}", target.display()));
+    format!(
+        "{flag} {:o} {}:{} {} {} {}{link}\n",
+        header.mode,
+        header.uid,
+        header.gid,
+        header.size,
+        header.mtime.tv_sec,
+        header.path.display().to_string().trim_end_matches('/'),
+    )
+}
+
+/// Lists an archive, one line an entry.
+pub(crate) fn listing(archive: &[u8]) -> String {
     headers(archive).iter().map(line).collect()
 }

@@ -11,7 +11,7 @@ use larder_tree::tar::{Header, Kind, Reader, Segment, Writer, Xattrs};
 use proptest::prelude::*;
 use rustix::fs::Timespec;
 
-use crate::support::{TIME, Tree, archive, has, has_user_xattrs, headers, run};
+use crate::support::{TIME, Tree, archive, has, has_user_xattrs, headers, line, run};
 
 fn args(list: &[&str]) -> Vec<OsString> {
     list.iter().map(OsString::from).collect()
@@ -312,8 +312,10 @@ for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
     open(f'{form}.tar', 'wb').write(out.getvalue())
 tar = tarfile.open(fileobj=sys.stdin.buffer, mode='r|')
 for info in tar:
-    data = tar.extractfile(info).read() if info.isreg() else b''
-    print(info.name, info.type.decode(), oct(info.mode), info.uid, int(info.mtime), len(data))
+    size = len(tar.extractfile(info).read()) if info.isreg() else 0
+    link = f' -> {info.linkname}' if info.linkname else ''
+    owner = f'{info.uid}:{info.gid}'
+    print(info.type.decode(), f'{info.mode:o}', owner, size, int(info.mtime), info.name + link)
 ";
     let samples = samples();
     let entries: Vec<_> = samples
@@ -323,23 +325,7 @@ for info in tar:
     let args = [OsStr::new("-c"), OsStr::new(script)];
     let listed = run(tree.path(), "python3", &args, &archive(&entries));
     let listed = String::from_utf8(listed).unwrap();
-    let expect: String = samples
-        .iter()
-        .map(|(header, _)| {
-            let flag = match header.kind {
-                Kind::File => 0,
-                Kind::HardLink(_) => 1,
-                Kind::Symlink(_) => 2,
-                Kind::CharDevice(..) => 3,
-                Kind::BlockDevice(..) => 4,
-                Kind::Directory => 5,
-                Kind::Fifo => 6,
-            };
-            let name = header.path.to_str().unwrap().trim_end_matches('/');
-            let (mode, uid, time) = (header.mode, header.uid, header.mtime.tv_sec);
-            format!("{name} {flag} 0o{mode:o} {uid} {time} {}\n", header.size)
-        })
-        .collect();
+    let expect: String = samples.iter().map(|(header, _)| line(header)).collect();
     assert_eq!(listed, expect);
     for format in 0..3 {
         let packed = std::fs::read(tree.path().join(format!("{format}.tar"))).unwrap();
