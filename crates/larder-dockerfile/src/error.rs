@@ -66,6 +66,14 @@ impl Error {
         self
     }
 
+    /// Names the lines of several instructions, in their order.
+    pub(crate) fn at_each(mut self, mut all: Vec<Lines>) -> Self {
+        all.sort_by_key(|lines| lines.start);
+        all.dedup();
+        self.ranges = all.into_iter().flat_map(Lines::ranges).collect();
+        self
+    }
+
     pub(crate) fn caused_by(
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,

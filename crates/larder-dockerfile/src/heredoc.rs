@@ -68,10 +68,18 @@ impl Heredoc {
             .expand(line, &NoVariables)
             .map(|expansion| expansion.words)
             .unwrap_or_default();
-        words
-            .iter()
-            .filter_map(|word| Self::parse(word).transpose())
-            .collect()
+        let mut found = Vec::new();
+        let mut words = words.into_iter();
+        while let Some(mut word) = words.next() {
+            let operator = word.trim_start_matches(|c: char| c.is_ascii_digit());
+            if matches!(operator, "<<" | "<<-") {
+                // As in a shell, there may be space before the word.
+                word.push(' ');
+                word.extend(words.next());
+            }
+            found.extend(Self::parse(&word)?);
+        }
+        Ok(found)
     }
 
     /// Returns whether `line`, without its end, ends the document.
@@ -133,6 +141,9 @@ mod tests {
             found.into_iter().map(|doc| doc.name).collect()
         };
         assert_eq!(names("COPY <<a <<-\"b\" /x"), ["a", "b"]);
+        assert_eq!(names("RUN 3<<  a > b"), ["a"]);
+        assert_eq!(names("RUN << -a <<- b"), ["-a", "b"]);
+        assert_eq!(names("RUN <<eo\\'f <<"), ["eo'f"]);
         assert!(names("RUN echo '<<a'").is_empty());
         assert!(names("RUN echo \"it is <<a").is_empty());
     }

@@ -30,8 +30,12 @@ use env::{Env, split_pair};
 use local::Locals;
 use stages::{Command, Stages};
 
-/// How many bytes all expansions of one Dockerfile may make together.
-const MAX_EXPANDED_BYTES: usize = 64 << 20;
+/// How many bytes all expansions, environments and inherited histories of one Dockerfile may take
+/// together. A short Dockerfile can ask for any number: every RUN carries every variable, every
+/// stage the history of the one below.
+const MAX_TEXT_BYTES: usize = 64 << 20;
+/// What a history entry takes beside its text.
+const HISTORY_ENTRY_BYTES: usize = size_of::<HistoryEntry>() + HISTORY_COMMENT.len();
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 
@@ -114,7 +118,7 @@ impl Dockerfile {
             dag: Dag::default(),
             locals: Locals::default(),
             resolved: BTreeMap::new(),
-            expanded_bytes: Cell::new(0),
+            text_bytes: Cell::new(0),
         };
         lowering.finish()
     }
@@ -155,7 +159,7 @@ struct Lowering<'a> {
     locals: Locals,
     resolved: BTreeMap<(ImageRef, Platform), ResolvedImage>,
     epoch: Option<i64>,
-    expanded_bytes: Cell<usize>,
+    text_bytes: Cell<usize>,
 }
 
 impl Lowering<'_> {
@@ -212,6 +216,11 @@ impl Lowering<'_> {
     /// Lowers the instructions of one stage.
     fn dispatch_stage(&mut self, id: usize) -> Result<(), Error> {
         self.stages.inherit(id);
+        let state = &self.stages.states[id];
+        let history = state.image.history.iter();
+        let history_bytes = history.map(|entry| entry.created_by.len() + HISTORY_ENTRY_BYTES);
+        self.count_text(history_bytes.sum::<usize>() + state.env.bytes())
+            .map_err(|error| error.at(self.stages.states[id].lines))?;
         let target = self.options.target_platform().clone();
         let state = &mut self.stages.states[id];
         state.dispatched = true;
@@ -269,16 +278,16 @@ impl Lowering<'_> {
     ) -> Result<String, Error> {
         let expansion = expander.expand(word, variables);
         let text = expansion.map_err(Error::dockerfile)?.text;
-        self.count_expanded(text.len())?;
+        self.count_text(text.len())?;
         Ok(text)
     }
 
-    fn count_expanded(&self, bytes: usize) -> Result<(), Error> {
-        let total = self.expanded_bytes.get() + bytes;
-        self.expanded_bytes.set(total);
-        if total > MAX_EXPANDED_BYTES {
+    fn count_text(&self, bytes: usize) -> Result<(), Error> {
+        let total = self.text_bytes.get() + bytes;
+        self.text_bytes.set(total);
+        if total > MAX_TEXT_BYTES {
             return Err(Error::dockerfile(format!(
-                "expanded variables take more than {MAX_EXPANDED_BYTES} bytes in all"
+                "variables and histories of all steps take more than {MAX_TEXT_BYTES} bytes"
             )));
         }
         Ok(())

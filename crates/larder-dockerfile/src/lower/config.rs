@@ -1,5 +1,7 @@
 //! Instructions that change the image config and later steps, and make no layer; and WORKDIR.
 
+use std::collections::BTreeMap;
+
 use larder_llb::pb;
 use larder_oci::{EmptyObject, Healthcheck};
 
@@ -94,12 +96,10 @@ impl Lowering<'_> {
                 let origin = EnvOrigin::Arg { line, given: false };
                 (Some(self.expand(id, default)?), origin)
             } else {
-                let global = self.stages.global_value(name);
+                let global = self.stages.global.lookup(name);
                 let given = matches!(global, Some((_, EnvOrigin::Arg { given: true, .. })));
-                (
-                    global.map(|(value, _)| value),
-                    EnvOrigin::Arg { line, given },
-                )
+                let value = global.map(|(value, _)| value.to_owned());
+                (value, EnvOrigin::Arg { line, given })
             };
             let state = &mut self.stages.states[id];
             match &value {
@@ -120,23 +120,32 @@ impl Lowering<'_> {
     fn expand_pairs(
         &self,
         id: usize,
+        keyword: &str,
         pairs: &[(String, String)],
     ) -> Result<Vec<(String, String)>, Error> {
-        let expanded = pairs
-            .iter()
-            .map(|(name, value)| Ok((self.expand(id, name)?, self.expand(id, value)?)));
-        expanded.collect()
+        let expand = |(name, value): &(String, String)| {
+            let name = self.expand(id, name)?;
+            if name.is_empty() {
+                let message = format!("{keyword} names can not be blank");
+                return Err(Error::dockerfile(message));
+            }
+            Ok((name, self.expand(id, value)?))
+        };
+        pairs.iter().map(expand).collect()
     }
 
     fn env(&mut self, id: usize, pairs: &[(String, String)], line: u32) -> Result<(), Error> {
-        let pairs = self.expand_pairs(id, pairs)?;
+        let pairs = self.expand_pairs(id, "ENV", pairs)?;
         let state = &mut self.stages.states[id];
+        // The image's list keeps its order, unlike that of the steps.
+        let list = &mut state.image.config.env;
+        let names = list.iter().map(|text| split_pair(text).0.to_owned());
+        let mut places: BTreeMap<String, usize> = names.zip(0..).collect();
         for (name, value) in &pairs {
             state.env.set(name, value, EnvOrigin::Env { line });
+            let place = *places.entry(name.clone()).or_insert(list.len());
             let text = format!("{name}={value}");
-            let list = &mut state.image.config.env;
-            // The image's list keeps its order, unlike that of the steps.
-            match list.iter_mut().find(|known| split_pair(known).0 == name) {
+            match list.get_mut(place) {
                 Some(known) => *known = text,
                 None => list.push(text),
             }
@@ -146,7 +155,7 @@ impl Lowering<'_> {
     }
 
     fn labels(&mut self, id: usize, pairs: &[(String, String)]) -> Result<(), Error> {
-        let pairs = self.expand_pairs(id, pairs)?;
+        let pairs = self.expand_pairs(id, "LABEL", pairs)?;
         let text = pairs_text("LABEL", &pairs);
         let labels = &mut self.stages.states[id].image.config.labels;
         labels.extend(pairs);
@@ -160,7 +169,7 @@ impl Lowering<'_> {
         for word in words {
             let result = expander.expand(word, &self.stages.states[id].env);
             let result = result.map_err(Error::dockerfile)?;
-            self.count_expanded(result.text.len())?;
+            self.count_text(result.text.len())?;
             specs.extend(result.words);
         }
         let ports = ports::parse(&specs)?;

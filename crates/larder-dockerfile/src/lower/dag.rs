@@ -76,7 +76,7 @@ impl Dag {
 
     /// Makes the definition that ends in `result`, and tells which step each vertex is.
     pub(super) fn finish(
-        mut self,
+        self,
         result: Option<NodeRef>,
         source: SourceFile,
     ) -> Result<(Definition, BTreeMap<Digest, StepInfo>), Error> {
@@ -87,44 +87,42 @@ impl Dag {
         let source = builder.add_source(source);
         let mut steps = BTreeMap::new();
         let mut digests: Vec<Option<Digest>> = vec![None; self.nodes.len()];
+        let mut nodes: Vec<Option<Node>> = self.nodes.into_iter().map(Some).collect();
         let mut caps = vec!["constraints", "meta.description", "platform"];
         // Depth first, inputs before their readers, without recursion: a chain may be long. Where
         // equal ops meet, what is written last wins, so the order matters.
         let mut stack = vec![(result, 0)];
-        while let Some((node, next)) = stack.pop() {
-            if let Some(&input) = self.nodes[node.0].inputs.get(next) {
-                stack.push((node, next + 1));
+        while let Some((NodeRef(at), next)) = stack.pop() {
+            let inputs = nodes[at].as_ref().map_or(&[][..], |node| &node.inputs);
+            if let Some(&input) = inputs.get(next) {
+                stack.push((NodeRef(at), next + 1));
                 if digests[input.0].is_none() {
                     stack.push((input, 0));
                 }
                 continue;
             }
-            let ready = std::mem::take(&mut self.nodes[node.0].inputs);
-            let inputs: Vec<Edge> = ready
-                .iter()
-                .map(|input| Edge {
-                    vertex: digests[input.0].clone().expect("inputs come first"),
-                    index: 0,
-                })
-                .collect();
-            let node_data = &mut self.nodes[node.0];
-            if node_data.metadata.ignore_cache && !caps.contains(&"meta.ignorecache") {
-                caps.push("meta.ignorecache");
-            }
-            let inputs = merge_equal_inputs(&mut node_data.op, inputs);
+            let mut node = nodes[at].take().expect("each node is finished once");
+            let edge = |input: &NodeRef| Edge {
+                vertex: digests[input.0].clone().expect("inputs come first"),
+                index: 0,
+            };
+            let inputs = node.inputs.iter().map(edge).collect();
+            let inputs = merge_equal_inputs(&mut node.op, inputs);
             let op = pb::Op {
                 inputs: Vec::new(),
-                op: Some(node_data.op.clone()),
-                platform: node_data.platform.as_ref().map(platform_to_pb),
+                op: Some(node.op),
+                platform: node.platform.as_ref().map(platform_to_pb),
                 constraints: Some(pb::WorkerConstraints::default()),
             };
-            let location = node_data.lines.map(|lines| (source, lines.ranges()));
-            let metadata = std::mem::take(&mut node_data.metadata);
-            let digest = builder.add(op, &inputs, metadata, location)?;
-            if let Some(step) = node_data.step.take() {
+            if node.metadata.ignore_cache && !caps.contains(&"meta.ignorecache") {
+                caps.push("meta.ignorecache");
+            }
+            let location = node.lines.map(|lines| (source, lines.ranges()));
+            let digest = builder.add(op, &inputs, node.metadata, location)?;
+            if let Some(step) = node.step {
                 steps.insert(digest.clone(), step);
             }
-            digests[node.0] = Some(digest);
+            digests[at] = Some(digest);
         }
         builder.set_tail_caps(&caps);
         let vertex = digests[result.0].clone().expect("the result was visited");

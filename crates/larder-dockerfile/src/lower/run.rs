@@ -1,5 +1,7 @@
 //! RUN.
 
+use std::collections::BTreeMap;
+
 use larder_llb::pb;
 
 use super::config::file_node;
@@ -68,6 +70,8 @@ impl Lowering<'_> {
         let text = self.shown_text(expander, &format!("{code}{summary}"), &masked);
         let name = self.next_step(id, &text);
         let history = self.history_text(id, &args);
+        let env_bytes = self.stages.states[id].env.bytes();
+        self.count_text(history.len() + env_bytes)?;
         self.add_exec(id, command, run, args, mounts, name);
         self.commit(id, history, true);
         Ok(())
@@ -123,7 +127,7 @@ impl Lowering<'_> {
             expander.expand(value, env).map(|expansion| expansion.text)
         });
         let mount = mount.map_err(Error::dockerfile)?;
-        self.count_expanded(text.len())?;
+        self.count_text(text.len())?;
         Ok(mount)
     }
 
@@ -262,20 +266,22 @@ impl Lowering<'_> {
     /// `RUN |N name=value … words`: the ARGs in scope come before the words.
     fn history_text(&self, id: usize, args: &[String]) -> String {
         let state = &self.stages.states[id];
-        let mut declared: Vec<(&str, String)> = Vec::new();
+        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut declared: Vec<String> = Vec::new();
         for (name, value) in &state.args {
             let current = state.env.get(name).or(value.as_deref()).unwrap_or_default();
             let text = format!("{name}={current}");
-            match declared.iter_mut().find(|(known, _)| known == name) {
-                Some((_, known)) => *known = text,
-                None => declared.push((name, text)),
+            let place = *places.entry(name).or_insert(declared.len());
+            match declared.get_mut(place) {
+                Some(known) => *known = text,
+                None => declared.push(text),
             }
         }
         let mut words = vec!["RUN".to_owned()];
         if !declared.is_empty() {
             words.push(format!("|{}", declared.len()));
         }
-        words.extend(declared.into_iter().map(|(_, text)| text));
+        words.extend(declared);
         words.extend(args.iter().cloned());
         words.join(" ") + " # buildkit"
     }
@@ -337,8 +343,7 @@ impl Lowering<'_> {
         node.platform = Some(state.image_platform.as_ref().unwrap_or(default).clone());
         node.metadata.ignore_cache = self.ignores_cache(id);
         let mut step = self.step_info(id, instruction);
-        let origins = state.env.iter().map(|v| (v.name.clone(), v.origin.clone()));
-        step.env = origins.collect();
+        step.env = state.env.origins();
         node.step = Some(step);
         let output = self.dag.add(node);
         self.stages.states[id].output = Some(output);

@@ -185,10 +185,9 @@ impl Stages {
         unmatched: &std::collections::BTreeSet<String>,
     ) -> Result<Platform, Error> {
         let suggest = |message: String| {
-            let names = || self.global.iter().map(|variable| variable.name.as_str());
             let suggested = unmatched
                 .iter()
-                .map(|name| with_suggestion(message.clone(), name, names()))
+                .map(|name| with_suggestion(message.clone(), name, self.global.names()))
                 .find(|suggested| *suggested != message);
             Error::dockerfile(suggested.unwrap_or(message))
         };
@@ -333,16 +332,14 @@ impl Stages {
     }
 
     fn cycle(&self, root: usize, path: &[(usize, usize)]) -> Error {
-        let mut lines: Vec<Lines> = path
+        let lines = path
             .iter()
-            .map(|&(id, next)| self.states[id].dependencies[next - 1].1)
-            .collect();
-        lines.sort_by_key(|lines| lines.start);
+            .map(|&(id, next)| self.states[id].dependencies[next - 1].1);
         let message = format!(
             "circular dependency detected on stage: {}",
             self.states[root].shown
         );
-        Error::dockerfile(message).at(lines.first().copied().unwrap_or_default())
+        Error::dockerfile(message).at_each(lines.collect())
     }
 
     /// Adds what the base image or stage ordered with ONBUILD before the stage's own
@@ -473,12 +470,4 @@ fn global_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Result<Env, E
 fn set_global(env: &mut Env, options: &LowerOptions, name: &str, default: &str) {
     let value = options.build_args.get(name).map_or(default, String::as_str);
     env.set(name, value, EnvOrigin::Base);
-}
-
-impl Stages {
-    /// Returns the value of a global argument with what set it.
-    pub(super) fn global_value(&self, name: &str) -> Option<(String, EnvOrigin)> {
-        let found = self.global.iter().find(|variable| variable.name == name)?;
-        Some((found.value.clone(), found.origin.clone()))
-    }
 }

@@ -39,17 +39,11 @@ pub(super) fn parse(statement: &Statement) -> Result<Healthcheck, String> {
 
 fn command(statement: &Statement, rest: &str) -> Result<Healthcheck, String> {
     let flags = Flags::parse(&statement.flags, &FLAGS)?;
-    let mut test = match args::json_strings(rest)? {
-        Some(mut words) => {
-            words.insert(0, "CMD".to_owned());
-            words
-        }
-        None => vec!["CMD-SHELL".to_owned(), rest.to_owned()],
+    let test = match args::json_strings(rest)? {
+        Some(words) if !words.is_empty() => [vec!["CMD".to_owned()], words].concat(),
+        None if !rest.is_empty() => vec!["CMD-SHELL".to_owned(), rest.to_owned()],
+        _ => return Err("Missing command after HEALTHCHECK CMD".to_owned()),
     };
-    test.retain(|word| !word.is_empty() || rest.starts_with('['));
-    if test.len() < 2 {
-        return Err("Missing command after HEALTHCHECK CMD".to_owned());
-    }
     Ok(Healthcheck {
         test,
         interval: duration(&flags, "interval")?,
