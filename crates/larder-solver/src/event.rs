@@ -99,7 +99,8 @@ pub enum Event<R, E> {
     KeyLocked {
         /// The request.
         request: RequestId,
-        /// Whether somebody else held it first, and so may have saved what is wanted.
+        /// Whether somebody else held it first. Only for the log: the key is looked up once more
+        /// in any case.
         waited: bool,
     },
     /// Answers [`Execute`](crate::Command::Execute).

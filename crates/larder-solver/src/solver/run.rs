@@ -72,13 +72,13 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         });
     }
 
+    /// Has the key looked up once more: a record may have come between the last look and the lock.
     pub(super) fn on_key_locked(&mut self, ix: Ix, lock: Digest, waited: bool) {
         let vertex = self.vertex(ix);
+        tracing::debug!(vertex = %vertex.digest(), waited, "key locked");
         vertex.lock = Some(lock);
         vertex.phase = Phase::Idle;
-        if waited {
-            self.forget_queries(ix);
-        }
+        self.forget_queries(ix);
         self.changed.insert(ix);
     }
 

@@ -47,8 +47,6 @@ pub(crate) struct Driver {
     pub(crate) lost: BTreeMap<u64, larder_solver::KeyId>,
     /// Whether the next results found are lost ones.
     pub(crate) lose: bool,
-    /// What every next lock is answered with.
-    pub(crate) waited: bool,
     locks: BTreeSet<Digest>,
     running: usize,
     max_parallelism: usize,
@@ -74,7 +72,6 @@ impl Driver {
             held: BTreeSet::new(),
             lost: BTreeMap::new(),
             lose: false,
-            waited: false,
             locks: BTreeSet::new(),
             running: 0,
             max_parallelism: max_parallelism.unwrap_or(usize::MAX),
@@ -195,7 +192,7 @@ impl Driver {
                 }),
             Command::LockKey { lock, .. } => {
                 assert!(self.locks.insert(lock.clone()), "locked twice");
-                let waited = self.waited;
+                let waited = false;
                 Event::KeyLocked { request, waited }
             }
             Command::Execute {

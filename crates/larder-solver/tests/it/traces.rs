@@ -207,6 +207,8 @@ fn first_build_runs_everything() {
     content of copy-app's input 1
     lock python
     lock slim
+    query python
+    query slim
     python missed: NoMatch
     execute python()
     slim missed: NoMatch
@@ -219,6 +221,7 @@ fn first_build_runs_everything() {
     unlock
     slim Completed
     lock copy-req
+    query copy-req[1|2][a]
     copy-req missed: NoMatch; python ran led nowhere; context ran led nowhere
     copy-req Started
     execute copy-req(2 1)
@@ -227,6 +230,7 @@ fn first_build_runs_everything() {
     copy-req Completed
     query pip[5]
     lock pip
+    query pip[5]
     pip missed: NoMatch; copy-req ran led nowhere
     pip Started
     execute pip(4)
@@ -235,6 +239,7 @@ fn first_build_runs_everything() {
     pip Completed
     query copy-app[7][a]
     lock copy-app
+    query copy-app[7][a]
     copy-app missed: NoMatch; pip ran led nowhere; context ran led nowhere
     copy-app Started
     execute copy-app(5 1)
@@ -243,6 +248,7 @@ fn first_build_runs_everything() {
     copy-app Completed
     query compile[8]
     lock compile
+    query compile[8]
     compile missed: NoMatch; copy-app ran led nowhere
     compile Started
     execute compile(6)
@@ -252,6 +258,7 @@ fn first_build_runs_everything() {
     content of copy-out's input 1
     query copy-out[3|4][9|a]
     lock copy-out
+    query copy-out[3|4][9|a]
     copy-out missed: NoMatch; slim ran led nowhere; compile ran led nowhere
     copy-out Started
     execute copy-out(3 7)
@@ -316,6 +323,7 @@ fn a_changed_file_reruns_what_reads_it() {
     pip Cached
     query copy-app[7][b]
     lock copy-app
+    query copy-app[7][b]
     copy-app missed: NoMatch; pip led on; context ran led nowhere
     copy-app Started
     execute copy-app(7 1)
@@ -324,6 +332,7 @@ fn a_changed_file_reruns_what_reads_it() {
     copy-app Completed
     query compile[11]
     lock compile
+    query compile[11]
     compile missed: NoMatch; copy-app ran led nowhere
     compile Started
     execute compile(8)
@@ -333,6 +342,7 @@ fn a_changed_file_reruns_what_reads_it() {
     content of copy-out's input 1
     query copy-out[4|3][13|b]
     lock copy-out
+    query copy-out[4|3][13|b]
     copy-out missed: NoMatch; slim led on; compile ran led nowhere
     copy-out Started
     execute copy-out(4 9)
@@ -366,6 +376,7 @@ fn a_stage_with_the_same_bytes_is_a_hit_further_on() {
     pip Cached
     query copy-app[7][b]
     lock copy-app
+    query copy-app[7][b]
     copy-app missed: NoMatch; pip led on; context ran led nowhere
     copy-app Started
     execute copy-app(7 1)
@@ -374,6 +385,7 @@ fn a_stage_with_the_same_bytes_is_a_hit_further_on() {
     copy-app Completed
     query compile[12]
     lock compile
+    query compile[12]
     compile missed: NoMatch; copy-app ran led nowhere
     compile Started
     execute compile(8)
@@ -419,6 +431,7 @@ fn ignoring_the_cache_makes_new_keys() {
     pip Completed
     query copy-app[11][a]
     lock copy-app
+    query copy-app[11][a]
     copy-app missed: NoMatch; pip ran led nowhere; context ran led on
     copy-app Started
     execute copy-app(7 1)
@@ -427,6 +440,7 @@ fn ignoring_the_cache_makes_new_keys() {
     copy-app Completed
     query compile[12]
     lock compile
+    query compile[12]
     compile missed: NoMatch; copy-app ran led nowhere
     compile Started
     execute compile(8)

@@ -105,7 +105,7 @@ fn equal_steps_run_once() {
 }
 
 #[test]
-fn what_another_process_made_meanwhile_is_found_after_the_lock() {
+fn what_another_process_made_before_the_lock_is_found() {
     let graph = fan(1);
     let mut other = Driver::new(Store::default(), None);
     other.add_job(1, &graph, &[(1, 0)]);
@@ -116,9 +116,37 @@ fn what_another_process_made_meanwhile_is_found_after_the_lock() {
         driver.answer(0);
     }
     driver.store = other.store;
-    driver.waited = true;
     driver.run();
     assert!(is_built(&driver, 1) && driver.executed.is_empty());
+    driver.finish();
+}
+
+#[test]
+fn a_record_without_result_is_looked_up_again_before_it_runs() {
+    // Both names of the image have lost their result; the second is needed only after the first
+    // has been made again.
+    let mut graph = fan(1);
+    let alias = graph.add("alias", image(&["image"]));
+    graph.add("over", step("over", &[1, alias]));
+    let mut driver = Driver::new(Store::default(), None);
+    driver.add_job(1, &graph, &[(3, 0)]);
+    driver.run();
+    let mut store = driver.store;
+    for node in store.nodes_with_results() {
+        store.drop_result(node);
+    }
+    let mut driver = Driver::new(store, None);
+    driver.add_job(1, &graph, &[(1, 0)]);
+    driver.add_job(2, &graph, &[(3, 0)]);
+    let is_alias = |driver: &Driver, command: &Cmd| matches!(command, Command::LockKey { vertex, .. } if driver.names()[vertex] == "alias");
+    while let Some(next) =
+        (0..driver.pending.len()).find(|&i| !is_alias(&driver, &driver.pending[i].1))
+    {
+        driver.answer(next);
+    }
+    driver.run();
+    let images = driver.executed.iter().filter(|(call, _)| call == "image");
+    assert_eq!(images.count(), 1, "{}", trace(&driver));
     driver.finish();
 }
 
