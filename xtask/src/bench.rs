@@ -7,11 +7,11 @@ mod tool;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use fs_err as fs;
 use larder_testkit::{Base, install, target_dir};
 
-use self::cases::{CASES, Row};
+use self::cases::{CASES, Case, Row};
 use self::tool::Tool;
 use crate::run::build_larder;
 
@@ -52,13 +52,14 @@ struct Place {
 pub(crate) fn run(options: &Options) -> Result<()> {
     install(&["time"])?;
     if options.peers {
-        install(&["buildah", "crun", "netavark"])?;
+        install(&["buildah", "runc"])?;
     }
     let tools = Tool::found(build_larder()?);
     println!(
         "\n{:34} {:10} {:>5} {:>10} {:>10} {:>10} {:>10}",
         "case", "tool", "runs", "min ms", "median ms", "CPU ms", "peak MB"
     );
+    let mut failures_count = 0;
     for case in CASES {
         let wanted = match &options.only {
             Some(only) => only == case.name,
@@ -68,26 +69,37 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             continue;
         }
         for tool in &tools {
-            let dir = target_dir().join("bench").join(tool.name());
-            let place = Place {
-                state: dir.join("state"),
-                contexts: dir.join("contexts"),
-            };
-            tool.remove(&place.state)?;
-            if dir.exists() {
-                fs::remove_dir_all(&dir)?;
+            match measure_case(case, tool) {
+                Ok(rows) => rows.into_iter().for_each(|row| print_row(tool, row)),
+                Err(error) => {
+                    failures_count += 1;
+                    println!("{:34} {:10} failed: {error:#}", case.name, tool.name());
+                }
             }
-            fs::create_dir_all(&place.contexts)?;
-            for base in [Base::Busybox, Base::Python] {
-                tool.import(&place.state, base)?;
-            }
-            for row in (case.run)(tool, &place)? {
-                print_row(tool, row);
-            }
-            tool.remove(&place.state)?;
         }
     }
+    ensure!(failures_count == 0, "{failures_count} measurements failed");
     Ok(())
+}
+
+/// Measures a case in a new place.
+fn measure_case(case: &Case, tool: &Tool) -> Result<Vec<Row>> {
+    let dir = target_dir().join("bench").join(tool.name());
+    let place = Place {
+        state: dir.join("state"),
+        contexts: dir.join("contexts"),
+    };
+    tool.remove(&place.state)?;
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    fs::create_dir_all(&place.contexts)?;
+    for base in [Base::Busybox, Base::Python] {
+        tool.import(&place.state, base)?;
+    }
+    let rows = (case.run)(tool, &place)?;
+    tool.remove(&place.state)?;
+    Ok(rows)
 }
 
 fn print_row(tool: &Tool, mut row: Row) {

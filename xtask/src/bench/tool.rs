@@ -80,7 +80,9 @@ impl Tool {
                 command.args(["build", "--progress", "plain", "--host-ca"]);
             }
             Self::Buildah => {
-                command.args(["build", "--layers", "--network", "host", "--pull=never"]);
+                // Debian's other runtime, crun, refuses to run under hybrid cgroups.
+                command.args(["build", "--runtime", "runc", "--network", "host"]);
+                command.args(["--layers", "--pull=never"]);
                 if Path::new(CA_BUNDLE).exists() {
                     command.arg(format!("--volume={CA_BUNDLE}:{CA_BUNDLE}:ro"));
                 }
