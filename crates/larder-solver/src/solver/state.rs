@@ -227,7 +227,6 @@ impl<R, E> Vertex<R, E> {
         self.owes(output, known.want)
             && (self.ignores_cache()
                 || self.is_keyless()
-                || known.lost
                 || known.exhausted
                 || !known.keys.is_empty())
     }

@@ -278,7 +278,7 @@ impl Driver {
         Event::Executed { request, results }
     }
 
-    fn handle(&mut self, value: String) -> Handle {
+    pub(crate) fn handle(&mut self, value: String) -> Handle {
         self.next += 1;
         self.held.insert(self.next);
         Handle {

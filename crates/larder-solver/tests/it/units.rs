@@ -2,8 +2,8 @@
 
 use larder_oci::Digest;
 use larder_solver::{
-    CacheMap, Command, Edge, Error, ErrorKind, Event, JobId, MissReason, Options, Outcome,
-    Progress, Solver, VertexSpec,
+    CacheKey, CacheMap, Candidate, Command, Edge, Error, ErrorKind, Event, JobId, KeyId, Match,
+    MissReason, Options, Outcome, Progress, Solver, VertexSpec,
 };
 
 use crate::driver::{Cmd, Driver, Fault, Handle};
@@ -245,11 +245,7 @@ fn canceling_leaves_alone_what_another_job_has_but_does_not_need() {
     driver.run();
     let mut store = driver.store;
     let step0 = graph.value(1, 0, &driver.epochs);
-    let nodes = store.nodes_with_results();
-    let node = nodes
-        .into_iter()
-        .find(|&node| store.result(node) == Some(&step0));
-    store.drop_result(node.unwrap());
+    drop_result_of(&mut store, &step0);
     let mut driver = Driver::new(store, None);
     graph.add("slow", step("slow", &[0]));
     driver.add_job(2, &graph, &[(2, 0), (4, 0)]);
@@ -437,11 +433,7 @@ fn each_output_has_its_own_record() {
     // One of them is gone: only that one is made again.
     let mut store = driver.store;
     let gone = graph.value(1, 3, &driver.epochs);
-    let nodes = store.nodes_with_results();
-    let node = nodes
-        .into_iter()
-        .find(|&node| store.result(node) == Some(&gone));
-    store.drop_result(node.unwrap());
+    drop_result_of(&mut store, &gone);
     graph.add("over", step("over", &[2]));
     graph.nodes[2].ignore_cache = true;
     let mut driver = Driver::new(store, None);
@@ -557,39 +549,139 @@ fn an_answer_to_nothing_is_ignored_and_its_result_released() {
 
 #[test]
 fn a_step_that_is_found_by_content_without_a_result_does_not_run_for_its_key() {
-    // `copy` reads two stages by content. Both change, but not in what is read of them.
-    let build = |driver: &mut Driver, stages: [&str; 2]| {
+    // `copy` reads two stages by content. Both become others, which look the same.
+    let graph = |stages: [&str; 2]| {
         let mut graph = Graph::default();
         let image = graph.add("image", image(&["image"]));
         let [one, two] = stages.map(|name| graph.add(name, step(name, &[image])));
         let copy = graph.add("copy", copy("copy", &[(one, true), (two, true)]));
         graph.add("over", step("over", &[copy]));
-        driver.add_job(1, &graph, &[(4, 0)]);
-        driver.run();
-        assert!(is_built(driver, 1));
-        graph.value(copy, 0, &driver.epochs)
+        graph
     };
-    let mut driver = Driver::new(Store::default(), None);
-    let copied = build(&mut driver, ["one", "two"]);
-    let mut store = driver.store;
-    let nodes = store.nodes_with_results();
-    let node = nodes
-        .into_iter()
-        .find(|&node| store.result(node) == Some(&copied));
-    store.drop_result(node.unwrap());
     let bucket = |name: &str| View::Bucket.of(&hash(&format!("{name}/0#0"), &["image".into()]));
     let alike = |name: &str| {
         let mut others = (0..).map(|i| format!("{name}{i}"));
         others.find(|other| bucket(other) == bucket(name)).unwrap()
     };
-    let (one, two) = (alike("one"), alike("two"));
+    let before = graph(["one", "two"]);
+    let after = graph([&alike("one"), &alike("two")]);
+    let mut driver = Driver::new(Store::default(), None);
+    driver.add_job(1, &before, &[(4, 0)]);
+    driver.add_job(2, &after, &[(1, 0), (2, 0)]);
+    driver.run();
+    let mut store = driver.store;
+    drop_result_of(&mut store, &before.value(3, 0, &driver.epochs));
     let mut driver = Driver::new(store, None);
-    build(&mut driver, [&one, &two]);
-    let executed: Vec<_> = driver
-        .executed
-        .iter()
-        .map(|(call, _)| call.clone())
-        .collect();
-    assert_eq!(executed, [format!("{one}(image)"), format!("{two}(image)")]);
+    driver.add_job(1, &after, &[(4, 0)]);
+    driver.run();
+    assert!(is_built(&driver, 1));
+    assert_eq!(driver.executed, [], "{}", trace(&driver));
+    driver.finish();
+}
+
+fn drop_result_of(store: &mut Store, value: &str) {
+    let mut nodes = store.nodes_with_results().into_iter();
+    let node = nodes.find(|&node| store.result(node).is_some_and(|known| known == value));
+    store.drop_result(node.unwrap());
+}
+
+#[test]
+fn canceled_work_gives_back_its_place_and_leaves_the_line() {
+    let graph = fan(2);
+    let mut driver = Driver::new(Store::default(), Some(1));
+    driver.add_job(1, &graph, &[(1, 0), (2, 0)]);
+    assert_eq!(run_to_executions(&mut driver), ["step0"]);
+    driver.send(Event::CancelJob { job: JobId(1) });
+    driver.add_job(2, &graph, &[(1, 0), (2, 0)]);
+    let first = driver.pending[0].0;
+    assert!(driver.canceled.contains(&first));
+    assert_eq!(
+        run_to_executions(&mut driver),
+        ["step0"],
+        "its place is taken still"
+    );
+    driver.answer_canceled(0);
+    driver.run();
+    assert!(is_built(&driver, 2));
+    driver.finish();
+}
+
+#[test]
+fn a_failure_reaches_a_job_that_comes_to_need_the_vertex_later() {
+    let mut graph = fan(2);
+    graph.add("wants", step("wants", &[1]));
+    graph.add("late", copy("late", &[(1, false), (2, true)]));
+    let mut driver = Driver::new(Store::default(), None);
+    driver.add_job(1, &graph, &[(1, 0)]);
+    driver.run();
+    let mut store = driver.store;
+    drop_result_of(&mut store, &graph.value(1, 0, &driver.epochs));
+    graph.nodes[1].fails = true;
+    let mut driver = Driver::new(store, None);
+    driver.add_job(1, &graph, &[(3, 0)]);
+    driver.add_job(2, &graph, &[(4, 0)]);
+    assert_eq!(run_to_executions(&mut driver), ["step1", "step0"]);
+    driver.answer(1);
+    assert_eq!(failures(&driver, 1), ["step0"]);
+    assert!(
+        !driver.done.contains_key(&JobId(2)),
+        "it has its key, which may do"
+    );
+    driver.run();
+    assert_eq!(failures(&driver, 2), ["step0"]);
+    driver.finish();
+}
+
+#[test]
+fn a_result_is_saved_only_under_the_keys_of_the_results_it_was_made_of() {
+    let mut graph = fan(1);
+    graph.add("over", step("over", &[1]));
+    let mut driver = Driver::new(Store::default(), None);
+    driver.add_job(1, &graph, &[(2, 0)]);
+    let names = driver.names();
+    let is_query = |(_, command): &(_, Cmd)| matches!(command, Command::Query { vertex, .. } if names[vertex] == "step0");
+    while !driver.pending.iter().any(is_query) {
+        driver.answer(0);
+    }
+    let (request, _) = driver.pending.remove(0);
+    let [old, new] = [KeyId(101), KeyId(102)];
+    let results = [graph.value(1, 0, &driver.epochs), "another".to_owned()];
+    let [used, unused] = results.map(|value| Some(driver.handle(value)));
+    let matches = vec![
+        Match {
+            key: new,
+            result: used,
+        },
+        Match {
+            key: old,
+            result: unused,
+        },
+    ];
+    driver.send(Event::Queried {
+        request,
+        matches,
+        linked: vec![true],
+    });
+    driver.run();
+    let keys = driver.log.iter().filter_map(|command| match command {
+        Command::Query { vertex, key, .. } if names[vertex] == "over" => Some(("query", key)),
+        Command::Save { vertex, key, .. } if names[vertex] == "over" => Some(("save", key)),
+        _ => None,
+    });
+    let candidates = |keys: &[KeyId]| {
+        let key = |&key: &KeyId| Candidate::Key {
+            key,
+            selector: None,
+        };
+        CacheKey::Step {
+            digest: Digest::sha256("over"),
+            inputs: vec![keys.iter().map(key).collect()],
+        }
+    };
+    let (both, one) = (candidates(&[new, old]), candidates(&[new]));
+    assert_eq!(
+        keys.collect::<Vec<_>>(),
+        [("query", &both), ("query", &both), ("save", &one)]
+    );
     driver.finish();
 }
