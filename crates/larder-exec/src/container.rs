@@ -19,7 +19,7 @@ use crate::sys;
 
 use beneath::Builder;
 pub(crate) use beneath::remove_stubs;
-pub(crate) use identity::resource;
+pub(crate) use identity::{bound_capabilities, resource};
 
 /// Becomes the process that `request` describes. Returns only if that fails, which it has told on
 /// `socket`.

@@ -7,6 +7,8 @@
 
 mod bpf;
 
+use std::collections::BTreeMap;
+
 pub(crate) use bpf::Instruction;
 
 use bpf::{Action, Program};
@@ -14,7 +16,9 @@ use bpf::{Action, Program};
 /// The profile, one line for each call.
 const PROFILE: &str = include_str!("seccomp/profile.tbl");
 
-/// The marker bit of x32 calls, which share x86_64's architecture word.
+/// The marker bit of x32 calls, which share x86_64's architecture word and, but for some that only
+/// x32 has, its numbers.
+#[cfg(target_arch = "x86_64")]
 const X32_BIT: u32 = 0x4000_0000;
 
 /// Numbers from here on are arm's private calls, not part of the common sequence.
@@ -24,80 +28,69 @@ const ARM_PRIVATE: u32 = 0xf_0000;
 struct Architecture {
     /// The `AUDIT_ARCH_*` word (`linux/audit.h`).
     word: u32,
-    /// Its column in the profile, counted from the first number.
-    column: usize,
-    /// Added to each number.
-    offset: u32,
+    /// The bits of a call's number that count.
+    mask: u32,
+    /// Its columns in the profile, from the first number on; the first is in the common sequence.
+    columns: &'static [usize],
 }
 
 #[cfg(target_arch = "x86_64")]
-const ARCHITECTURES: &[Architecture] = &[
+const ARCHITECTURES: [Architecture; 2] = [
     Architecture {
         word: 0xc000_003e,
-        column: 0,
-        offset: 0,
-    },
-    Architecture {
-        word: 0xc000_003e,
-        column: 1,
-        offset: X32_BIT,
+        mask: !X32_BIT,
+        columns: &[0, 1],
     },
     Architecture {
         word: 0x4000_0003,
-        column: 2,
-        offset: 0,
+        mask: !0,
+        columns: &[2],
     },
 ];
 
 #[cfg(target_arch = "aarch64")]
-const ARCHITECTURES: &[Architecture] = &[
+const ARCHITECTURES: [Architecture; 2] = [
     Architecture {
         word: 0xc000_00b7,
-        column: 3,
-        offset: 0,
+        mask: !0,
+        columns: &[3],
     },
     Architecture {
         word: 0x4000_0028,
-        column: 4,
-        offset: 0,
+        mask: !0,
+        columns: &[4],
     },
 ];
 
 /// Returns the filter of a sandboxed process.
 pub(crate) fn default_filter() -> Vec<Instruction> {
     let mut program = Program::new();
-    let mut words: Vec<u32> = ARCHITECTURES.iter().map(|arch| arch.word).collect();
-    words.dedup();
-    for word in words {
-        let mut ranges = Vec::new();
-        for arch in ARCHITECTURES.iter().filter(|arch| arch.word == word) {
-            ranges.extend(ranges_of(arch));
-        }
-        program.architecture(word, &ranges);
+    for arch in &ARCHITECTURES {
+        program.architecture(arch.word, arch.mask, &ranges(arch));
     }
     program.finish()
 }
 
 /// Returns what happens to the calls of `arch`, as `(first number, action)`, ascending; each range
 /// ends where the next begins.
-fn ranges_of(arch: &Architecture) -> Vec<(u32, Action)> {
-    let mut calls: Vec<(u32, Action)> = PROFILE
-        .lines()
-        .filter_map(|line| parse_line(line, arch.column))
+fn ranges(arch: &Architecture) -> Vec<(u32, Action)> {
+    let calls: BTreeMap<u32, Action> = arch
+        .columns
+        .iter()
+        .flat_map(|column| PROFILE.lines().filter_map(|line| parse_line(line, *column)))
         .collect();
-    calls.sort_unstable_by_key(|(number, _)| *number);
     // Calls newer than the profile fail with ENOSYS, as runc's do: programs then take their older
     // way, where EPERM would make them give up.
-    let newest = calls
-        .iter()
-        .map(|(number, _)| *number)
+    let newest = PROFILE
+        .lines()
+        .filter_map(|line| parse_line(line, arch.columns[0]))
+        .map(|(number, _)| number)
         .filter(|number| *number < ARM_PRIVATE)
         .max()
         .unwrap_or(0);
 
-    let mut ranges = vec![(arch.offset, Action::Errno(libc::EPERM))];
+    let mut ranges = vec![(0, Action::Errno(libc::EPERM))];
     let mut push = |number: u32, action: Action| {
-        let number = number + arch.offset;
         if ranges.last().is_some_and(|(first, _)| *first == number) {
             ranges.pop();
         }
@@ -190,9 +183,9 @@ mod tests {
                 (41, 0x1_0000_0002, EPERM),
                 (X32_BIT, 0, ALLOW),
                 (X32_BIT + 165, 0, EPERM),
-                (X32_BIT + 513, 0, ALLOW), // rt_sigreturn
-                (X32_BIT + 512, 0, ALLOW), // rt_sigaction
-                (X32_BIT + 528, 0, EPERM), // kexec_load
+                (X32_BIT + 513, 0, ALLOW),  // rt_sigreturn
+                (X32_BIT + 512, 0, ALLOW),  // rt_sigaction
+                (X32_BIT + 528, 0, ENOSYS), // kexec_load
                 (0xffff_ffff, 0, ENOSYS),
             ],
         );

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::{Error, ErrorKind, Result, mount, sys};
@@ -71,7 +72,7 @@ pub(crate) fn submit(header: protocol::Header, descriptors: &[BorrowedFd<'_>]) -
     if let Some(running) = spawner.as_ref() {
         match protocol::send_parcel(running.socket.as_fd(), header, descriptors) {
             Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => {
+            Err(Errno::PIPE | Errno::CONNRESET) => {
                 tracing::warn!("the spawner died, starting another");
                 let ended = sys::wait(running.pid);
                 tracing::debug!(?ended, "spawner ended");
@@ -99,9 +100,8 @@ fn start() -> Result<Spawner> {
         None,
     )
     .map_err(system)?;
-    // Executed from a read-only mount: a container's process that reaches its own program through
-    // `/proc/self/exe`, before it executes the image's, can't open it for writing (CVE-2019-5736).
-    let executable = mount::bind("/proc/self/exe", mount::Access::ReadOnly)?;
+    let executable =
+        executable().map_err(|errno| Error::system("cannot open larder's own program", errno))?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(system)?;
     let args = [CString::new(MARKER).expect("a literal without NUL")];
@@ -117,6 +117,30 @@ fn start() -> Result<Spawner> {
         .map_err(|error| Error::system("cannot create a PID namespace", error))?;
     tracing::debug!(pid, "spawner started");
     Ok(Spawner { pid, socket: ours })
+}
+
+/// Opens this program, on a read-only mount of its own: a process in a container that reaches it through
+/// `/proc/self/exe` then can't open it for writing (CVE-2019-5736).
+fn executable() -> rustix::io::Result<OwnedFd> {
+    const LINK: &str = "/proc/self/exe";
+    let running = open_path(LINK)?;
+    let mount = match mount::clone_of(&running) {
+        // It was opened in another mount namespace: find it in this one.
+        Err(Errno::INVAL) => {
+            let path = rustix::fs::readlinkat(CWD, LINK, Vec::new())?;
+            let found =
+                rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            let [one, other] = [rustix::fs::fstat(&running)?, rustix::fs::fstat(&found)?];
+            if (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino) {
+                return Err(Errno::STALE);
+            }
+            mount::clone_of(&found)?
+        }
+        cloned => cloned?,
+    };
+    sys::set_readonly(mount.as_fd(), true)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(mount)
 }
 
 /// Opens a path of this process's own for use as a directory handle only.

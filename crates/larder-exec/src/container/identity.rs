@@ -67,7 +67,6 @@ pub(super) fn assume(request: &Request) -> Result<(), Failure> {
     let permitted = rustix::thread::capabilities(None)
         .map_err(failed)?
         .permitted;
-    bound_capabilities().map_err(failed)?;
     set_groups(&request.groups).map_err(failed)?;
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(group, group, group).map_err(failed)?;
@@ -85,8 +84,8 @@ pub(super) fn assume(request: &Request) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Drops what no program that is executed from here on shall get.
-fn bound_capabilities() -> rustix::io::Result<()> {
+/// Drops what no program that this process or its copies execute shall get.
+pub(crate) fn bound_capabilities() -> rustix::io::Result<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if CAPABILITIES.contains(capability) {

@@ -1,6 +1,6 @@
 //! Mounting overlayfs.
 
-use std::fmt::Write as _;
+use std::ffi::CString;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -99,40 +99,13 @@ impl Layers<'_> {
     }
 
     /// Mounts with all layers in one string, as every kernel can.
-    ///
-    /// Layers are named by descriptors, so that hundreds of them fit.
     pub(super) fn mount_by_options(&self) -> rustix::io::Result<OwnedFd> {
-        let mut opened = Vec::new();
-        let mut open = |path: &Path| -> rustix::io::Result<i32> {
-            let fd = open_layer(path)?;
-            let number = fd.as_raw_fd();
-            opened.push(fd);
-            Ok(number)
-        };
-        let mut options = String::from("lowerdir=");
-        for (index, lower) in self.lowers.iter().enumerate() {
-            let separator = if index == 0 { "" } else { ":" };
-            let number = open(lower)?;
-            // Relative to the working directory below.
-            write!(options, "{separator}{number}").map_err(|_| Errno::TOOBIG)?;
-        }
-        if let Some(OverlayUpper { upper, work }) = self.upper {
-            let (upper, work) = (open(upper)?, open(work)?);
-            write!(options, ",upperdir={upper},workdir={work}").map_err(|_| Errno::TOOBIG)?;
-        }
-        for (key, value) in self.behaviour() {
-            match value {
-                Some(value) => write!(options, ",{key}={value}"),
-                None => write!(options, ",{key}"),
-            }
-            .map_err(|_| Errno::TOOBIG)?;
-        }
-        if options.len() >= MAX_OPTIONS_BYTES {
-            return Err(Errno::TOOBIG);
-        }
-        let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
         isolated::in_own_namespace(|| {
-            // The thread's own working directory: it left the process's with the namespace.
+            // Layers are named by descriptors, relative to the working directory, so that hundreds
+            // of them fit. They must be opened in the namespace that the overlay is mounted in.
+            let mut opened = Vec::new();
+            let options = self.options(&mut opened)?;
+            // The thread's own: it left the process's with the namespace.
             rustix::process::chdir("/proc/self/fd")?;
             rustix::mount::mount(
                 "overlay",
@@ -141,9 +114,37 @@ impl Layers<'_> {
                 MountFlags::empty(),
                 options.as_c_str(),
             )?;
-            // What was mounted on `/` is reached from above it only.
             super::clone_of(&topmost_root()?)
         })
+    }
+
+    /// Returns all settings in one string, with the descriptors that it names added to `opened`.
+    fn options(&self, opened: &mut Vec<OwnedFd>) -> rustix::io::Result<CString> {
+        let mut open = |path: &Path| -> rustix::io::Result<String> {
+            let fd = open_layer(path)?;
+            let number = fd.as_raw_fd().to_string();
+            opened.push(fd);
+            Ok(number)
+        };
+        let lowers = self
+            .lowers
+            .iter()
+            .map(|lower| open(lower))
+            .collect::<rustix::io::Result<Vec<_>>>()?;
+        let mut options = vec![format!("lowerdir={}", lowers.join(":"))];
+        if let Some(OverlayUpper { upper, work }) = self.upper {
+            options.push(format!("upperdir={}", open(upper)?));
+            options.push(format!("workdir={}", open(work)?));
+        }
+        options.extend(self.behaviour().iter().map(|(key, value)| match value {
+            Some(value) => format!("{key}={value}"),
+            None => (*key).to_owned(),
+        }));
+        let options = options.join(",");
+        if options.len() >= MAX_OPTIONS_BYTES {
+            return Err(Errno::TOOBIG);
+        }
+        CString::new(options).map_err(|_| Errno::INVAL)
     }
 
     /// Returns the settings that make an overlay's upper directory a faithful record of changes.

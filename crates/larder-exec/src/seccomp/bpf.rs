@@ -47,6 +47,7 @@ const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
 const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const JUMP_GREATER_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
 const JUMP_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
 // Offsets in `struct seccomp_data`; the halves of an argument are in little-endian order.
@@ -79,9 +80,13 @@ impl Program {
         }
     }
 
-    /// Adds the calls of an architecture: `(first number, action)`, ascending, the first at 0.
-    pub(super) fn architecture(&mut self, word: u32, ranges: &[(u32, Action)]) {
+    /// Adds the calls of an architecture: `(first number, action)`, ascending, the first at 0, for
+    /// numbers of which only the bits of `mask` count.
+    pub(super) fn architecture(&mut self, word: u32, mask: u32, ranges: &[(u32, Action)]) {
         let mut body = vec![plain(LOAD_WORD, NUMBER)];
+        if mask != !0 {
+            body.push(plain(AND, mask));
+        }
         body.extend(search(ranges));
         self.instructions.push(jump(JUMP_EQUAL, word, 1, 0));
         self.instructions.push(plain(JUMP, body.len() as u32));
@@ -177,6 +182,7 @@ pub(super) fn evaluate(filter: &[Instruction], word: u32, number: u32, argument:
                     _ => panic!("load from {k}"),
                 }
             }
+            AND => accumulator &= k,
             JUMP => at += k as usize,
             JUMP_EQUAL => branch(accumulator == k),
             JUMP_GREATER_EQUAL => branch(accumulator >= k),

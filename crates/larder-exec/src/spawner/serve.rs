@@ -57,7 +57,8 @@ pub(super) fn main() -> ! {
     // Its own session: signals to larder's process group, as from a terminal, pass it by.
     let session = rustix::process::setsid();
     tracing::trace!(?named, ?session, "spawner");
-    let prepared = prepare_mounts();
+    // What need not be done for each container.
+    let prepared = prepare_mounts().and_then(|()| Ok(container::bound_capabilities()?));
     let filter = seccomp::default_filter();
     let mut running: Vec<Running> = Vec::new();
     let mut sessions = Sessions::default();

@@ -182,11 +182,9 @@ pub fn says(spec: ProcessSpec) -> String {
 
 /// Returns an error's text with its causes.
 pub fn text_of(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let texts: Vec<String> = std::iter::once(error.to_string())
+        .chain(causes.map(ToString::to_string))
+        .collect();
+    texts.join(": ")
 }
