@@ -66,11 +66,11 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Show how an image was made
     History(HistoryArgs),
-    /// Write images to an archive
+    /// Write an image to an archive
     Save(SaveArgs),
     /// Read images from an archive
     Load(LoadArgs),
-    /// Make an image of a file tree in a tar archive
+    /// Read images from an archive, under other names
     Import(ImportArgs),
     /// Run a command in an image
     Run(Box<RunArgs>),

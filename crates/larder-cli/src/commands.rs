@@ -1,17 +1,22 @@
 //! One module a verb: each turns arguments into a request to the engine, and the answer into text.
 
+mod archive;
 mod build;
-mod version;
+mod explain;
+mod image;
+mod records;
+mod run;
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use larder_engine::config::Config;
 use larder_engine::{Engine, EngineOptions};
+use larder_exec::rootless;
 
 use crate::args::{Cli, Command, GlobalArgs};
 use crate::environment::Environment;
-use crate::exit::Code;
+use crate::exit::{self, Code};
 use crate::output;
 
 /// The state directory of root.
@@ -26,11 +31,14 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     /// Opens the engine: the state directory and the configuration that flags and environment
-    /// name.
+    /// name. An ordinary user enters a user namespace first, so no thread may run yet.
     pub(crate) fn engine(&self) -> anyhow::Result<Engine> {
         let config = self.config()?;
         let mut options = EngineOptions::new(self.root(&config)?);
         options.config = config;
+        if rootless::needs_user_namespace() {
+            rootless::enter_user_namespace()?;
+        }
         Ok(Engine::open(options)?)
     }
 
@@ -71,23 +79,20 @@ pub(crate) fn run(cli: Cli, env: &Environment) -> anyhow::Result<Code> {
         env,
     };
     match cli.command {
-        Command::Build(args) => build::run(*args, &context),
-        Command::Version => version::run(),
-        Command::Explain(_) => later("explain"),
-        Command::Images(_) => later("images"),
-        Command::Rmi(_) => later("rmi"),
-        Command::Tag(_) => later("tag"),
-        Command::Inspect(_) => later("inspect"),
-        Command::History(_) => later("history"),
-        Command::Save(_) => later("save"),
-        Command::Load(_) => later("load"),
-        Command::Import(_) => later("import"),
-        Command::Run(_) => later("run"),
-        Command::Du(_) => later("du"),
-        Command::Prune(_) => later("prune"),
+        Command::Build(args) => build::run(*args, &context)?,
+        Command::Explain(args) => explain::run(&args, &context)?,
+        Command::Images(args) => image::list(&args, &context)?,
+        Command::Rmi(args) => image::remove(&args, &context)?,
+        Command::Tag(args) => image::tag(&args, &context)?,
+        Command::Inspect(args) => image::inspect(&args, &context)?,
+        Command::History(args) => image::history(&args, &context)?,
+        Command::Save(args) => archive::save(args, &context)?,
+        Command::Load(args) => archive::load(&args, &context)?,
+        Command::Import(args) => archive::import(&args, &context)?,
+        Command::Run(args) => return run::run(*args, &context),
+        Command::Du(args) => records::du(&args, &context)?,
+        Command::Prune(args) => records::prune(&args, &context)?,
+        Command::Version => output::print(concat!("larder ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
-}
-
-fn later(verb: &str) -> anyhow::Result<Code> {
-    bail!("`larder {verb}` is not supported yet")
+    Ok(exit::SUCCESS)
 }

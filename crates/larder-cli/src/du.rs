@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use jiff::Timestamp;
+use larder_engine::{SnapshotId, UsageRecord};
 use serde_json::json;
 
 use crate::table::{Format, Listing, Row};
@@ -30,23 +31,6 @@ const LISTING: Listing = Listing {
     ],
     columns: &["ID", "Reclaimable", "Size", "LastUsedAt"],
 };
-
-/// A record of the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Usage {
-    pub(crate) id: String,
-    pub(crate) parents: Vec<String>,
-    pub(crate) created_at: Timestamp,
-    pub(crate) last_used_at: Option<Timestamp>,
-    pub(crate) usage_count: u64,
-    pub(crate) size_bytes: u64,
-    pub(crate) mutable: bool,
-    pub(crate) in_use: bool,
-    pub(crate) shared: bool,
-    pub(crate) description: String,
-    /// `regular`, `source.local`, `exec.cachemount`, …
-    pub(crate) kind: String,
-}
 
 /// How to show records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,8 +68,8 @@ impl DuFormat {
     }
 
     /// Renders records, the smallest first.
-    pub(crate) fn render(&self, records: &[Usage], now: Timestamp) -> String {
-        let mut records: Vec<&Usage> = records.iter().collect();
+    pub(crate) fn render(&self, records: &[UsageRecord], now: Timestamp) -> String {
+        let mut records: Vec<&UsageRecord> = records.iter().collect();
         records.sort_by_key(|record| record.size_bytes);
         match self {
             Self::Pretty => records.iter().map(|record| pretty(record, now)).collect(),
@@ -102,8 +86,8 @@ impl DuFormat {
 }
 
 /// Returns the sums over all records.
-pub(crate) fn summary(records: &[Usage]) -> String {
-    let sum = |wanted: &dyn Fn(&Usage) -> bool| -> u64 {
+pub(crate) fn summary(records: &[UsageRecord]) -> String {
+    let sum = |wanted: &dyn Fn(&UsageRecord) -> bool| -> u64 {
         let sizes = records.iter().filter(|record| wanted(record));
         sizes.map(|record| record.size_bytes).sum()
     };
@@ -145,11 +129,11 @@ pub(crate) fn is_yes(answer: &str) -> bool {
 
 /// Returns the fields of a record; `marks` adds a `*` to the id of a mutable one and to the size
 /// of a shared one.
-fn row(record: &Usage, now: Timestamp, marks: bool) -> Row {
+fn row(record: &UsageRecord, now: Timestamp, marks: bool) -> Row {
     let mark = |is_set: bool| if marks && is_set { "*" } else { "" };
     let fields = json!({
         "ID": format!("{}{}", record.id, mark(record.mutable)),
-        "Parents": record.parents,
+        "Parents": parents(record),
         "CreatedAt": time(record.created_at),
         "Mutable": record.mutable,
         "Reclaimable": !record.in_use,
@@ -158,7 +142,7 @@ fn row(record: &Usage, now: Timestamp, marks: bool) -> Row {
         "Description": record.description,
         "UsageCount": record.usage_count,
         "LastUsedAt": last_used(record, now),
-        "Type": record.kind,
+        "Type": record.record_type.as_str(),
     });
     match fields {
         serde_json::Value::Object(row) => row,
@@ -166,10 +150,13 @@ fn row(record: &Usage, now: Timestamp, marks: bool) -> Row {
     }
 }
 
-fn pretty(record: &Usage, now: Timestamp) -> String {
-    let parents = record.parents.iter().flat_map(|id| ["\n - ", id]).collect();
+fn pretty(record: &UsageRecord, now: Timestamp) -> String {
+    let parents = parents(record)
+        .into_iter()
+        .flat_map(|id| ["\n - ", id])
+        .collect();
     let lines = [
-        ("ID:", record.id.clone()),
+        ("ID:", record.id.to_string()),
         ("Parents:", parents),
         ("Created at:", time(record.created_at)),
         ("Mutable:", record.mutable.to_string()),
@@ -179,7 +166,7 @@ fn pretty(record: &Usage, now: Timestamp) -> String {
         ("Description:", one_line(&record.description)),
         ("Usage count:", record.usage_count.to_string()),
         ("Last used:", last_used(record, now)),
-        ("Type:", record.kind.clone()),
+        ("Type:", record.record_type.as_str().to_owned()),
     ];
     let mut text = String::new();
     for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
@@ -195,7 +182,11 @@ fn pretty(record: &Usage, now: Timestamp) -> String {
     text
 }
 
-fn last_used(record: &Usage, now: Timestamp) -> String {
+fn parents(record: &UsageRecord) -> Vec<&str> {
+    record.parents.iter().map(SnapshotId::as_str).collect()
+}
+
+fn last_used(record: &UsageRecord, now: Timestamp) -> String {
     record.last_used_at.map_or_else(String::new, |at| {
         format!("{} ago", human_duration(now.duration_since(at)))
     })
@@ -209,6 +200,7 @@ fn time(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
+    use larder_engine::RecordType;
 
     use super::*;
 
@@ -216,9 +208,9 @@ mod tests {
         "2026-11-22T10:46:57.6Z".parse().unwrap()
     }
 
-    fn records() -> Vec<Usage> {
-        let base = Usage {
-            id: "6rn8o2f2ikuc9w4q5hxrltls0".to_owned(),
+    fn records() -> Vec<UsageRecord> {
+        let base = UsageRecord {
+            id: "6rn8o2f2ikuc9w4q5hxrltls0".parse().unwrap(),
             parents: Vec::new(),
             created_at: "2026-11-22T10:43:57.362562158Z".parse().unwrap(),
             last_used_at: Some("2026-11-22T10:43:57.5Z".parse().unwrap()),
@@ -228,10 +220,10 @@ mod tests {
             in_use: true,
             shared: true,
             description: "pulled from docker.io/library/busybox:latest".to_owned(),
-            kind: "regular".to_owned(),
+            record_type: RecordType::Regular,
         };
-        let mount = Usage {
-            id: "ostpu7tpw6jwb4yd5g8l0kba7".to_owned(),
+        let mount = UsageRecord {
+            id: "ostpu7tpw6jwb4yd5g8l0kba7".parse().unwrap(),
             parents: vec![base.id.clone()],
             last_used_at: None,
             size_bytes: 4096,
@@ -239,7 +231,7 @@ mod tests {
             in_use: false,
             shared: false,
             description: "cached mount /root/.cache/pip".to_owned(),
-            kind: "exec.cachemount".to_owned(),
+            record_type: RecordType::CacheMount,
             ..base.clone()
         };
         vec![base, mount]

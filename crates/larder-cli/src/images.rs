@@ -42,6 +42,26 @@ pub(crate) const HISTORY: Listing = Listing {
     columns: &["ID", "CreatedSince", "CreatedBy", "Size", "Comment"],
 };
 
+/// The fields of `larder inspect`, as `docker inspect` names them.
+pub(crate) const INSPECT: Listing = Listing {
+    fields: &[
+        ("Id", "ID"),
+        ("RepoTags", "REPO TAGS"),
+        ("Created", "CREATED"),
+        ("Author", "AUTHOR"),
+        ("Config", "CONFIG"),
+        ("Architecture", "ARCHITECTURE"),
+        ("Variant", "VARIANT"),
+        ("Os", "OS"),
+        ("Size", "SIZE"),
+        ("RootFS", "ROOT FS"),
+        ("Descriptor", "DESCRIPTOR"),
+        ("Manifest", "MANIFEST"),
+        ("Metadata", "METADATA"),
+    ],
+    columns: &["Id", "RepoTags", "Size"],
+};
+
 /// A name of an image, or an image without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ImageRow {

@@ -1,8 +1,4 @@
 //! The `larder` command: flags, requests to the engine, progress, tables and exit codes.
-#![allow(
-    dead_code,
-    reason = "what shows the engine's answers waits for the engine's interface"
-)]
 
 mod args;
 mod commands;
@@ -27,6 +23,8 @@ use args::Cli;
 use environment::Environment;
 
 fn main() -> ExitCode {
+    // A process that is started to run containers is told apart by its first argument.
+    larder_exec::init();
     let cli = match Cli::from_arguments(std::env::args_os()) {
         Ok(cli) => cli,
         Err(answer) => return answer_arguments(&answer),
@@ -34,7 +32,9 @@ fn main() -> ExitCode {
     if cli.global.debug {
         start_tracing();
     }
-    match commands::run(cli, &Environment::of_process()) {
+    let done = commands::run(cli, &Environment::of_process());
+    larder_exec::shutdown();
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             report(&error);

@@ -41,6 +41,11 @@ pub(crate) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Whether standard input is a terminal.
+pub(crate) fn stdin_is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
 /// Returns the size of the terminal at standard error, if it is one that knows its size.
 pub(crate) fn stderr_size() -> Option<Size> {
     let size = termios::tcgetwinsize(io::stderr()).ok()?;

@@ -36,11 +36,14 @@ pub(crate) enum Format {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Template(Vec<Part>);
 
+/// A field, and what to pick from it: `.Config.Env`.
+type Path = Vec<String>;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
-    Field(String),
-    FieldAsJson(String),
+    Field(Path),
+    FieldAsJson(Path),
     RowAsJson,
 }
 
@@ -66,7 +69,7 @@ impl Listing {
 
     /// Returns the format that shows the default columns.
     pub(crate) fn table(&self) -> Format {
-        let cell = |field: &&str| Template(vec![Part::Field((*field).to_owned())]);
+        let cell = |field: &&str| Template(vec![Part::Field(vec![(*field).to_owned()])]);
         Format::Table(self.columns.iter().map(cell).collect())
     }
 
@@ -116,16 +119,16 @@ impl Listing {
     fn parse_action(&self, action: &str) -> Result<Part, String> {
         let words: Vec<&str> = action.split_whitespace().collect();
         let field = |word: &str| {
-            let name = word
-                .strip_prefix('.')
-                .filter(|name| self.fields.iter().any(|(field, _)| field == name));
-            name.map(str::to_owned).ok_or_else(|| {
-                let known: Vec<_> = self.fields.iter().map(|(field, _)| *field).collect();
-                format!(
-                    "template: `{word}` is no field (expected .{})",
-                    known.join(", .")
-                )
-            })
+            let path: Path = word.split('.').skip(1).map(str::to_owned).collect();
+            let is_known = |name: &String| self.fields.iter().any(|(field, _)| field == name);
+            if path.first().is_some_and(is_known) {
+                return Ok(path);
+            }
+            let known: Vec<_> = self.fields.iter().map(|(field, _)| *field).collect();
+            Err(format!(
+                "template: `{word}` is no field (expected .{})",
+                known.join(", .")
+            ))
         };
         match words[..] {
             ["json", "."] => Ok(Part::RowAsJson),
@@ -140,13 +143,19 @@ impl Listing {
 
 impl Template {
     fn render(&self, row: &Row) -> String {
-        let field = |name: &String| row.get(name).unwrap_or(&Value::Null);
+        let field = |path: &Path| {
+            let (name, rest) = path.split_first().expect("a path begins with a field");
+            rest.iter()
+                .fold(row.get(name).unwrap_or(&Value::Null), |value, key| {
+                    value.get(key).unwrap_or(&Value::Null)
+                })
+        };
         self.0
             .iter()
             .map(|part| match part {
                 Part::Text(text) => text.clone(),
-                Part::Field(name) => plain(field(name)),
-                Part::FieldAsJson(name) => field(name).to_string(),
+                Part::Field(path) => plain(field(path)),
+                Part::FieldAsJson(path) => field(path).to_string(),
                 Part::RowAsJson => json_line(row),
             })
             .collect()

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
+use larder_engine::Volume;
 use larder_oci::ImageRef;
 
 use super::values::{self, EnvArg};
@@ -28,8 +29,15 @@ pub(crate) struct ImagesArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct RmiArgs {
     /// Names or ids
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(
+        value_name = "IMAGE",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
     pub(crate) images: Vec<String>,
+    /// Remove all images
+    #[arg(short, long, default_value = "false")]
+    pub(crate) all: bool,
     /// Remove an image by id even if it has several names
     #[arg(short, long)]
     pub(crate) force: bool,
@@ -77,9 +85,9 @@ pub(crate) struct HistoryArgs {
 /// `larder save`
 #[derive(Debug, clap::Args)]
 pub(crate) struct SaveArgs {
-    /// Names or ids
-    #[arg(value_name = "IMAGE", required = true)]
-    pub(crate) images: Vec<String>,
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
     /// File to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -99,18 +107,12 @@ pub(crate) struct LoadArgs {
 /// `larder import`
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArgs {
-    /// Archive, or `-` for standard input
+    /// Archive: an OCI layout, or what `docker save` writes; `-` for standard input
     #[arg(value_name = "FILE")]
     pub(crate) file: String,
-    /// Name of the image
+    /// Names to give, in place of those in the archive
     #[arg(value_name = "NAME", value_parser = values::image_ref)]
-    pub(crate) name: Option<ImageRef>,
-    /// Dockerfile instruction to apply to the image's configuration
-    #[arg(short, long = "change", value_name = "INSTRUCTION")]
-    pub(crate) changes: Vec<String>,
-    /// Text for the image's history
-    #[arg(short, long, value_name = "TEXT")]
-    pub(crate) message: Option<String>,
+    pub(crate) names: Vec<ImageRef>,
 }
 
 /// `larder run`
@@ -120,8 +122,8 @@ pub(crate) struct RunArgs {
     #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = values::key_value)]
     pub(crate) env: Vec<EnvArg>,
     /// Directory or file to mount, `HOST:TARGET[:ro]`, or `TARGET` alone for an empty volume
-    #[arg(short, long = "volume", value_name = "VOLUME")]
-    pub(crate) volumes: Vec<String>,
+    #[arg(short, long = "volume", value_name = "VOLUME", value_parser = values::volume)]
+    pub(crate) volumes: Vec<Volume>,
     /// Working directory
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<String>,
@@ -131,6 +133,9 @@ pub(crate) struct RunArgs {
     /// Program to run in place of the image's entrypoint
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
+    /// Lend the command the host's CA certificates and proxy settings
+    #[arg(long)]
+    pub(crate) host_ca: bool,
     /// Forget what the command wrote, when it ends; what happens by default
     #[arg(long)]
     pub(crate) rm: bool,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
+use larder_engine::Volume;
 use larder_engine::request::{NetworkMode, Ulimit};
 use larder_oci::{ImageRef, Platform};
 
@@ -205,6 +206,34 @@ pub(super) fn secret(text: &str) -> Result<SecretArg, String> {
     Ok(SecretArg { id, source })
 }
 
+/// Parses `HOST:TARGET[:ro]`, or `TARGET` alone.
+pub(super) fn volume(text: &str) -> Result<Volume, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (source, target, options) = match parts[..] {
+        [target] => (None, target, ""),
+        [source, target] => (Some(source), target, ""),
+        [source, target, options] => (Some(source), target, options),
+        _ => return Err("expected `HOST:TARGET[:ro]` or `TARGET`".to_owned()),
+    };
+    if !target.starts_with('/') {
+        return Err(format!("the target `{target}` is not an absolute path"));
+    }
+    let readonly = match options {
+        "" | "rw" => false,
+        "ro" => true,
+        _ => return Err(format!("`{options}` is unknown (expected ro or rw)")),
+    };
+    let source = match source {
+        Some("") => return Err("the directory before `:` is empty".to_owned()),
+        source => source.map(PathBuf::from),
+    };
+    Ok(Volume {
+        source,
+        target: target.to_owned(),
+        readonly,
+    })
+}
+
 /// A condition on records, `type=exec.cachemount`; a key alone asks for its presence.
 pub(super) fn filter(text: &str) -> Result<String, String> {
     let key_end = text.find(['=', '!', '~']).unwrap_or(text.len());
@@ -304,6 +333,26 @@ mod tests {
         }
         for bad in ["a", "a:", ":1.2.3.4", "a:b", "a b:1.2.3.4"] {
             assert!(host(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn volumes_are_directories_of_the_host_or_anonymous() {
+        for (text, source, target, readonly) in [
+            ("/a:/b", Some("/a"), "/b", false),
+            ("a:/b:ro", Some("a"), "/b", true),
+            ("/a:/b:rw", Some("/a"), "/b", false),
+            ("/b", None, "/b", false),
+        ] {
+            let expected = Volume {
+                source: source.map(PathBuf::from),
+                target: target.to_owned(),
+                readonly,
+            };
+            assert_eq!(volume(text), Ok(expected), "{text}");
+        }
+        for bad in ["", "b", "/a:b", ":/b", "/a:/b:z", "/a:/b:ro:x"] {
+            assert!(volume(bad).is_err(), "{bad}");
         }
     }
 

@@ -15,7 +15,7 @@ use larder_engine::request::{BuildOutcome, BuildRequest};
 use self::plan::Plan;
 use super::Context;
 use crate::args::BuildArgs;
-use crate::exit::{self, Code};
+use crate::exit;
 use crate::output;
 use crate::progress::{Display, Mode, Options};
 use crate::signals::{self, Stop};
@@ -25,7 +25,7 @@ use crate::units::human_size;
 const SIZE_DIGITS: usize = 4;
 
 /// Builds.
-pub(crate) fn run(args: BuildArgs, context: &Context<'_>) -> anyhow::Result<Code> {
+pub(crate) fn run(args: BuildArgs, context: &Context<'_>) -> anyhow::Result<()> {
     let plan = Plan::new(args, context, Box::new(io::stdin()))?;
     for note in &plan.notes {
         output::tell(&format!("WARNING: {note}"));
@@ -40,8 +40,7 @@ pub(crate) fn run(args: BuildArgs, context: &Context<'_>) -> anyhow::Result<Code
     if let Some(file) = &plan.metadata_file {
         fs_err::write(file, report::metadata(outcome.image.as_ref()))?;
     }
-    tell(&outcome, plan.mode)?;
-    Ok(exit::SUCCESS)
+    Ok(tell(&outcome, plan.mode)?)
 }
 
 /// Runs the engine while the display shows what it does.
