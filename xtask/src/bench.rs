@@ -89,7 +89,7 @@ fn measure_case(case: &Case, tool: &Tool) -> Result<Vec<Row>> {
         state: dir.join("state"),
         contexts: dir.join("contexts"),
     };
-    tool.remove(&place.state)?;
+    Tool::remove(&place.state)?;
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }
@@ -98,7 +98,7 @@ fn measure_case(case: &Case, tool: &Tool) -> Result<Vec<Row>> {
         tool.import(&place.state, base)?;
     }
     let rows = (case.run)(tool, &place)?;
-    tool.remove(&place.state)?;
+    Tool::remove(&place.state)?;
     Ok(rows)
 }
 

@@ -96,16 +96,20 @@ impl Tool {
     }
 
     /// Removes all that the tool keeps in `state`.
-    pub(super) fn remove(&self, state: &Path) -> Result<()> {
+    pub(super) fn remove(state: &Path) -> Result<()> {
         if !state.exists() {
             return Ok(());
         }
-        if let Self::Buildah = self {
-            // It keeps its storage mounted, which only it can undo.
-            output(self.command(state).args(["rmi", "--all", "--force"]))?;
-            let storage = state.join("storage/overlay");
-            // Not mounted where nothing was built.
-            let _ = Command::new("umount").arg(storage).output();
+        // Buildah leaves its storage mounted, and the layers too when it is interrupted.
+        let state = fs::canonicalize(state)?;
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let below = mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(1))
+            .filter(|path| Path::new(path).starts_with(&state));
+        // What was mounted last is unmounted first.
+        for path in below.collect::<Vec<_>>().into_iter().rev() {
+            output(Command::new("umount").arg(path))?;
         }
         Ok(fs::remove_dir_all(state)?)
     }
