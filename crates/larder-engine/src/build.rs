@@ -10,7 +10,7 @@ use larder_dockerfile::{
 };
 use larder_llb::SourceFile;
 use larder_oci::{Digest, ImageRef, Platform};
-use larder_store::{ActiveSnapshot, Lease, NewSnapshot, RecordType};
+use larder_store::{ActiveSnapshot, KeyId, Lease, NewSnapshot, RecordType};
 use larder_tree::apply::{self, ApplyOptions};
 use larder_tree::beneath::Root;
 
@@ -28,7 +28,7 @@ use crate::request::{
 };
 use crate::solve;
 use crate::task::Tasks;
-use crate::worker::{BuildWorker, ResultRef};
+use crate::worker::BuildWorker;
 
 /// As large a Dockerfile or ignore file as is read.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
@@ -63,6 +63,35 @@ impl Engine {
             self.gc();
         }
         outcome
+    }
+}
+
+/// A cache record, as the cache formats know it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CacheRecord {
+    /// `sha256("OP@OUTPUT")`.
+    pub digest: Digest,
+    /// For each input, the alternatives: what is selected of it, and the record's index.
+    pub inputs: Vec<Vec<(Option<Digest>, usize)>>,
+    /// Whether a result is stored.
+    pub has_result: bool,
+}
+
+impl Engine {
+    /// Returns the records that lead to the result of a build, each after all it refers to.
+    pub fn cache_records(&self, outcome: &BuildOutcome) -> Result<Vec<CacheRecord>> {
+        let keys: Vec<KeyId> = outcome.keys.iter().map(|&key| KeyId::from(key)).collect();
+        let record = |record: larder_store::ExportedRecord| CacheRecord {
+            digest: record.digest,
+            inputs: record.inputs,
+            has_result: record.result.is_some(),
+        };
+        Ok(self
+            .store
+            .exported_records(&keys)?
+            .into_iter()
+            .map(record)
+            .collect())
     }
 }
 
@@ -150,7 +179,7 @@ impl Build<'_> {
         tags: &[ImageRef],
         outputs: Vec<Output>,
     ) -> Result<BuildOutcome> {
-        let result = if lowered.definition.result().is_some() {
+        let (result, keys) = if lowered.definition.result().is_some() {
             let limit = self.engine.config.worker.oci.max_parallelism;
             let solved = solve::solve(
                 worker,
@@ -159,16 +188,15 @@ impl Build<'_> {
                 self.cancel,
                 limit,
             );
-            match solved.map_err(|errors| first_error(errors, lowered))? {
-                ResultRef::Snapshot(snapshot) => Some(snapshot),
-                context @ ResultRef::Context(_) => Some(worker.snapshot_of(&context)?),
-            }
+            let solved = solved.map_err(|errors| first_error(errors, lowered))?;
+            (Some(worker.snapshot_of(&solved.result)?), solved.keys)
         } else {
-            None
+            (None, Vec::new())
         };
         self.cancel.check()?;
         let mut outcome = BuildOutcome {
             image: None,
+            keys: keys.into_iter().map(|key| key.0).collect(),
             steps: worker
                 .reports
                 .lock()

@@ -46,6 +46,7 @@ mod solve;
 mod task;
 mod worker;
 
+pub use build::CacheRecord;
 pub use cancel::CancelFlag;
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, ErrorClass, Location, Result};

@@ -233,6 +233,8 @@ pub struct BuildOutcome {
     pub steps: Vec<StepReport>,
     /// Bytes that `--no-cache` removed from cache mounts.
     pub emptied_cache_bytes: u64,
+    /// The key nodes that lead to the result.
+    pub(crate) keys: Vec<i64>,
 }
 
 /// An image that was made.

@@ -79,6 +79,13 @@ pub(crate) trait Worker: Sync {
     fn ended(&self, vertex: &Vertex, report: StepReport);
 }
 
+/// The result of a definition.
+pub(crate) struct Solved<R> {
+    pub(crate) result: R,
+    /// The key nodes that lead to it.
+    pub(crate) keys: Vec<KeyId>,
+}
+
 /// What a query found.
 pub(crate) struct Found<R> {
     pub(crate) matches: Vec<larder_solver::Match<R>>,
@@ -129,7 +136,7 @@ pub(crate) fn solve<W: Worker>(
     reporter: &Reporter<'_>,
     cancel: &CancelFlag,
     max_parallelism: Option<usize>,
-) -> Result<W::Result, Vec<BuildError>> {
+) -> Result<Solved<W::Result>, Vec<BuildError>> {
     let Some(target) = definition.result() else {
         return Err(vec![BuildError::internal(
             "an empty definition was to be solved",
@@ -220,7 +227,7 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
         &mut self,
         inbox: &Receiver<SolverEvent<W>>,
         cancel: &CancelFlag,
-    ) -> Result<W::Result, Vec<BuildError>> {
+    ) -> Result<Solved<W::Result>, Vec<BuildError>> {
         let mut canceled = false;
         loop {
             while let Some(command) = self.queue.pop_front() {
@@ -253,13 +260,16 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
     fn finish(
         &mut self,
         outcome: Outcome<W::Result, Failure>,
-    ) -> Result<W::Result, Vec<BuildError>> {
+    ) -> Result<Solved<W::Result>, Vec<BuildError>> {
         match outcome {
             Outcome::Built(targets) => {
-                let result = targets.into_iter().next().map(|target| target.result);
+                let solved = targets.into_iter().next().map(|target| Solved {
+                    result: target.result,
+                    keys: target.keys,
+                });
                 self.feed(Event::CloseJob { job: JOB });
                 self.queue.clear();
-                result.ok_or_else(|| vec![BuildError::internal("the solver built no target")])
+                solved.ok_or_else(|| vec![BuildError::internal("the solver built no target")])
             }
             Outcome::Failed(failures) => {
                 self.queue.clear();

@@ -197,6 +197,11 @@ impl Worker for BuildWorker<'_> {
                 selector: keys.selector,
                 content: keys.content.is_some(),
             };
+            if map.inputs.is_empty() {
+                return Ok(CacheMap::Root {
+                    keys: vec![map.digest],
+                });
+            }
             return Ok(CacheMap::Step {
                 digest: map.digest,
                 inputs: map.inputs.into_iter().map(input).collect(),

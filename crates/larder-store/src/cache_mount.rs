@@ -21,6 +21,9 @@ pub enum Sharing {
     Locked,
 }
 
+/// Fills the directory of a new cache mount.
+pub type FillCacheMount<'a> = dyn Fn(&Root) -> larder_tree::Result<()> + 'a;
+
 /// A cache mount asked for.
 #[derive(Clone, Copy)]
 pub struct CacheMountRequest<'a> {
@@ -38,7 +41,7 @@ pub struct CacheMountRequest<'a> {
     /// Permission bits of a new one's directory.
     pub mode: u32,
     /// Fills a new one with what the seed stands for.
-    pub fill: Option<&'a dyn Fn(&Root) -> larder_tree::Result<()>>,
+    pub fill: Option<&'a FillCacheMount<'a>>,
 }
 
 impl fmt::Debug for CacheMountRequest<'_> {
@@ -270,13 +273,12 @@ impl Store {
         for id in ids {
             let path = self.cache_mount_lock(&id);
             match FileLock::attempt_existing(&path, lock_mode(request.sharing))? {
-                Existing::Missing => {}
                 Existing::Held => any_busy = true,
                 // It may have been emptied before it was locked, not after: a user keeps it.
                 Existing::Locked(lock) if self.is_attached(&id)? => {
                     return Ok(Found::Free(self.guard(id, lock)));
                 }
-                Existing::Locked(_) => {}
+                Existing::Locked(_) | Existing::Missing => {}
             }
         }
         Ok(match request.sharing {

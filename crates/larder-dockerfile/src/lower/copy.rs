@@ -145,7 +145,8 @@ impl Lowering<'_> {
             mode: mode.bits,
             mode_str: mode.symbols,
             create_dest_path: true,
-            timestamp: self.timestamp(),
+            // A copy keeps the times of its source, also with SOURCE_DATE_EPOCH.
+            timestamp: -1,
             exclude_patterns: copy.exclude.clone(),
             ..pb::FileActionCopy::default()
         };

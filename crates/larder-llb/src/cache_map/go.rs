@@ -185,20 +185,17 @@ go_struct!(Symlink {
 
 go_struct!(Owner { user: Option<UserOpt> => "user", group: Option<UserOpt> => "group" });
 
-/// A one-of field has no JSON tag in Go: it appears under the name of the field and the variant,
-/// its zero value included.
+/// BuildKit writes this one-of by hand: under `User`, the id left out where it is zero.
 #[derive(Serialize, PartialEq)]
 pub(super) struct UserOpt {
     #[serde(rename = "User")]
-    user: Option<User>,
+    user: User,
 }
 
-#[derive(Serialize, PartialEq)]
-enum User {
-    ByName(Named),
-    #[serde(rename = "ByID")]
-    ById(u32),
-}
+go_struct!(User {
+    by_name: Option<Named> => "byName",
+    by_id: u32 => "byId",
+});
 
 go_struct!(Named { name: String => "name", input: i64 => "input" });
 
@@ -364,13 +361,20 @@ impl From<&pb::DiffOp> for Diff {
 
 fn owner(owner: Option<&pb::ChownOpt>) -> Option<Owner> {
     let user = |user: &pb::UserOpt| UserOpt {
-        user: user.user.as_ref().map(|user| match user {
-            pb::user_opt::User::ByName(named) => User::ByName(Named {
-                name: named.name.clone(),
-                input: named.input,
-            }),
-            pb::user_opt::User::ById(id) => User::ById(*id),
-        }),
+        user: match &user.user {
+            Some(pb::user_opt::User::ByName(named)) => User {
+                by_name: Some(Named {
+                    name: named.name.clone(),
+                    input: named.input,
+                }),
+                by_id: 0,
+            },
+            Some(pb::user_opt::User::ById(id)) => User {
+                by_name: None,
+                by_id: *id,
+            },
+            None => User::default(),
+        },
     };
     let owner = owner?;
     Some(Owner {
