@@ -47,10 +47,16 @@ pub(crate) fn text(steps: &[(usize, &StepReport)]) -> String {
             format!("{:.1}s", step.duration_ms as f64 / 1000.0)
         };
         writeln!(text, "#{number} {}\n   {result}", step.name).expect("a String takes all");
-        if let Some(cause) = &step.cause {
+        let cause = step.cause.as_ref().map(ToString::to_string);
+        if let Some(cause) = &cause {
             writeln!(text, "   not cached: {cause}").expect("a String takes all");
         }
-        for detail in &step.details {
+        // A single difference is the cause itself.
+        let details = step
+            .details
+            .iter()
+            .filter(|detail| cause.as_ref() != Some(detail));
+        for detail in details {
             writeln!(text, "     {detail}").expect("a String takes all");
         }
     }
