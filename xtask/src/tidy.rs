@@ -57,7 +57,9 @@ const MAX_LINES: usize = 800;
 
 /// What has no place in the project: folders of one machine, and hosts that serve packages.
 const FORBIDDEN: &[&str] = &[
-    "/work/",
+    "/work/main",
+    "/work/shared",
+    "/work/.library",
     "shared/golden",
     "shared/fixtures",
     "deb.debian.org",
@@ -180,8 +182,8 @@ mod tests {
             check_file(file, text, &mut problems);
             problems.len()
         };
-        assert_eq!(check("a.md", "see /work/x"), 1);
-        assert_eq!(check("a.md", "overlay/work/x and ${dir}/work/y"), 0);
+        assert_eq!(check("a.md", "see /work/shared/x"), 1);
+        assert_eq!(check("a.md", "overlay/work/shared and WORKDIR /work/x"), 0);
         assert_eq!(check("crates/a/src/lib.rs", "//! Does it all."), 1);
         assert_eq!(
             check("crates/a/src/lib.rs", "//! **Limitations**: none."),
