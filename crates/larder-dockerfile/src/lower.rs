@@ -326,7 +326,7 @@ impl Lowering<'_> {
         }
     }
 
-    /// The time that files are given, in nanoseconds; -1 for their own.
+    /// The time that made directories are given, in nanoseconds; -1 for when they are made.
     fn timestamp(&self) -> i64 {
         self.epoch
             .and_then(|seconds| seconds.checked_mul(1_000_000_000))

@@ -405,7 +405,16 @@ fn options_reach_the_ops() {
         local_attr(&lowered, "FROM", "image.resolvemode").as_deref(),
         Some("pull")
     );
-    assert_eq!(copies(&lowered, "COPY")[0].timestamp, 5_000_000_000);
+    let Some(pb::op::Op::File(file)) = &vertex(&lowered, "WORKDIR").op.op else {
+        panic!("a file op");
+    };
+    let made = file.actions[0].action.as_ref().unwrap();
+    assert!(matches!(made, pb::file_action::Action::Mkdir(m) if m.timestamp == 5_000_000_000));
+    assert_eq!(
+        copies(&lowered, "COPY")[0].timestamp,
+        -1,
+        "sources keep their times"
+    );
     assert_eq!(copies(&lowered, "COPY")[0].dest, "/w/b");
     assert_eq!(lowered.config.config.labels["l"], "1");
     let last = lowered.config.history.last().unwrap();

@@ -1,11 +1,14 @@
 //! The stages of a Dockerfile and what each needs.
 
+mod cycles;
+mod global;
+
 use std::collections::BTreeMap;
 
 use larder_oci::{ImageConfig, ImageRef, Platform};
 
 use super::dag::NodeRef;
-use super::env::{Env, EnvOrigin};
+use super::env::Env;
 use super::{image, local};
 use crate::dockerfile::{Dockerfile, Stage};
 use crate::error::{Error, Lines};
@@ -94,7 +97,7 @@ impl Stages {
             by_name: BTreeMap::new(),
             stage_count: dockerfile.stages.len(),
             target: 0,
-            global: global_args(dockerfile, options)?,
+            global: global::global_args(dockerfile, options)?,
             next_paths: local::PathsId::default(),
         };
         for (index, stage) in dockerfile.stages.iter().enumerate() {
@@ -304,44 +307,6 @@ impl Stages {
         reachable
     }
 
-    fn check_cycles(&self) -> Result<(), Error> {
-        let mut seen = vec![false; self.states.len()];
-        let mut on_path = vec![false; self.states.len()];
-        for root in 0..self.states.len() {
-            // Without recursion: a chain of stages may be long.
-            let mut path: Vec<(usize, usize)> = Vec::new();
-            if !seen[root] {
-                path.push((root, 0));
-            }
-            while let Some((id, next)) = path.pop() {
-                (seen[id], on_path[id]) = (true, true);
-                let Some(&(dependency, _)) = self.states[id].dependencies.get(next) else {
-                    on_path[id] = false;
-                    continue;
-                };
-                path.push((id, next + 1));
-                if on_path[dependency] {
-                    return Err(self.cycle(root, &path));
-                }
-                if !seen[dependency] {
-                    path.push((dependency, 0));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn cycle(&self, root: usize, path: &[(usize, usize)]) -> Error {
-        let lines = path
-            .iter()
-            .map(|&(id, next)| self.states[id].dependencies[next - 1].1);
-        let message = format!(
-            "circular dependency detected on stage: {}",
-            self.states[root].shown
-        );
-        Error::dockerfile(message).at_each(lines.collect())
-    }
-
     /// Adds what the base image or stage ordered with ONBUILD before the stage's own
     /// instructions. Returns whether that reads further stages or images.
     pub(super) fn add_triggers(&mut self, id: usize, triggers: &[String]) -> Result<bool, Error> {
@@ -370,31 +335,19 @@ impl Stages {
         let Some(base) = self.states[id].base else {
             return;
         };
-        let base = &self.states[base];
-        let mut image = base.image.clone();
-        image.config.on_build.clear();
-        let inherited = State {
-            output: base.output,
-            env: base.env.clone(),
-            dir: base.dir.clone(),
-            user: base.user.clone(),
-            platform: base.platform.clone(),
-            image_platform: base.image_platform.clone(),
-            base_image: base.base_image.clone(),
-            args: base.args.clone(),
-            image,
-            ..State::default()
-        };
-        let state = &mut self.states[id];
-        state.output = inherited.output;
-        state.env = inherited.env;
-        state.dir = inherited.dir;
-        state.user = inherited.user;
-        state.platform = inherited.platform;
-        state.image_platform = inherited.image_platform;
-        state.base_image = inherited.base_image;
-        state.args = inherited.args;
-        state.image = inherited.image;
+        // A stage is built from an earlier one only.
+        let (earlier, rest) = self.states.split_at_mut(id);
+        let (base, state) = (&earlier[base], &mut rest[0]);
+        state.output = base.output;
+        state.env.clone_from(&base.env);
+        state.dir.clone_from(&base.dir);
+        state.user.clone_from(&base.user);
+        state.platform.clone_from(&base.platform);
+        state.image_platform.clone_from(&base.image_platform);
+        state.base_image.clone_from(&base.base_image);
+        state.args.clone_from(&base.args);
+        state.image.clone_from(&base.image);
+        state.image.config.on_build.clear();
     }
 }
 
@@ -417,57 +370,4 @@ fn parse_trigger(trigger: &str, lines: Lines) -> Result<Instruction, Error> {
             "FROM isn't allowed as an ONBUILD trigger",
         )),
     }
-}
-
-/// Returns the platform arguments and those before the first FROM, with the build's values.
-fn global_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Result<Env, Error> {
-    let mut env = Env::default();
-    let last = dockerfile
-        .stages
-        .last()
-        .and_then(|s| s.from.name.as_deref());
-    let stage = options.target.as_deref().filter(|name| !name.is_empty());
-    let target_stage = stage.or(last).unwrap_or("default").to_owned();
-    for (prefix, platform) in [
-        ("BUILD", &options.build_platform),
-        ("TARGET", options.target_platform()),
-    ] {
-        for (suffix, value) in [
-            ("PLATFORM", platform.to_string()),
-            ("OS", platform.os.clone()),
-            ("OSVERSION", platform.os_version.clone()),
-            ("ARCH", platform.architecture.clone()),
-            ("VARIANT", platform.variant.clone()),
-        ] {
-            set_global(&mut env, options, &format!("{prefix}{suffix}"), &value);
-        }
-    }
-    set_global(&mut env, options, "TARGETSTAGE", &target_stage);
-    let expander = Expander::new(dockerfile.escape);
-    for instruction in &dockerfile.global_args {
-        let InstructionKind::Arg(pairs) = &instruction.kind else {
-            continue;
-        };
-        for pair in pairs {
-            let line = instruction.lines.start;
-            if let Some(value) = options.build_args.get(&pair.name) {
-                env.set(&pair.name, value, EnvOrigin::Arg { line, given: true });
-            } else if let Some(default) = &pair.default {
-                let value = expander
-                    .expand(default, &env)
-                    .map_err(|message| Error::dockerfile(message).at(instruction.lines))?;
-                env.set(
-                    &pair.name,
-                    &value.text,
-                    EnvOrigin::Arg { line, given: false },
-                );
-            }
-        }
-    }
-    Ok(env)
-}
-
-fn set_global(env: &mut Env, options: &LowerOptions, name: &str, default: &str) {
-    let value = options.build_args.get(name).map_or(default, String::as_str);
-    env.set(name, value, EnvOrigin::Base);
 }

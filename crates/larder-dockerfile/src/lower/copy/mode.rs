@@ -49,7 +49,6 @@ fn is_change(text: &str) -> bool {
     let changes = text.trim_start_matches(['u', 'g', 'o', 'a']);
     let mut operators = changes.split(['+', '-', '=']);
     operators.next() == Some("")
-        && changes.len() < text.len() + 1
         && !changes.is_empty()
         && operators.all(|permissions| permissions.chars().all(|c| "rwxXstugo".contains(c)))
 }

@@ -1,0 +1,61 @@
+//! Arguments that are known before the first FROM.
+
+use super::super::env::{Env, EnvOrigin};
+use crate::dockerfile::Dockerfile;
+use crate::error::Error;
+use crate::expand::Expander;
+use crate::instruction::InstructionKind;
+use crate::options::LowerOptions;
+
+/// Returns the platform arguments and those before the first FROM, with the build's values.
+pub(super) fn global_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Result<Env, Error> {
+    let mut env = Env::default();
+    let last = dockerfile
+        .stages
+        .last()
+        .and_then(|s| s.from.name.as_deref());
+    let stage = options.target.as_deref().filter(|name| !name.is_empty());
+    let target_stage = stage.or(last).unwrap_or("default").to_owned();
+    for (prefix, platform) in [
+        ("BUILD", &options.build_platform),
+        ("TARGET", options.target_platform()),
+    ] {
+        for (suffix, value) in [
+            ("PLATFORM", platform.to_string()),
+            ("OS", platform.os.clone()),
+            ("OSVERSION", platform.os_version.clone()),
+            ("ARCH", platform.architecture.clone()),
+            ("VARIANT", platform.variant.clone()),
+        ] {
+            set_global(&mut env, options, &format!("{prefix}{suffix}"), &value);
+        }
+    }
+    set_global(&mut env, options, "TARGETSTAGE", &target_stage);
+    let expander = Expander::new(dockerfile.escape);
+    for instruction in &dockerfile.global_args {
+        let InstructionKind::Arg(pairs) = &instruction.kind else {
+            continue;
+        };
+        for pair in pairs {
+            let line = instruction.lines.start;
+            if let Some(value) = options.build_args.get(&pair.name) {
+                env.set(&pair.name, value, EnvOrigin::Arg { line, given: true });
+            } else if let Some(default) = &pair.default {
+                let value = expander
+                    .expand(default, &env)
+                    .map_err(|message| Error::dockerfile(message).at(instruction.lines))?;
+                env.set(
+                    &pair.name,
+                    &value.text,
+                    EnvOrigin::Arg { line, given: false },
+                );
+            }
+        }
+    }
+    Ok(env)
+}
+
+fn set_global(env: &mut Env, options: &LowerOptions, name: &str, default: &str) {
+    let value = options.build_args.get(name).map_or(default, String::as_str);
+    env.set(name, value, EnvOrigin::Base);
+}
