@@ -83,7 +83,7 @@ impl Lease {
             require_sha256(digest)?;
             let path = self.store().layout().partial(digest);
             if let Some(lock) = FileLock::attempt(&path, LockMode::Exclusive)? {
-                return BlobWriter::resume(self.clone(), lock, path, digest.clone(), *size_bytes);
+                return BlobWriter::resume(self.clone(), lock, path, (digest.clone(), *size_bytes));
             }
         }
         let path = self.tmp()?.join(random_text());
@@ -122,8 +122,7 @@ impl BlobWriter {
         lease: Lease,
         lock: FileLock,
         path: PathBuf,
-        digest: Digest,
-        size_bytes: u64,
+        (digest, size_bytes): (Digest, u64),
     ) -> Result<Self> {
         let failed = |error| Error::io(format_args!("cannot resume blob `{digest}`"), error);
         let file = lock.file().try_clone().map_err(failed)?;
@@ -131,7 +130,7 @@ impl BlobWriter {
             lease,
             file: File::from(file),
             path,
-            expected: Some((digest.clone(), size_bytes)),
+            expected: None,
             hasher: Sha256::new(),
             offset: 0,
             resumable: Some(lock),
@@ -143,7 +142,10 @@ impl BlobWriter {
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             match writer.file.read(&mut buffer).map_err(failed)? {
-                0 => return Ok(writer),
+                0 => {
+                    writer.expected = Some((digest, size_bytes));
+                    return Ok(writer);
+                }
                 count => {
                     writer.hasher.update(&buffer[..count]);
                     writer.offset += count as u64;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use jiff::{SignedDuration, Timestamp};
 use regex::Regex;
 
-use crate::{Error, Result, UsageRecord};
+use crate::{Error, Result, SnapshotId, UsageRecord};
 
 /// Which records are meant: conditions joined by commas, all of which hold.
 ///
@@ -74,7 +74,7 @@ impl TextField {
         match self {
             Self::Id => record.id.to_string(),
             Self::Parents => {
-                let parents: Vec<_> = record.parents.iter().map(|id| id.as_str()).collect();
+                let parents: Vec<_> = record.parents.iter().map(SnapshotId::as_str).collect();
                 parents.join(";")
             }
             Self::Description => record.description.clone(),

@@ -73,10 +73,13 @@ impl Store {
         };
         self.sweep()?;
         self.settle_if_due()?;
+        let free = self.disk_space()?.free_bytes;
+        let used = self.known_bytes()?;
         let mut freed = 0;
         for policy in policies {
-            let target = policy.target_bytes(self.known_bytes()?, self.disk_space()?.free_bytes);
-            if self.known_bytes()? > target && self.any_unused_for(policy.keep_duration)? {
+            let used = used.saturating_sub(freed);
+            let is_over = used > policy.target_bytes(used, free + freed);
+            if is_over && self.any_unused_for(policy.keep_duration)? {
                 freed += self.prune_locked(policy, &mut |_| {})?;
             }
         }

@@ -189,6 +189,9 @@ fn decompress(bytes: &[u8]) -> Result<Vec<u8>> {
     let failed = |error| Error::io("cannot read a record of an earlier build", error);
     let mut text = Vec::new();
     let stream = zstd::stream::read::Decoder::new(bytes).map_err(failed)?;
-    stream.take(MAX_BYTES).read_to_end(&mut text).map_err(failed)?;
+    stream
+        .take(MAX_BYTES)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
     Ok(text)
 }

@@ -1,4 +1,66 @@
-//! The state directory.
+//! The state directory: blobs, snapshots, cache keys, cache mounts, images, build history,
+//! leases, `du` and prune.
+//!
+//! Any number of processes share one directory; there is no daemon and no repair step. The crate
+//! is synchronous, knows neither builds nor registries, and mounts nothing: it hands out
+//! [`larder_oci::Mount`]s.
+//!
+//! - [`Store`] is the open directory. Reading needs no more.
+//! - [`Lease`] is a build's protection against prune: whatever is found or made through it stays
+//!   until it ends. All that writes is a method of it.
+//! - [`BlobWriter`] takes a blob; [`ActiveSnapshot`] is a tree being written, [`UnpackedLayer`] a
+//!   layer that has arrived. Dropped, they leave nothing.
+//! - [`CacheKey`], [`NewKey`] and [`KeyMatch`] are the cache: from keys to snapshots.
+//! - [`CacheMountGuard`] is the right to use a cache mount, [`KeyLock`] the right to compute what
+//!   a key names.
+//! - [`UsageRecord`], [`Filter`] and [`PruneRequest`] are `du`, prune and garbage collection.
+//!
+//! ```
+//! use larder_store::{Clock, NewSnapshot, Options, RecordType, Snapshotter, Store};
+//!
+//! # fn main() -> larder_store::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let root = dir.path().join("root");
+//! let store = Store::open(&root, Options {
+//!     clock: Clock::new(jiff::Timestamp::now),
+//!     snapshotter: Snapshotter::Overlay { userxattr: false },
+//!     ownership: larder_tree::apply::Ownership::Preserve,
+//! })?;
+//! let lease = store.lease()?;
+//! let active = lease.prepare(&NewSnapshot {
+//!     parent: None,
+//!     description: "[1/1] COPY . .",
+//!     record_type: RecordType::Regular,
+//! })?;
+//! let mount = active.mount()?; // for the executor
+//! assert!(!mount.readonly);
+//! let snapshot = active.commit()?;
+//! assert_eq!(store.chain(&snapshot)?, [snapshot]);
+//! lease.release()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ```text
+//! larder.db, -wal, -shm  everything below has its rows here
+//! version                the format, for people
+//! blobs/sha256/HEX       blobs
+//! snapshots/ID/fs        a snapshot's own files
+//! cache-mounts/ID/fs     a cache mount, with its lock beside it
+//! contexts/              the caller's caches about build contexts
+//! leases/ID              locked by the lease's owner
+//! locks/                 of the collector, of publication, of keys
+//! partial/HEX            the rests of downloads, locked by who goes on
+//! tmp/LEASE/             what a lease is writing
+//! trash/                 what is being removed
+//! ```
+//!
+//! `docs/dev/store.md` has the schema, and the argument why crashes and concurrency do no harm.
+//!
+//! **Limitations**: blobs are named by SHA-256 only. Layers are directories; EROFS images are not
+//! built yet. A snapshot that is the difference of two others (LLB's `DiffOp`) can't be made.
+//! Flattened and native snapshots take directories nested up to 400 levels. The state directory
+//! must be on a local filesystem, with `flock` and shared memory mappings.
 
 mod blob;
 mod cache_mount;
@@ -23,7 +85,7 @@ mod sweep;
 mod usage;
 
 pub use blob::BlobWriter;
-pub use cache_mount::{CacheMountGuard, CacheMountRequest, Sharing};
+pub use cache_mount::{CacheMountGuard, CacheMountRequest, FillCacheMount, Sharing};
 pub use check::Problem;
 pub use error::{Error, ErrorKind, Result};
 pub use filter::Filter;

@@ -139,7 +139,7 @@ impl Store {
             }
         }
         self.remove_unreachable_keys()?;
-        self.write(|tx| history::trim(tx))?;
+        self.write(history::trim)?;
         Ok(freed)
     }
 }
@@ -226,7 +226,9 @@ fn scores(loaded: &[Loaded], chosen: &[usize]) -> Vec<Option<u64>> {
             ranks.insert(*index, rank);
         }
         let scale = RANGE / rank.max(1);
-        ranks.values_mut().for_each(|rank| *rank *= scale);
+        for rank in ranks.values_mut() {
+            *rank *= scale;
+        }
         ranks
     }
 
@@ -262,7 +264,7 @@ impl Store {
     }
 
     /// Moves files whose rows are gone to the trash.
-    fn discard_all(&self, files: Files) -> Result<()> {
+    fn discard_all(&self, files: &Files) -> Result<()> {
         files
             .iter()
             .try_for_each(|path| disk::discard(self.layout(), path))

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use larder_oci::Digest;
 use rusqlite::{Connection, OptionalExtension};
@@ -58,8 +59,8 @@ impl Walk<'_> {
         while let Some((key, parents_done)) = pending.pop() {
             if parents_done {
                 self.add(key)?;
-            } else if !self.index.contains_key(&key) {
-                self.index.insert(key, None);
+            } else if let Entry::Vacant(entry) = self.index.entry(key) {
+                entry.insert(None);
                 pending.push((key, true));
                 for link in self.links(key)?.into_iter().rev() {
                     pending.push((link.parent, false));

@@ -33,7 +33,7 @@ impl Store {
             }
             Ok(files)
         })?;
-        self.discard_all(files)?;
+        self.discard_all(&files)?;
         drop(publications);
         for loaded in batch {
             if loaded.kind == Kind::CacheMount && self.remove_cache_mount(&loaded.record.id)? {
@@ -56,7 +56,7 @@ pub(crate) fn remove_loose_blobs(store: &Store, blobs: &[Digest]) -> Result<()> 
         }
         Ok(files)
     })?;
-    store.discard_all(files)?;
+    store.discard_all(&files)?;
     drop(publications);
     disk::empty_trash(store.layout())
 }

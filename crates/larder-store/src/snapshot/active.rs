@@ -7,7 +7,7 @@ use rustix::fs::{Gid, Mode, Uid};
 use super::chain::Form;
 use super::flatten::{Files, flatten};
 use super::info::RecordType;
-use crate::{Error, Lease, Result, SnapshotId, Snapshotter, Store, disk};
+use crate::{Error, Lease, Result, SnapshotId, Snapshotter, disk};
 
 /// What a snapshot is made for.
 #[derive(Debug, Clone, Copy)]
@@ -29,15 +29,19 @@ impl Lease {
         let id = SnapshotId::random();
         let directory = self.tmp()?.join(id.as_str());
         disk::make_private_dir(&directory)?;
-        let active = ActiveSnapshot {
+        let mut active = ActiveSnapshot {
             lease: self.clone(),
             id,
             directory,
             parent: new.parent.cloned(),
+            lowers: Vec::new(),
             description: new.description.to_owned(),
             record_type: new.record_type,
             committed: false,
         };
+        if let Some(parent) = new.parent {
+            active.lowers = self.store().visible(parent)?;
+        }
         match self.store().snapshotter() {
             Snapshotter::Overlay { .. } => active.make_upper()?,
             Snapshotter::Native => active.copy_parent()?,
@@ -53,6 +57,8 @@ pub struct ActiveSnapshot {
     id: SnapshotId,
     directory: PathBuf,
     parent: Option<SnapshotId>,
+    /// The directories that make up the parent, topmost first.
+    lowers: Vec<PathBuf>,
     description: String,
     record_type: RecordType,
     committed: bool,
@@ -70,11 +76,11 @@ impl ActiveSnapshot {
             upper: self.upper(),
             work: self.work(),
         };
-        let below = match self.lease.store().snapshotter() {
-            Snapshotter::Overlay { .. } => self.parent.as_ref(),
-            Snapshotter::Native => None,
-        };
-        self.lease.store().mount(below, Some(upper))
+        let store = self.lease.store();
+        match store.snapshotter() {
+            Snapshotter::Overlay { .. } => store.mount(self.lowers.clone(), Some(upper)),
+            Snapshotter::Native => store.mount(Vec::new(), Some(upper)),
+        }
     }
 
     /// Makes the snapshot immutable and visible to all. It must not be mounted any more.
@@ -116,13 +122,14 @@ impl ActiveSnapshot {
     /// owner of the upper directory, so these are the parent's.
     fn make_upper(&self) -> Result<()> {
         let failed = |errno| Error::io("cannot prepare a snapshot", errno);
-        let (mode, owner) = match &self.parent {
-            None => (Mode::from_raw_mode(0o755), None),
-            Some(parent) => {
-                let lowers = self.lease.store().visible(parent)?;
-                let top = lowers
-                    .first()
-                    .ok_or_else(|| Error::invalid("a snapshot without layers can't be built on"))?;
+        let (mode, owner) = match (&self.parent, self.lowers.first()) {
+            (None, _) => (Mode::from_raw_mode(0o755), None),
+            (Some(_), None) => {
+                return Err(Error::invalid(
+                    "a snapshot without layers can't be built on",
+                ));
+            }
+            (Some(_), Some(top)) => {
                 let stat = rustix::fs::stat(top).map_err(failed)?;
                 let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
                 (Mode::from_raw_mode(stat.st_mode), Some(owner))
@@ -139,13 +146,11 @@ impl ActiveSnapshot {
 
     /// Makes a copy of the parent's tree.
     fn copy_parent(&self) -> Result<()> {
-        match &self.parent {
-            None => self.make_upper(),
-            Some(parent) => {
-                disk::make_private_dir(&self.work())?;
-                self.lease.store().copy_tree(parent, &self.upper())
-            }
+        if self.parent.is_none() {
+            return self.make_upper();
         }
+        disk::make_private_dir(&self.work())?;
+        flatten(&self.lowers, &self.upper(), Files::Copied).map(|_| ())
     }
 }
 
@@ -200,12 +205,5 @@ impl SnapshotRow<'_> {
             .execute(params![self.id, position as i64, parent])?;
         }
         lease.record_snapshot(tx, self.id)
-    }
-}
-
-impl Store {
-    /// Copies the whole tree of `id` to the directory `target`, made by this.
-    pub(super) fn copy_tree(&self, id: &SnapshotId, target: &std::path::Path) -> Result<()> {
-        flatten(&self.visible(id)?, target, Files::Copied).map(|_| ())
     }
 }

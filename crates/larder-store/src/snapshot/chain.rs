@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use larder_oci::{Mount, MountKind, OverlayUpper};
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::Connection;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 
 use super::info::missing;
 use crate::{Error, Result, SnapshotId, Snapshotter, Store};
@@ -74,19 +74,15 @@ impl Store {
     /// # Errors
     /// `NotFound` if it does not exist (any more).
     pub fn view(&self, id: &SnapshotId) -> Result<Mount> {
-        self.mount(Some(id), None)
+        self.mount(self.visible(id)?, None)
     }
 
-    /// Returns a mount of `id`, writable into `upper` if given.
+    /// Returns a mount of `lowers`, topmost first, writable into `upper` if given.
     pub(super) fn mount(
         &self,
-        id: Option<&SnapshotId>,
+        mut lowers: Vec<PathBuf>,
         upper: Option<OverlayUpper>,
     ) -> Result<Mount> {
-        let mut lowers = match id {
-            Some(id) => self.visible(id)?,
-            None => Vec::new(),
-        };
         let userxattr = matches!(self.snapshotter(), Snapshotter::Overlay { userxattr: true });
         let readonly = upper.is_none();
         let kind = match (upper, lowers.len()) {
@@ -145,9 +141,10 @@ impl Ancestry {
             }
             ancestry.forms.insert(id, row.get(1)?);
         }
-        match ancestry.forms.contains_key(id) {
-            true => Ok(ancestry),
-            false => Err(missing(id)),
+        if ancestry.forms.contains_key(id) {
+            Ok(ancestry)
+        } else {
+            Err(missing(id))
         }
     }
 

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::active::SnapshotRow;
 use super::chain::{Ancestry, Form, Layer, visible};
@@ -106,7 +106,12 @@ impl Store {
             id: flat,
             whole: true,
         }];
-        bounded.extend(shown.iter().filter(|layer| !covered.contains(*layer)).cloned());
+        bounded.extend(
+            shown
+                .iter()
+                .filter(|layer| !covered.contains(*layer))
+                .cloned(),
+        );
         Ok(bounded)
     }
 
@@ -118,11 +123,12 @@ impl Store {
         ancestry: &Ancestry,
         id: &SnapshotId,
     ) -> Result<(SnapshotId, Option<SnapshotId>)> {
+        let flats = self.flats_below(id)?;
         let mut current = id;
         let mut candidate = id;
         for above in 0..MAX_LOWERS - 1 {
-            if let Some(flat) = self.flat_of(current)? {
-                return Ok((current.clone(), Some(flat)));
+            if let Some(flat) = flats.get(current) {
+                return Ok((current.clone(), Some(flat.clone())));
             }
             if above <= UNFLATTENED {
                 candidate = current;
@@ -135,14 +141,18 @@ impl Store {
         Ok((candidate.clone(), None))
     }
 
-    fn flat_of(&self, id: &SnapshotId) -> Result<Option<SnapshotId>> {
+    /// Returns the flattened forms of `id` and all it builds on.
+    fn flats_below(&self, id: &SnapshotId) -> Result<HashMap<SnapshotId, SnapshotId>> {
         self.read(|db| {
-            let mut find = db.prepare_cached(
-                "SELECT s.id FROM snapshot_parents p JOIN snapshots s ON s.id = p.child \
-                 WHERE p.parent = ? AND s.form = 'flat'",
+            let mut list = db.prepare_cached(
+                "WITH RECURSIVE below (id) AS (VALUES (?) UNION \
+                   SELECT parent FROM snapshot_parents JOIN below ON child = below.id) \
+                 SELECT p.parent, s.id FROM below \
+                   JOIN snapshot_parents p ON p.parent = below.id \
+                   JOIN snapshots s ON s.id = p.child AND s.form = 'flat'",
             )?;
-            let mut rows = find.query([id])?;
-            Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+            let rows = list.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
 

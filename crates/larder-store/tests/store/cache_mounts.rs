@@ -150,7 +150,7 @@ fn emptied_ones_stay_with_their_present_user() {
     let lease = store.lease().unwrap();
     let used = acquire(&lease, "pip", Sharing::Shared);
     let path = directory(&used);
-    std::fs::write(path.join("wheel"), [1; 100_000]).unwrap();
+    std::fs::write(path.join("wheel"), vec![1; 100_000]).unwrap();
     let freed = store.empty_cache_mounts(&["pip", "absent"]).unwrap();
     assert!(freed >= 100_000, "{freed}");
     assert!(path.join("wheel").exists());
@@ -175,7 +175,7 @@ fn only_a_prune_that_means_them_removes_them() {
     let store = TestStore::new();
     let lease = store.lease().unwrap();
     let guard = acquire(&lease, "pip", Sharing::Shared);
-    std::fs::write(directory(&guard).join("wheel"), [1; 100_000]).unwrap();
+    std::fs::write(directory(&guard).join("wheel"), vec![1; 100_000]).unwrap();
     drop(guard);
     layer(&lease, None, "layer");
     drop(lease);

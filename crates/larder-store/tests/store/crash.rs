@@ -57,7 +57,7 @@ fn work(store: &Store, round: u64) {
         output: 0,
         deps: &deps,
         snapshot: &merged,
-        mode: if round % 3 == 0 {
+        mode: if round.is_multiple_of(3) {
             SaveMode::Replace
         } else {
             SaveMode::Keep
@@ -71,7 +71,11 @@ fn work(store: &Store, round: u64) {
     writer.write_all(&bytes[offset..]).unwrap();
     writer.commit().unwrap();
     let request = CacheMountRequest {
-        name: if round % 2 == 0 { "even" } else { "odd" },
+        name: if round.is_multiple_of(2) {
+            "even"
+        } else {
+            "odd"
+        },
         seed: "",
         sharing: Sharing::Locked,
         description: "cached mount",
@@ -85,7 +89,7 @@ fn work(store: &Store, round: u64) {
     let active = lease.prepare(&new_snapshot(None, "discarded")).unwrap();
     lease.release().unwrap();
     drop(active);
-    if round % 2 == 1 {
+    if !round.is_multiple_of(2) {
         let all = PruneRequest {
             all: true,
             ..PruneRequest::default()

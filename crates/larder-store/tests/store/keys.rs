@@ -299,7 +299,7 @@ fn keys_without_results_lead_to_those_that_have_one() {
     save(&lease, "step 2", &[vec![record(middle)]], &top);
     drop(lease);
     let keeper = store.lease().unwrap();
-    assert!(keeper.hold_snapshots(&[top.clone()]).unwrap());
+    assert!(keeper.hold_snapshots(std::slice::from_ref(&top)).unwrap());
     assert_eq!(store.prune_all(), ["base"]);
 
     let matches = keeper

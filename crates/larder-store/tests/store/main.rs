@@ -1,5 +1,11 @@
 //! The store through its public interface.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail by panicking, and tell what was skipped"
+)]
+
 mod blobs;
 mod cache_mounts;
 mod crash;

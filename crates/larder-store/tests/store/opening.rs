@@ -109,14 +109,14 @@ fn a_full_disk_is_told_and_harms_nothing() {
         let file = upper(&active.mount().unwrap()).join("file");
         if std::fs::File::create(file)
             .unwrap()
-            .write_all(&[index; 400_000])
+            .write_all(&vec![index; 400_000])
             .is_ok()
         {
             failures.extend(active.commit().err());
         } else {
-            failures.extend(lease.put_blob(&[index; 400_000]).err());
+            failures.extend(lease.put_blob(&vec![index; 400_000]).err());
         }
-        failures.extend(lease.put_blob(&[index; 300_000]).err());
+        failures.extend(lease.put_blob(&vec![index; 300_000]).err());
     }
     assert!(!failures.is_empty());
     for error in &failures {
@@ -133,7 +133,7 @@ fn a_full_disk_is_told_and_harms_nothing() {
         &mut |_| {},
     );
     assert!(freed.unwrap() > 400_000);
-    store.lease().unwrap().put_blob(&[9; 400_000]).unwrap();
+    store.lease().unwrap().put_blob(&vec![9; 400_000]).unwrap();
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn what_a_power_failure_may_have_taken_is_forgotten() {
     let safe_blob = lease.put_blob(b"safe").unwrap();
     store.settle().unwrap();
     let lost = layer(&lease, Some(&safe), "lost");
-    let above = lease.merge(&[lost.clone()], "above").unwrap();
+    let above = lease.merge(std::slice::from_ref(&lost), "above").unwrap();
     let lost_blob = lease.put_blob(b"lost").unwrap();
     drop(lease);
     let db = rusqlite::Connection::open(store.root().join("larder.db")).unwrap();
@@ -164,6 +164,49 @@ fn what_a_power_failure_may_have_taken_is_forgotten() {
     }
     assert!(!store_again.has_blob(&lost_blob).unwrap());
     assert_eq!(store_again.check().unwrap(), []);
+}
+
+/// Tells a copy of this test program to be an ordinary user: the directory to work in.
+const ORDINARY: &str = "LARDER_STORE_TEST_ORDINARY";
+
+#[test]
+fn an_ordinary_user_can_remove_what_nobody_may_write() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+
+    if let Some(dir) = std::env::var_os(ORDINARY) {
+        let store = open(&Path::new(&dir).join("root")).unwrap();
+        let lease = store.lease().unwrap();
+        let active = lease.prepare(&new_snapshot(None, "read-only")).unwrap();
+        let sealed = upper(&active.mount().unwrap()).join("sealed");
+        std::fs::create_dir_all(sealed.join("inner")).unwrap();
+        std::fs::write(sealed.join("inner/file"), "").unwrap();
+        for path in [sealed.join("inner"), sealed] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o111)).unwrap();
+        }
+        drop(active);
+        lease.release().unwrap();
+        assert_eq!(crate::support::leftovers(&store), Vec::<String>::new());
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can become another user");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let program = dir.path().join("program");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let name = "opening::an_ordinary_user_can_remove_what_nobody_may_write";
+    let status = std::process::Command::new(program)
+        .args(["--exact", name])
+        .env(ORDINARY, dir.path())
+        .current_dir(dir.path())
+        .uid(65534)
+        .gid(65534)
+        .status()
+        .unwrap();
+    assert!(status.success());
 }
 
 struct Tmpfs<'a>(&'a Path);

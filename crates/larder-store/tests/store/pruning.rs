@@ -144,7 +144,7 @@ fn a_limit_takes_the_least_valuable_first() {
     assert_eq!(store.prune_with(&reserved), Vec::<String>::new());
     assert_eq!(
         store.prune_with(&limited(used(&store) - (3 << 19))),
-        ["c", "a"]
+        ["c", "d"]
     );
     let keep = PruneRequest {
         reserved_space: 1,
@@ -240,7 +240,7 @@ fn blobs_of_a_layer_go_with_it() {
     let store = TestStore::new();
     let lease = store.lease().unwrap();
     let (one, two) = (layer(&lease, None, "one"), layer(&lease, None, "two"));
-    let blob = lease.put_blob(&[1; 100_000]).unwrap();
+    let blob = lease.put_blob(&vec![1; 100_000]).unwrap();
     let form = Descriptor::new(media_type::LAYER_ZSTD, blob.clone(), 100_000);
     for id in [&one, &two] {
         store.add_layer_blob(id, &form).unwrap();

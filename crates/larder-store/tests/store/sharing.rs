@@ -21,20 +21,19 @@ fn build(store: &Store, variant: usize) {
         let name = format!("step{step}-{}", variant % (step + 2));
         let op = digest(&format!("{name} on {parent:?}"));
         let found = lease.query(&op, 0, &deps(&name)).unwrap();
-        let id = match found.into_iter().find_map(|found| found.result) {
-            Some(result) => result.snapshot,
-            None => {
-                let made = layer(&lease, parent.as_ref(), &name);
-                let deps = deps(&name);
-                let key = NewKey {
-                    op: &op,
-                    output: 0,
-                    deps: &deps,
-                    snapshot: &made,
-                    mode: SaveMode::Keep,
-                };
-                lease.save(&key).unwrap().result.snapshot
-            }
+        let id = if let Some(result) = found.into_iter().find_map(|found| found.result) {
+            result.snapshot
+        } else {
+            let made = layer(&lease, parent.as_ref(), &name);
+            let deps = deps(&name);
+            let key = NewKey {
+                op: &op,
+                output: 0,
+                deps: &deps,
+                snapshot: &made,
+                mode: SaveMode::Keep,
+            };
+            lease.save(&key).unwrap().result.snapshot
         };
         for directory in lowers(&store.view(&id).unwrap()) {
             assert!(std::fs::read_dir(directory).unwrap().count() > 0);
@@ -77,9 +76,14 @@ fn builds_du_and_prune_do_not_disturb_each_other() {
                 collector.du(&[]).unwrap();
             }
         });
-        let outcomes: Vec<_> = builders.into_iter().map(|builder| builder.join()).collect();
+        let outcomes: Vec<_> = builders
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect();
         done.store(true, Ordering::SeqCst);
-        outcomes.into_iter().for_each(|outcome| outcome.unwrap());
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
     });
     assert!(pruned.load(Ordering::SeqCst) > 0);
     store.prune_all();

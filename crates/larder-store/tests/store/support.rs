@@ -18,7 +18,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) struct TestStore {
     pub(crate) store: Store,
-    pub(crate) dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     seconds: Arc<AtomicI64>,
 }
 
@@ -41,7 +41,7 @@ impl TestStore {
         let store = Store::open(&dir.path().join("root"), options(snapshotter, &seconds)).unwrap();
         Self {
             store,
-            dir,
+            _dir: dir,
             seconds,
         }
     }
@@ -67,7 +67,7 @@ impl TestStore {
     pub(crate) fn prune_with(&self, request: &PruneRequest) -> Vec<String> {
         let mut removed = Vec::new();
         self.prune(request, &mut |record| {
-            removed.push(record.description.clone())
+            removed.push(record.description.clone());
         })
         .unwrap();
         removed

@@ -17,7 +17,7 @@ fn furnished(store: &TestStore) {
     let base = base.commit().unwrap();
     let top = layer(&lease, Some(&base), "top");
     lease.merge(&[base, top], "merged").unwrap();
-    lease.put_blob(&[1; 50_000]).unwrap();
+    lease.put_blob(&vec![1; 50_000]).unwrap();
     let request = CacheMountRequest {
         name: "pip",
         seed: "",
@@ -33,7 +33,7 @@ fn furnished(store: &TestStore) {
     let larder_oci::MountKind::Bind { source } = guard[0].mount().kind else {
         panic!("a directory is expected");
     };
-    std::fs::write(source.join("wheel"), [1; 70_000]).unwrap();
+    std::fs::write(source.join("wheel"), vec![1; 70_000]).unwrap();
 }
 
 fn total(records: &[UsageRecord]) -> u64 {
@@ -59,11 +59,15 @@ fn the_sum_agrees_with_the_disk() {
 
     let lease = store.lease().unwrap();
     let active = lease.prepare(&new_snapshot(None, "active")).unwrap();
-    std::fs::write(upper(&active.mount().unwrap()).join("file"), [1; 500_000]).unwrap();
+    std::fs::write(
+        upper(&active.mount().unwrap()).join("file"),
+        vec![1; 500_000],
+    )
+    .unwrap();
     let mut writer = lease.blob_writer(None).unwrap();
-    writer.write_all(&[2; 300_000]).unwrap();
-    std::fs::write(store.contexts_dir().join("stat-cache"), [1; 200_000]).unwrap();
-    std::fs::write(store.root().join("snapshots/stray"), [1; 100_000]).unwrap();
+    writer.write_all(&vec![2; 300_000]).unwrap();
+    std::fs::write(store.contexts_dir().join("stat-cache"), vec![1; 200_000]).unwrap();
+    std::fs::write(store.root().join("snapshots/stray"), vec![1; 100_000]).unwrap();
     assert_agrees(&store);
     let active_records = store
         .du(&["inuse,mutable,type==regular".parse().unwrap()])
@@ -86,7 +90,7 @@ fn records_tell_what_they_are() {
         store.du(&[filter]).unwrap().remove(0)
     };
     let record = by_id(&top);
-    assert_eq!(record.parents, [base.clone()]);
+    assert_eq!(record.parents, std::slice::from_ref(&base));
     assert_eq!(
         (record.in_use, record.mutable, record.shared),
         (true, false, false)
