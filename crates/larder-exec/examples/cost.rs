@@ -1,4 +1,5 @@
-//! Measures what a run costs: `cost ROOT [RUNS]`, where `ROOT` is a root filesystem with `/bin/true`.
+//! Measures what a run costs: `cost ROOT [RUNS]`, where `ROOT` is a root filesystem with
+//! `/bin/true`.
 #![expect(clippy::print_stdout, reason = "a program")]
 
 use std::time::{Duration, Instant};

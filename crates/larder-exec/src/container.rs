@@ -93,15 +93,16 @@ fn prepare(
     mounts::set_up(request, files, descriptors, builder)
 }
 
-/// Makes the mount `root`, attached on top of this namespace's root directory, the root, and lets go of all else.
+/// Makes the mount `root`, which is attached on top of the root directory, the root, and lets go of
+/// all else.
 fn enter_root(root: &OwnedFd) -> Result<(), Failure> {
     let failed = |errno| Failure::new(Stage::Root, "", errno);
     rustix::process::fchdir(root).map_err(failed)?;
     match rustix::process::pivot_root(".", ".") {
         // The old root now lies on top of the new one.
         Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH).map_err(failed)?,
-        // The root directory is no mount, or one that can't be moved, as in a chroot or an initramfs. Since
-        // `root` covers it, `..` leads nowhere else from here.
+        // The root of the namespace itself, as in an initramfs, can't be moved. It is covered by
+        // `root`, and nothing is above it that `..` could lead to.
         Err(Errno::INVAL) => rustix::process::chroot(".").map_err(failed)?,
         Err(errno) => return Err(failed(errno)),
     }

@@ -2,7 +2,8 @@
 //! process with them. It knows no images, no layers, no graph and no store; it is given descriptors
 //! and plain data.
 //!
-//! - [`run`] runs the process of a [`ProcessSpec`] to its end, confined as BuildKit confines the steps of a build.
+//! - [`run`] runs the process of a [`ProcessSpec`] to its end, confined as BuildKit confines the
+//!   steps of a build.
 //! - [`mount`] makes detached mounts of snapshots, directories and memory.
 //! - [`rootless`] makes an ordinary user root of a user namespace.
 //! - [`probe`] tells what this kernel lets this user do.
@@ -24,11 +25,11 @@
 //! The process is started by a helper, the *spawner*: the same program again, which is why `main`
 //! must begin with [`init`].
 //!
-//! **Limitations**: Linux 5.12 or later, on x86_64 and aarch64. Hierarchies of cgroup version 1 are left alone: no limits, and
-//! no separate view, of their controllers. Processes without confinement (`security=insecure`), with a
-//! network of their own, and of foreign architectures are not available. No SELinux labels, no
-//! AppArmor profiles. In a container whose `/proc` is partly hidden an ordinary user can run nothing:
-//! the kernel then refuses a new `/proc`.
+//! **Limitations**: Linux 5.12 or later, on x86_64 and aarch64. Hierarchies of cgroup version 1
+//! are left alone: no limits, and no separate view, of their controllers. Processes without
+//! confinement (`security=insecure`), with a network of their own, and of foreign architectures
+//! are not available. No SELinux labels, no AppArmor profiles. In a container whose `/proc` is
+//! partly hidden an ordinary user can run nothing: the kernel then refuses a new `/proc`.
 
 mod cancel;
 mod cgroup;

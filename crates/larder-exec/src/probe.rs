@@ -21,8 +21,8 @@ pub enum Overlay {
     Unavailable(Error),
 }
 
-/// Tries an overlay with its layers in `directory`, which must exist: one that takes a file and a deletion.
-/// Leaves nothing behind.
+/// Tries an overlay with its layers in `directory`, which must exist: one that takes a file and a
+/// deletion. Leaves nothing behind.
 pub fn overlay(directory: &Path) -> Overlay {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);

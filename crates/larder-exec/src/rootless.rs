@@ -51,8 +51,8 @@ pub fn needs_user_namespace() -> bool {
         .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
-/// Moves this process into new user and mount namespaces, in which it is root. Its id, arguments and
-/// open files stay, so exit codes and signals need no passing on.
+/// Moves this process into new user and mount namespaces, in which it is root. Its id, arguments
+/// and open files stay, so exit codes and signals need no passing on.
 ///
 /// Ids beyond root are those of `/etc/subuid` and `/etc/subgid`, if `newuidmap` and
 /// `newgidmap` are installed; see [`id_map`] for what came out.
@@ -143,8 +143,9 @@ impl Mapper {
     }
 }
 
-/// Maps ids into the namespaces of another process, which tells on standard input when they are there,
-/// and exits. The arguments are that process's id, and the mappings of users and of groups.
+/// Maps ids into the namespaces of another process, which tells on standard input when they are
+/// there, and exits. The arguments are that process's id, and the mappings of users and of
+/// groups.
 pub(crate) fn map_ids(args: impl Iterator<Item = OsString>) -> ! {
     let args: Vec<String> = args.filter_map(|arg| arg.into_string().ok()).collect();
     let [pid, mappings @ ..] = args.as_slice() else {

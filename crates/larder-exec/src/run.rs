@@ -13,7 +13,7 @@ use crate::cgroup::Cgroup;
 use crate::container;
 use crate::spawner::protocol::{self, Ended, Header, Report};
 use crate::spawner::{self, failure::Failure};
-use crate::{Cancel, Error, ErrorKind, Network, ProcessSpec, Result, Stdio};
+use crate::{Cancel, Error, ErrorKind, ProcessSpec, Result, Stdio};
 
 mod request;
 
@@ -64,8 +64,8 @@ pub struct Usage {
 
 /// Runs a process to its end, and hands out what it writes, in pieces as they come.
 ///
-/// Blocks. When this returns, the process and all it started are gone, and so are the mounts, the cgroup and
-/// the mount points that were made for it.
+/// Blocks. When this returns, the process and all it started are gone, and so are the mounts, the
+/// cgroup and the mount points that were made for it.
 ///
 /// # Errors
 /// [`ErrorKind::Command`] if the command cannot be executed; [`ErrorKind::Input`] if `spec` is at
@@ -111,6 +111,7 @@ pub fn run(
         socket: ours,
         stdout: streams.stdout,
         stderr: streams.stderr,
+        signals: prepared.signals,
     };
     // The container's ends must be its own only, for the streams to end with it.
     drop(streams.inner);
@@ -172,6 +173,7 @@ struct Watched {
     socket: OwnedFd,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
+    signals: Option<OwnedFd>,
 }
 
 /// What became of a process.
@@ -196,12 +198,12 @@ impl Watched {
             if ready.stderr {
                 drain(&mut self.stderr, Stream::Stderr, &mut buffer, output);
             }
+            if ready.signals {
+                self.pass_on_signals();
+            }
             if ready.cancel {
                 story.canceled = true;
-                let signal = [libc::SIGKILL as u8];
-                // It may have just ended.
-                let sent = rustix::net::send(&self.socket, &signal, SendFlags::NOSIGNAL);
-                tracing::debug!(?sent, "canceled");
+                self.send_signals(&[libc::SIGKILL as u8]);
             }
             if ready.socket && !self.hear(&mut story) {
                 break;
@@ -211,6 +213,27 @@ impl Watched {
         drain(&mut self.stdout, Stream::Stdout, &mut buffer, output);
         drain(&mut self.stderr, Stream::Stderr, &mut buffer, output);
         story
+    }
+
+    /// Passes on what the caller signals, until it closes its end.
+    fn pass_on_signals(&mut self) {
+        let Some(pipe) = &self.signals else { return };
+        let mut signals = [0; 16];
+        match rustix::io::read(pipe, &mut signals) {
+            Ok(0) => self.signals = None,
+            Ok(count) => self.send_signals(&signals[..count]),
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(errno) => {
+                tracing::warn!(%errno, "signals are lost");
+                self.signals = None;
+            }
+        }
+    }
+
+    /// Has the spawner send signals. The process may have just ended.
+    fn send_signals(&self, signals: &[u8]) {
+        let sent = rustix::net::send(&self.socket, signals, SendFlags::NOSIGNAL);
+        tracing::debug!(?sent, ?signals, "signals");
     }
 
     /// Takes a report; returns whether there is more to come.
@@ -228,8 +251,8 @@ impl Watched {
     }
 
     fn wait(&self, cancel: &Cancel, canceled: bool) -> Ready {
-        let mut polled = Vec::with_capacity(4);
-        let mut meanings: Vec<fn(&mut Ready)> = Vec::with_capacity(4);
+        let mut polled = Vec::with_capacity(5);
+        let mut meanings: Vec<fn(&mut Ready)> = Vec::with_capacity(5);
         polled.push(PollFd::new(&self.socket, PollFlags::IN));
         meanings.push(|ready| ready.socket = true);
         if let Some(stdout) = &self.stdout {
@@ -239,6 +262,10 @@ impl Watched {
         if let Some(stderr) = &self.stderr {
             polled.push(PollFd::new(stderr, PollFlags::IN));
             meanings.push(|ready| ready.stderr = true);
+        }
+        if let Some(signals) = &self.signals {
+            polled.push(PollFd::new(signals, PollFlags::IN));
+            meanings.push(|ready| ready.signals = true);
         }
         if !canceled {
             polled.push(PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN));
@@ -263,6 +290,7 @@ struct Ready {
     socket: bool,
     stdout: bool,
     stderr: bool,
+    signals: bool,
     cancel: bool,
 }
 
@@ -316,9 +344,4 @@ impl Story {
             oom_killed: cgroup.is_some_and(Cgroup::oom_killed),
         })
     }
-}
-
-/// Returns whether the process gets a network namespace of its own.
-fn own_network(network: Network) -> bool {
-    network == Network::None
 }

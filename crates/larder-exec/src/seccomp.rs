@@ -1,9 +1,9 @@
 //! The default system call filter, as a BPF program.
 //!
-//! Compiled by ourselves: a chain of comparisons per call, as general compilers make, would be
-//! stepped through for each of some 450 calls when the kernel prepares its bitmap of calls that
-//! are always allowed, at each start of a process; a search tree costs a tenth. One program covers the
-//! machine's own and its compatible architectures.
+//! Compiled by ourselves, into a search tree: general compilers make a chain of comparisons for one
+//! architecture. The kernel runs the program for each of some 450 calls whenever it is loaded (to
+//! learn which are always allowed), which is at the start of each process; and one program must
+//! cover the machine's own and its compatible architectures.
 
 mod bpf;
 

@@ -1,8 +1,9 @@
 //! The spawner: a small process that larder forks its containers from.
 //!
-//! larder itself is large and has threads, so copying it is slow and unsafe. The spawner is started once,
-//! when the first process is to run: the same program again, which [`init`] turns into it. It has
-//! one thread and little memory, so a fork costs some 0.1 ms, and ordinary code can go on in the copy.
+//! larder itself is large and has threads, so copying it is slow and unsafe. The spawner is
+//! started once, when the first process is to run: the same program again, which [`init`] turns
+//! into it. It has one thread and little memory, so a fork costs some 0.1 ms, and ordinary code
+//! can go on in the copy.
 //!
 //! It is the first process of a PID namespace that holds all containers: whatever kills it, kills
 //! them. It learns of larder's end by the end of its socket, kills what still runs and removes
@@ -27,7 +28,8 @@ use crate::{Error, ErrorKind, Result, mount, sys};
 /// The first argument by which the program knows that it is to be the spawner.
 const MARKER: &str = "larder-exec-spawner";
 
-/// Whether [`init`] was called: a program that does not call it would run its own `main` in place of the spawner.
+/// Whether [`init`] was called: a program that does not call it would run its own `main` in place
+/// of the spawner.
 static INITIALIZED: AtomicBool = AtomicBool::new(false);
 
 /// The running spawner.
@@ -119,8 +121,8 @@ fn start() -> Result<Spawner> {
     Ok(Spawner { pid, socket: ours })
 }
 
-/// Opens this program, on a read-only mount of its own: a process in a container that reaches it through
-/// `/proc/self/exe` then can't open it for writing (CVE-2019-5736).
+/// Opens this program, on a read-only mount of its own: a process in a container that reaches it
+/// through `/proc/self/exe` then can't open it for writing (CVE-2019-5736).
 fn executable() -> rustix::io::Result<OwnedFd> {
     const LINK: &str = "/proc/self/exe";
     let running = open_path(LINK)?;

@@ -31,12 +31,16 @@ pub struct ProcessSpec {
     pub extra_hosts: Vec<ExtraHost>,
     /// The content of `/etc/resolv.conf`.
     pub resolv_conf: String,
-    /// The cgroup, relative to the root of the hierarchy, to run in a child of. `None` for larder's own.
+    /// The cgroup, relative to the root of the hierarchy, to run in a child of. `None` for
+    /// larder's own.
     pub cgroup_parent: Option<String>,
     /// What it may use.
     pub limits: ResourceLimits,
     /// Its standard streams.
     pub stdio: Stdio,
+    /// The reading end of a pipe: each byte in it is the number of a signal to send to the
+    /// process, which as the first of its namespace gets only those that it handles, and `SIGKILL`.
+    pub signals: Option<OwnedFd>,
 }
 
 impl ProcessSpec {
@@ -64,6 +68,7 @@ impl ProcessSpec {
             cgroup_parent: None,
             limits: ResourceLimits::default(),
             stdio: Stdio::Captured,
+            signals: None,
         }
     }
 }

@@ -121,7 +121,8 @@ fn sysfs(builder: &mut Builder<'_>, own_cgroup: bool) -> Result<OwnedFd, Failure
     Ok(sys)
 }
 
-/// Hides what is beneath `directory`: files behind the null device, directories behind an empty one.
+/// Hides what is beneath `directory`: files behind the null device, directories behind an empty
+/// one.
 fn mask(
     scratch: &Scratch,
     dev: &OwnedFd,
@@ -218,8 +219,8 @@ struct Scratch {
 impl Scratch {
     fn create() -> rustix::io::Result<Self> {
         let directory = filesystem("tmpfs", &[("mode", "755")], INERT)?;
-        // Only what is attached can be cloned. Not on the root directory: there it would lie between
-        // the old root and the new one, and the way back would stay open.
+        // Only what is attached can be cloned. Not on the root directory: there it would lie
+        // between the old root and the new one, and the way back would stay open.
         attach(&directory, open_path("/proc")?)?;
         rustix::fs::mkdirat(&directory, "empty", Mode::from_raw_mode(0o555))?;
         Ok(Self {

@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use crate::container::resource;
 use crate::spawner::protocol::{MAX_MOUNTS, Request, RequestMount, RequestSource};
 use crate::{
-    Error, ErrorKind, MountPoint, MountSource, ProcessSpec, ResourceLimits, Result, Security,
-    Stdio, Ulimit,
+    Error, ErrorKind, MountPoint, MountSource, Network, ProcessSpec, ResourceLimits, Result,
+    Security, Stdio, Ulimit,
 };
 
 /// The largest file that a secret may be, as BuildKit allows.
@@ -21,6 +21,7 @@ pub(super) struct Prepared {
     pub(super) files: Vec<u8>,
     pub(super) descriptors: Vec<OwnedFd>,
     pub(super) stdio: Stdio,
+    pub(super) signals: Option<OwnedFd>,
     /// User and group.
     pub(super) owner: (u32, u32),
     pub(super) cgroup_parent: Option<String>,
@@ -84,7 +85,7 @@ pub(super) fn prepare(spec: ProcessSpec) -> Result<Prepared> {
             gid: spec.user.gid,
             groups: spec.user.groups,
             hostname: spec.hostname,
-            own_network: super::own_network(spec.network),
+            own_network: spec.network == Network::None,
             own_cgroup: false,
             rlimits,
             shm_bytes: spec.shm_bytes,
@@ -95,6 +96,7 @@ pub(super) fn prepare(spec: ProcessSpec) -> Result<Prepared> {
         files,
         descriptors,
         stdio: spec.stdio,
+        signals: spec.signals,
         cgroup_parent: spec.cgroup_parent,
         limits: spec.limits,
     })

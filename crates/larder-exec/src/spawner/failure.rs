@@ -32,6 +32,8 @@ pub(crate) enum Stage {
     WorkingDirectory,
     /// Changing the root.
     Root,
+    /// Changing the root, where larder itself runs in a chroot.
+    Chroot,
     /// Setting a resource limit.
     Limit,
     /// Becoming the user.
@@ -75,6 +77,11 @@ impl Failure {
             Stage::SystemMount | Stage::UserMount => format!("cannot mount `{subject}`"),
             Stage::WorkingDirectory => format!("cannot enter working directory `{subject}`"),
             Stage::Root => "cannot enter the root filesystem".to_owned(),
+            Stage::Chroot => {
+                let message = "cannot run processes in a chroot whose root is no mount\n\
+                               hint: bind its directory onto itself (`mount --bind`) first";
+                return Error::new(ErrorKind::Unsupported, message);
+            }
             Stage::Limit => format!("cannot set ulimit `{subject}`"),
             Stage::Identity => format!("cannot become user {subject}"),
             Stage::Filter => "cannot load the system call filter".to_owned(),

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use rustix::mount::MountPropagationFlags;
 use rustix::process::Signal;
 
 use super::failure::{Failure, Stage};
@@ -58,7 +60,7 @@ pub(super) fn main() -> ! {
     let session = rustix::process::setsid();
     tracing::trace!(?named, ?session, "spawner");
     // What need not be done for each container.
-    let prepared = prepare_mounts().and_then(|()| Ok(container::bound_capabilities()?));
+    let prepared = prepare();
     let filter = seccomp::default_filter();
     let mut running: Vec<Running> = Vec::new();
     let mut sessions = Sessions::default();
@@ -88,15 +90,21 @@ pub(super) fn main() -> ! {
     std::process::exit(0)
 }
 
-/// Leaves larder's mount namespace for one in which containers' mounts stay.
-fn prepare_mounts() -> std::io::Result<()> {
-    sys::unshare(libc::CLONE_NEWNS)?;
-    rustix::mount::mount_change(
-        "/",
-        rustix::mount::MountPropagationFlags::DOWNSTREAM
-            | rustix::mount::MountPropagationFlags::REC,
-    )?;
-    Ok(())
+/// Leaves larder's mount namespace for one in which containers' mounts stay, and drops what
+/// no container shall be capable of.
+fn prepare() -> Result<(), Failure> {
+    sys::unshare(libc::CLONE_NEWNS).map_err(|error| Failure::new(Stage::Namespaces, "", error))?;
+    let propagation = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", propagation).map_err(|errno| {
+        let stage = match errno {
+            // The root directory is no mount. A container in it could climb out of both roots:
+            // whoever may call `chroot` can leave one that is not the namespace's own.
+            Errno::INVAL => Stage::Chroot,
+            _ => Stage::Namespaces,
+        };
+        Failure::new(stage, "", errno)
+    })?;
+    container::bound_capabilities().map_err(|errno| Failure::new(Stage::Identity, "0:0", errno))
 }
 
 /// Waits for something to do: whether a request, and which containers.
@@ -133,7 +141,7 @@ fn attend(container: &mut Running) -> bool {
             signals.as_mut_slice(),
             rustix::net::RecvFlags::DONTWAIT,
         ) {
-            Ok((0, _)) | Err(rustix::io::Errno::CONNRESET) => {
+            Ok((0, _)) | Err(Errno::CONNRESET) => {
                 kill(container);
                 container.socket = None;
             }
@@ -186,21 +194,18 @@ fn send_signal(container: &Running, signal: Signal) {
 /// Starts a container. Failures are told on its socket, which is then closed.
 fn start(
     parcel: Parcel,
-    prepared: &std::io::Result<()>,
+    prepared: &Result<(), Failure>,
     filter: &[Instruction],
     sessions: &mut Sessions,
 ) -> Option<Running> {
     let mut descriptors = parcel.descriptors.into_iter();
     let socket = descriptors.next()?;
-    let refuse = |error: &std::io::Error| {
-        let errno = error.raw_os_error().unwrap_or(libc::EIO);
-        let error = std::io::Error::from_raw_os_error(errno);
-        let failure = Failure::new(Stage::Namespaces, "", error);
+    let refuse = |failure: Failure| {
         protocol::send_report(socket.as_fd(), &Report::Failed(failure));
+        None
     };
-    if let Err(error) = prepared {
-        refuse(error);
-        return None;
+    if let Err(failure) = prepared {
+        return refuse(failure.clone());
     }
     let request = descriptors.next()?;
     let cgroup = if parcel.header.own_cgroup {
@@ -229,9 +234,6 @@ fn start(
             pidfd,
             socket: Some(socket),
         }),
-        Err(error) => {
-            refuse(&error);
-            None
-        }
+        Err(error) => refuse(Failure::new(Stage::Namespaces, "", error)),
     }
 }

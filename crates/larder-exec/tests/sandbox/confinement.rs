@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
         nothing_of_the_host_is_mounted,
     ),
     ("root_cannot_be_left", root_cannot_be_left),
+    ("chroots_are_no_place_to_run", chroots_are_no_place_to_run),
     ("no_network_but_loopback", no_network_but_loopback),
     ("host_network_is_the_hosts", host_network_is_the_hosts),
     (
@@ -29,6 +30,8 @@ pub const CASES: &[Case] = &[
     ),
     ("cgroup_is_its_own", cgroup_is_its_own),
 ];
+
+pub const PARTS: &[Case] = &[("@run_here", run_here)];
 
 fn status(spec: ProcessSpec) -> String {
     says(spec)
@@ -194,6 +197,44 @@ fn root_cannot_be_left() {
     let inside = sandbox.says("ls -di /");
     for line in sandbox.says("cd ../../../..; ls -di .; ls -di /..").lines() {
         assert_eq!(inode(line), inode(&inside));
+    }
+}
+
+fn chroots_are_no_place_to_run() {
+    if skipped() {
+        return;
+    }
+    // A root that is a plain directory, with all that this program needs bound in it.
+    let temp = tempfile::tempdir().unwrap();
+    let script = "set -e; root=$1; program=$2
+        for directory in lib lib64 usr bin proc dev sys tmp; do
+            if [ -e /$directory ]; then
+                mkdir -p $root/$directory; mount --rbind /$directory $root/$directory
+            fi
+        done
+        touch $root/program; mount --bind $program $root/program
+        exec chroot $root /program @run_here";
+    let output = std::process::Command::new("unshare")
+        .args(["-m", "sh", "-c", script, "sh"])
+        .arg(temp.path())
+        .arg(std::env::current_exe().unwrap())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        said,
+        "cannot run processes in a chroot whose root is no mount\n\
+         hint: bind its directory onto itself (`mount --bind`) first\n",
+        "{output:?}"
+    );
+}
+
+/// Part: runs something and tells how it failed.
+fn run_here() {
+    let sandbox = Sandbox::new();
+    match run(sandbox.shell("true")) {
+        Ok(output) => println!("{output:?}"),
+        Err(error) => println!("{error}"),
     }
 }
 

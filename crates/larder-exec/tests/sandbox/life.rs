@@ -121,13 +121,20 @@ fn many_runs_leave_nothing() {
         (open_files(), children(), mounts(), left)
     };
     let before = count();
-    for number in 0..200 {
-        let mut spec = sandbox.shell("(sleep 1000 &); exit 3");
-        if number % 10 == 0 {
-            spec.network = Network::None;
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let sandbox = Sandbox::new();
+                for number in 0..50 {
+                    let mut spec = sandbox.shell("(sleep 1000 &); exit 3");
+                    if number % 10 == 0 {
+                        spec.network = Network::None;
+                    }
+                    assert_eq!(run(spec).unwrap().exit.outcome, Outcome::Exited(3));
+                }
+            });
         }
-        assert_eq!(run(spec).unwrap().exit.outcome, Outcome::Exited(3));
-    }
+    });
     run(sandbox.command(&["/missing"])).unwrap_err();
     assert_eq!(count(), before, "files, children, mounts, cgroups");
     assert_eq!(processes("sleep\u{0}1000"), [0_u32; 0]);
@@ -366,7 +373,8 @@ fn runs_survive_the_end_of_their_thread() {
         return;
     }
     larder_exec::shutdown();
-    // The thread that starts the spawner ends; a "parent death signal" would end the spawner with it.
+    // The thread that starts the spawner ends; a "parent death signal" would end the spawner with
+    // it.
     let sandbox = Sandbox::new();
     std::thread::scope(|scope| scope.spawn(|| sandbox.says("true")).join().unwrap());
     let before = processes("larder-exec-spawner");

@@ -18,7 +18,10 @@ mod tree;
 fn main() {
     larder_exec::init();
     if let Some(name) = std::env::args().nth(1).filter(|name| name.starts_with('@')) {
-        return runner::part(&name, &[life::PARTS, ordinary_user::PARTS]);
+        return runner::part(
+            &name,
+            &[confinement::PARTS, life::PARTS, ordinary_user::PARTS],
+        );
     }
     let groups = [
         process::CASES,

@@ -55,7 +55,8 @@ fn root_needs_no_user_namespace() {
     assert_eq!(names.len(), 3, "the probe leaves nothing: {names:?}");
 }
 
-/// Runs a part as an ordinary user, in a directory of its own; `path` is where it looks for programs.
+/// Runs a part as an ordinary user, in a directory of its own; `path` is where it looks for
+/// programs.
 fn run_as_user(part: &str, path: &str) {
     let directory = tempfile::tempdir().unwrap();
     let own = directory.path();

@@ -45,6 +45,7 @@ pub const CASES: &[Case] = &[
         "bad_specifications_are_refused",
         bad_specifications_are_refused,
     ),
+    ("signals_are_passed_on", signals_are_passed_on),
     ("cancel_kills_all", cancel_kills_all),
     ("usage_is_told", usage_is_told),
 ];
@@ -327,6 +328,27 @@ fn bad_specifications_are_refused() {
         ErrorKind::Input,
         "cgroup parent `a/../b` leaves the hierarchy",
     );
+}
+
+fn signals_are_passed_on() {
+    if skipped() {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let (ours, theirs) = rustix::pipe::pipe().unwrap();
+    let script = "trap 'echo caught; exit 7' TERM; echo ready; while :; do sleep 0.01; done";
+    let mut spec = sandbox.shell(script);
+    spec.signals = Some(ours);
+    let output = run_with(spec, &Cancel::new().unwrap(), &mut |text| {
+        if text == "ready\n" {
+            // The first is not handled, and so does nothing.
+            let signals = [libc::SIGHUP, libc::SIGTERM].map(|signal| signal as u8);
+            rustix::io::write(&theirs, &signals).unwrap();
+        }
+    })
+    .unwrap();
+    assert_eq!(output.exit.outcome, Outcome::Exited(7), "{output:?}");
+    assert_eq!(output.stdout, "ready\ncaught\n");
 }
 
 fn cancel_kills_all() {
