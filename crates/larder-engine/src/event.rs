@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use larder_llb::{SourceFile, SourceRange};
+pub use larder_llb::{SourceFile, SourceRange};
 use larder_oci::Digest;
 
 /// One thing that happened.

@@ -131,10 +131,14 @@ impl<'a> History<'a> {
         };
         let (cause, details) = self.find_cause(vertex, &now, missed);
         tracing::debug!(vertex = vertex.name(), %cause, "miss");
-        progress.send(BuildEvent::Miss(MissEvent {
-            vertex: vertex.digest.clone(),
-            cause: cause.clone(),
-        }));
+        let is_news = cause != MissCause::FirstBuild || !self.earlier.parts.is_empty();
+        // That nothing is cached in a first build is known without being told at each step.
+        if is_news {
+            progress.send(BuildEvent::Miss(MissEvent {
+                vertex: vertex.digest.clone(),
+                cause: cause.clone(),
+            }));
+        }
         self.state()
             .causes
             .insert(vertex.digest.clone(), (cause, details));

@@ -138,11 +138,7 @@ fn spec(
         } else {
             workdir
         },
-        user: larder_exec::User {
-            uid: user.uid,
-            gid: user.gid,
-            groups: user.groups,
-        },
+        user: ops::exec::process_user(user),
         mounts,
         network: Network::Host,
         resolv_conf: larder_exec::resolv_conf(Network::Host, &larder_exec::DnsConfig::default()),

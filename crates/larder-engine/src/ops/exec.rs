@@ -396,11 +396,7 @@ impl Step<'_> {
             } else {
                 meta.cwd.clone()
             },
-            user: larder_exec::User {
-                uid: user.uid,
-                gid: user.gid,
-                groups: user.groups,
-            },
+            user: process_user(user),
             hostname,
             mounts,
             network,
@@ -453,6 +449,19 @@ impl Step<'_> {
             results.push(result);
         }
         Ok(results)
+    }
+}
+
+/// Returns whom a process runs as: its group is among the supplementary ones, as in BuildKit.
+pub(crate) fn process_user(user: users::ResolvedUser) -> larder_exec::User {
+    let mut groups = user.groups;
+    if !groups.contains(&user.gid) {
+        groups.insert(0, user.gid);
+    }
+    larder_exec::User {
+        uid: user.uid,
+        gid: user.gid,
+        groups,
     }
 }
 

@@ -114,7 +114,7 @@ fn fetch(
     if !lease.hold_blobs(std::slice::from_ref(digest))? {
         download(engine, lease, image, descriptor, progress, cancel)?;
     }
-    let status = progress.status(format!("extracting {digest}"), descriptor.size_bytes);
+    let status = progress.status(format!("extracting {digest}"), 0);
     let blob = lease.store().open_blob(digest)?;
     let mut warn = |warning: larder_tree::apply::Warning| progress.warn(warning.to_string());
     let layer = lease.unpack(diff_id, blob, &mut warn).map_err(|error| {

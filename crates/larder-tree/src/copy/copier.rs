@@ -107,9 +107,10 @@ impl<'a> Copier<'a> {
         }
         let mut target = self.destination.resolve(&dest)?;
         let existing = self.look_up(&target)?;
-        let goes_inside = match is_dir {
-            true => existing.is_some() && !options.dir_copy_contents,
-            false => existing == Some(FileType::Directory),
+        let goes_inside = if is_dir {
+            existing.is_some() && !options.dir_copy_contents
+        } else {
+            existing == Some(FileType::Directory)
         };
         if goes_inside {
             target.push(path.file_name().unwrap_or_default());
@@ -261,9 +262,10 @@ impl<'a> Copier<'a> {
         let failed = |error| Error::io(format!("cannot read `{}`", entry.path().display()), error);
         let check = |fd: &File| -> Result<()> {
             let stat = fs::fstat(fd).map_err(|errno| failed(errno.into()))?;
-            match Stamp::new(&stat) == entry.attributes().stamp {
-                true => Ok(()),
-                false => Err(changed(entry.path())),
+            if Stamp::new(&stat) == entry.attributes().stamp {
+                Ok(())
+            } else {
+                Err(changed(entry.path()))
             }
         };
         check(&file)?;
@@ -277,6 +279,8 @@ impl<'a> Copier<'a> {
         // What can't be restored is left out, as BuildKit does without a word.
         let mut ignore = |warning: apply::Warning| tracing::debug!(%warning, "unpacking");
         let mut apply_options = ApplyOptions::new(&mut ignore);
+        // Directories that the archive does not name are of the present, as any other new one.
+        apply_options.implied.time = options.timestamp.map(timespec);
         if let Some((uid, gid)) = options.owner {
             apply_options.ownership = Ownership::Fixed(uid, gid);
             apply_options.implied.owner = Some((uid, gid));
@@ -332,13 +336,11 @@ impl<'a> Copier<'a> {
         let dest = &self.transfer.options.dest;
         let real = self.destination.resolve(clean_rooted(dest))?;
         let parent = real.parent().unwrap_or(Path::new(""));
-        match self.look_up(parent)? {
-            Some(_) => Ok(()),
-            None => {
-                let message = format!("failed to stat {dest}: no such file or directory");
-                Err(Error::new(ErrorKind::NotFound, message))
-            }
+        if self.look_up(parent)?.is_none() {
+            let message = format!("failed to stat {dest}: no such file or directory");
+            return Err(Error::new(ErrorKind::NotFound, message));
         }
+        Ok(())
     }
 
     /// Returns what is at a real path of the destination.
@@ -365,9 +367,10 @@ pub(super) fn expand(tree: &Tree, pattern: &str, follow: bool) -> Result<Vec<Pat
     };
     let base_length = base.path_bytes().len();
     // A class may match a `/`; nothing else makes a path deeper than its pattern.
-    let depth = match rest.contains('[') {
-        true => usize::MAX,
-        false => rest.split('/').count(),
+    let depth = if rest.contains('[') {
+        usize::MAX
+    } else {
+        rest.split('/').count()
     };
     let mut matches = Vec::new();
     let mut pending = vec![(base, 0)];

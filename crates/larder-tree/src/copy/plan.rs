@@ -83,7 +83,7 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn visit(&mut self, entry: Entry<'a>, below: &[u8], target: &Path, patterns: &Patterns) {
         while let Some(parent) = self.parents.last()
-            && !entry.path().starts_with(parent.entry.path())
+            && !entry.lies_in(&parent.entry)
         {
             self.parents.pop();
         }

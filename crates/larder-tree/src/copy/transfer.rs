@@ -123,8 +123,8 @@ impl<'a> Transfer<'a> {
         let mode = Mode::RUSR | Mode::WUSR;
         let target = self.make(place, || fs::openat(place.dir, place.name, flags, mode))?;
         let (from, to) = (source.as_fd(), target.as_fd());
-        let hashed = entry.known_digest();
-        let count = match hashed {
+        let known = entry.known_digest();
+        let count = match known {
             Some(expected) if !self.source.is_trusted(&attributes.stamp) => {
                 let mut hasher = RecordHasher::new(attributes, &[], &xattrs);
                 let count = read_and_write(from, to, |bytes| hasher.update(bytes));
