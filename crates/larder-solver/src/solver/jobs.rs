@@ -203,10 +203,8 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         let vertices = known.vertices.clone();
         let needed = self.needed_by_active_jobs();
         for ix in vertices {
-            self.restrict(ix, job, &needed);
-            if built {
-                self.tell_unused(ix, job);
-            }
+            let needed = self.restrict(ix, job, &needed);
+            self.tell_end(ix, job, built, needed);
         }
         if !built {
             self.unload(job);
@@ -214,45 +212,41 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
     }
 
     /// Lowers what is wanted of a vertex to what active jobs need, and gives up its work if that
-    /// is nothing.
-    fn restrict(&mut self, ix: Ix, job: JobId, needed: &BTreeMap<(Ix, usize), Want>) {
-        let mut idle = true;
+    /// is nothing; returns whether it is something.
+    fn restrict(&mut self, ix: Ix, job: JobId, needed: &BTreeMap<(Ix, usize), Want>) -> bool {
+        let mut is_needed = false;
         let vertex = self.vertex(ix);
         for (&output, known) in &mut vertex.outputs {
             let want = needed.get(&(ix, output)).copied();
             known.want = want.unwrap_or(Want::Nothing);
-            idle &= want.is_none();
+            is_needed |= want.is_some();
         }
-        if !idle {
-            return;
+        if !is_needed {
+            for input in &mut vertex.inputs {
+                input.want = Want::Nothing;
+            }
+            self.drop_work(ix, BTreeSet::from([job]));
         }
-        for input in &mut vertex.inputs {
-            input.want = Want::Nothing;
-        }
-        let unfinished = matches!(vertex.progress, Some(Progress::Started));
-        let has_keys = vertex.outputs.values().any(|known| !known.keys.is_empty());
-        self.drop_work(ix, BTreeSet::from([job]));
-        if unfinished && !has_keys {
-            self.notify(ix, Progress::Canceled);
-            self.vertex(ix).progress = None;
-        }
+        is_needed
     }
 
-    /// Tells a job that was built what became of a vertex whose result it did not need.
-    fn tell_unused(&mut self, ix: Ix, job: JobId) {
+    /// Tells a job that ends what became of a vertex that has not ended by itself. A job that was
+    /// built may have needed no more than its key.
+    fn tell_end(&mut self, ix: Ix, job: JobId, built: bool, needed: bool) {
         let vertex = &self.vertices[&ix];
-        let found = vertex.outputs.values().any(|known| !known.keys.is_empty());
-        let progress = if found {
-            Progress::Cached
-        } else {
-            Progress::Canceled
+        let found = built && vertex.outputs.values().any(|known| !known.keys.is_empty());
+        let progress = match (&vertex.progress, found) {
+            (None | Some(Progress::Started), true) => Progress::Cached,
+            (Some(Progress::Started), false) => Progress::Canceled,
+            _ => return,
         };
-        match vertex.progress {
-            Some(Progress::Started) if vertex.phase != Phase::Idle => {
-                self.notify_jobs(ix, vec![job], progress);
-            }
-            None | Some(Progress::Started) if found => self.notify(ix, progress),
-            _ => {}
+        if needed {
+            self.notify_jobs(ix, vec![job], progress);
+            return;
+        }
+        self.notify(ix, progress);
+        if !found {
+            self.vertex(ix).progress = None;
         }
     }
 
@@ -263,10 +257,6 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         };
         known.targets.clear();
         for ix in std::mem::take(&mut known.vertices).into_iter().rev() {
-            let vertex = self.vertex(ix);
-            if matches!(vertex.progress, Some(Progress::Started)) {
-                self.notify_jobs(ix, vec![job], Progress::Canceled);
-            }
             let vertex = self.vertex(ix);
             vertex.jobs.remove(&job);
             if vertex.jobs.is_empty() {
