@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::id::random_text;
 use crate::layout::Layout;
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// The unit of `st_blocks`, whatever the filesystem's own block size.
 const BLOCK_BYTES: u64 = 512;
@@ -149,16 +149,6 @@ pub(crate) fn empty_trash(layout: &Layout) -> Result<()> {
 
 /// Removes the file or directory at `path` with all beneath it; nothing if it does not exist.
 pub(crate) fn remove(path: &Path) -> Result<()> {
-    match remove_once(path) {
-        Err(error) if error.kind() == ErrorKind::Denied => {
-            make_writable(path)?;
-            remove_once(path)
-        }
-        outcome => outcome,
-    }
-}
-
-fn remove_once(path: &Path) -> Result<()> {
     let failed = |error| Error::tree("cannot remove files of the store", error);
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::invalid("cannot remove a root directory"));
@@ -169,27 +159,6 @@ fn remove_once(path: &Path) -> Result<()> {
         Err(error) => return Err(failed(error)),
     };
     root.remove_all(name).map(|_| ()).map_err(failed)
-}
-
-/// Makes all directories from `path` down writable for their owner, as an ordinary user needs to
-/// remove what images make read-only, and the directory that overlayfs leaves without any
-/// permission.
-fn make_writable(path: &Path) -> Result<()> {
-    let failed = |error: io::Error| Error::io("cannot remove files of the store", error);
-    let mut pending = vec![path.to_owned()];
-    while let Some(directory) = pending.pop() {
-        match std::fs::symlink_metadata(&directory) {
-            Ok(stat) if stat.is_dir() => {}
-            Ok(_) => continue,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(failed(error)),
-        }
-        rustix::fs::chmod(&directory, Mode::RWXU).map_err(|errno| failed(errno.into()))?;
-        for entry in std::fs::read_dir(&directory).map_err(failed)? {
-            pending.push(entry.map_err(failed)?.path());
-        }
-    }
-    Ok(())
 }
 
 /// Returns the names in the directory `path`, sorted; none if it does not exist.
