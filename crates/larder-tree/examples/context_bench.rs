@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         if index % 10 == 0 {
             fs::create_dir_all(&parent)?;
         }
-        let text = format!("{index}\n").repeat(400);
+        let text = format!("{index}\n").repeat(1024);
         fs::write(
             parent.join(format!("file{index}.py")),
             &text.as_bytes()[..2048],

@@ -18,11 +18,11 @@
 //! let root = Root::open("/home/me/project".as_ref())?;
 //! let options = ScanOptions {
 //!     excludes: &["**/node_modules".to_owned()],
-//!     follow_paths: None,
 //!     started_at_nanos,
+//!     ..ScanOptions::default()
 //! };
 //! let context = scan(root, &options, StatCache::load(cache_file))?;
-//! for entry in context.entries() {
+//! for entry in context.entries()? {
 //!     let _ = (entry.path(), entry.attributes());
 //! }
 //! if let Some(cache) = context.updated_cache() {

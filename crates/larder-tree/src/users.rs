@@ -104,9 +104,10 @@ pub fn resolve_user(root: &Root, spec: &str) -> Result<ResolvedUser> {
         uid,
         gid,
         groups,
-        home: match home.is_empty() {
-            true => "/".to_owned(),
-            false => home,
+        home: if home.is_empty() {
+            "/".to_owned()
+        } else {
+            home
         },
     })
 }

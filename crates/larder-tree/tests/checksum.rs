@@ -1,5 +1,7 @@
 //! The content keys of real Dockerfiles, compared with those in caches that BuildKit exported.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -230,13 +232,15 @@ fn the_guides_two_copies_have_their_known_keys() {
     }
 }
 
+/// Path, text and mode of each file.
+type Files = [(&'static str, &'static str, u32)];
+
 #[test]
 fn trees_of_other_stages_have_buildkits_keys() {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: the stages' files belong to root");
         return;
     }
-    type Files = [(&'static str, &'static str, u32)];
     let cases: [(&str, &Files, &str); 6] = [
         ("copy-from-stage", &[("o/f", "1\n", 0o644)], "/o"),
         ("parallel", &[("a", "a\n", 0o644)], "/a"),

@@ -1,5 +1,7 @@
 //! Scans of build contexts: what they take, and what the stat cache believes.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -204,7 +206,7 @@ fn errors_name_the_path_in_the_context() {
         return;
     }
     let files = Files::new(&["dir/secret/x", "a"]);
-    fs::set_permissions(files.at("dir/secret"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(files.at("dir/secret"), fs::Permissions::from_mode(0o000)).unwrap();
     let error = scan(files.root(), &ScanOptions::default(), StatCache::default()).unwrap_err();
     assert!(error.to_string().contains("`dir/secret`"), "{error}");
     let excludes = texts(&["dir"]);

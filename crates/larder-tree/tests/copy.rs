@@ -1,5 +1,7 @@
 //! Copies between trees, compared with what BuildKit makes of them, and the other file operations.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -140,21 +142,14 @@ fn dockerfile(src: &str, dest: &str) -> CopyOptions {
     }
 }
 
-fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        println!("skipped: only root gives files away");
-    }
-    is_root
-}
-
 fn texts(items: &[&str]) -> Vec<String> {
     items.iter().map(|item| (*item).to_owned()).collect()
 }
 
 #[test]
 fn copies_make_what_buildkit_makes() {
-    if !is_root() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root gives files away");
         return;
     }
     let octal = |mode| Some(larder_tree::copy::ModeChange::octal(mode));

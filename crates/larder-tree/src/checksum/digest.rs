@@ -23,7 +23,7 @@ pub fn content_digest(tree: &Tree, selectors: &[Selector]) -> Result<Digest> {
         };
         digests.push(text(&sum));
     }
-    Ok(Digest::sha256(digests.join("\0")))
+    Ok(Digest::sha256(digests.join(&0)))
 }
 
 /// Returns the selectors in the order in which their digests are joined, plain paths that are
@@ -64,7 +64,7 @@ fn whole_digest(entry: &Entry<'_>) -> Result<[u8; 32]> {
     let mut result = [0; 32];
     for entry in &entries {
         while let Some((dir, _)) = open.last()
-            && !entry.path().starts_with(dir.path())
+            && !entry.lies_in(dir)
         {
             close(&mut open);
         }
@@ -131,11 +131,16 @@ fn header_digest(entry: &Entry<'_>) -> Result<[u8; 32]> {
 fn add(hasher: &mut Sha256, key: &[u8], digest: &[u8; 32]) {
     hasher.update(b"\0");
     hasher.update(key);
-    hasher.update(text(digest).as_bytes());
+    hasher.update(&text(digest));
 }
 
-fn text(digest: &[u8; 32]) -> String {
-    format!("sha256:{}", hex::encode(digest))
+/// Returns the text of a digest, `sha256:…`.
+fn text(digest: &[u8; 32]) -> [u8; 71] {
+    let mut text = [0; 71];
+    let (algorithm, digits) = text.split_at_mut(7);
+    algorithm.copy_from_slice(b"sha256:");
+    hex::encode_to_slice(digest, digits).expect("64 digits for 32 bytes");
+    text
 }
 
 fn last_name(path: &[u8]) -> &[u8] {

@@ -59,9 +59,10 @@ impl Selector {
     /// Returns the part of the path before any wildcard, without a `/` at the end.
     pub(super) fn prefix(&self) -> String {
         let path = self.clean_path();
-        let prefix = match self.is_pattern() {
-            true => split_wildcards(&path).0,
-            false => path,
+        let prefix = if self.is_pattern() {
+            split_wildcards(&path).0
+        } else {
+            path
         };
         prefix.strip_suffix('/').unwrap_or(&prefix).to_owned()
     }

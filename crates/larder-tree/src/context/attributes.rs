@@ -82,9 +82,10 @@ impl Attributes {
                 _ => 0,
             },
             modified_at_nanos: nanos(stat.st_mtime, stat.st_mtime_nsec),
-            device: match is_device {
-                true => (fs::major(stat.st_rdev), fs::minor(stat.st_rdev)),
-                false => (0, 0),
+            device: if is_device {
+                (fs::major(stat.st_rdev), fs::minor(stat.st_rdev))
+            } else {
+                (0, 0)
             },
             link_count: stat.st_nlink,
             stamp: Stamp::new(stat),
@@ -136,34 +137,45 @@ pub(crate) fn is_counted(name: &[u8]) -> bool {
         || !(name.starts_with(b"security.") || name.starts_with(b"system."))
 }
 
-/// Reads the counted extended attributes of an open file; an `O_PATH` handle will do. Those that
-/// can't be read are left out.
+/// Reads the counted extended attributes of an open file; an `O_PATH` handle will do. A file
+/// system without them has none.
 pub(crate) fn read_xattrs(fd: impl AsFd) -> Result<Xattrs, Errno> {
-    // An `O_PATH` handle is only good for a path.
-    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-    let direct = list(|buffer| fs::flistxattr(&fd, spare_capacity(buffer)));
-    let (names, through_path) = match direct {
-        Err(Errno::BADF) => (
-            list(|buffer| fs::listxattr(&path, spare_capacity(buffer))),
-            true,
-        ),
-        names => (names, false),
-    };
-    let names = match names {
-        Err(Errno::NOTSUP) => Vec::new(),
-        names => names?,
-    };
+    match list(|buffer| fs::flistxattr(&fd, spare_capacity(buffer))) {
+        Ok(names) => select(&names, |name, buffer| {
+            fs::fgetxattr(&fd, name, spare_capacity(buffer))
+        }),
+        Err(Errno::NOTSUP) => Ok(Xattrs::new()),
+        // An `O_PATH` handle is only good for a path.
+        Err(Errno::BADF) => read_xattrs_at(&format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn read_xattrs_at(path: &str) -> Result<Xattrs, Errno> {
+    match list(|buffer| fs::listxattr(path, spare_capacity(buffer))) {
+        Ok(names) => select(&names, |name, buffer| {
+            fs::getxattr(path, name, spare_capacity(buffer))
+        }),
+        Err(Errno::NOTSUP) => Ok(Xattrs::new()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Reads the values of the counted ones among `names`, each of which ends in a zero.
+fn select(
+    names: &[u8],
+    read: impl Fn(&[u8], &mut Vec<u8>) -> Result<usize, Errno>,
+) -> Result<Xattrs, Errno> {
     let mut xattrs = Xattrs::new();
     for name in names.split(|byte| *byte == 0) {
         if name.is_empty() || !is_counted(name) {
             continue;
         }
-        let value = list(|buffer| match through_path {
-            true => fs::getxattr(&path, name, spare_capacity(buffer)),
-            false => fs::fgetxattr(&fd, name, spare_capacity(buffer)),
-        });
-        if let Ok(value) = value {
-            xattrs.insert(name.to_vec(), value);
+        match list(|buffer| read(name, buffer)) {
+            Ok(value) => drop(xattrs.insert(name.to_vec(), value)),
+            // Gone, or hidden from us.
+            Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => {}
+            Err(errno) => return Err(errno),
         }
     }
     Ok(xattrs)

@@ -101,9 +101,12 @@ fn link_target(root: &Root, dir: &str, name: &OsStr) -> Result<Option<String>> {
     }
     let target = root.read_link(&path)?;
     // Patterns are text; a target that isn't can't be asked for by one.
-    Ok(target.to_str().map(|target| match target.starts_with('/') {
-        true => clean_rooted(target),
-        false => clean_rooted(&format!("{dir}/{target}")),
+    Ok(target.to_str().map(|target| {
+        if target.starts_with('/') {
+            clean_rooted(target)
+        } else {
+            clean_rooted(&format!("{dir}/{target}"))
+        }
     }))
 }
 

@@ -227,7 +227,8 @@ impl Filter {
         if let Some(include) = &self.include {
             let matched;
             (matched, below.include) = evaluate(include, path, may_be_dir, &parent.include);
-            if !matched && !(may_be_dir && include.may_match_below(path)) {
+            let may_hold = may_be_dir && include.may_match_below(path);
+            if !matched && !may_hold {
                 return None;
             }
             is_selected &= matched;
@@ -235,7 +236,8 @@ impl Filter {
         if let Some(exclude) = &self.exclude {
             let matched;
             (matched, below.exclude) = evaluate(exclude, path, may_be_dir, &parent.exclude);
-            if matched && !(may_be_dir && exclude.may_except_below(path)) {
+            let may_hold = may_be_dir && exclude.may_except_below(path);
+            if matched && !may_hold {
                 return None;
             }
             is_selected &= !matched;

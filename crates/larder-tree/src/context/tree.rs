@@ -129,36 +129,16 @@ impl Tree {
     /// changed so shortly before the scan that another change could bear the same times.
     pub(crate) fn is_trusted(&self, stamp: &Stamp) -> bool {
         let has_whole_seconds = stamp.changed_at_nanos % 1_000_000_000 == 0;
-        let grain = match has_whole_seconds {
-            true => COARSE_GRAIN_NANOS,
-            false => CLOCK_GRAIN_NANOS,
+        let grain = if has_whole_seconds {
+            COARSE_GRAIN_NANOS
+        } else {
+            CLOCK_GRAIN_NANOS
         };
         stamp.changed_at_nanos < self.started_at_nanos.saturating_sub(grain)
     }
 
-    /// Lists all directories beneath `from`, level by level.
-    fn list_below(&self, from: &Entry<'_>) -> Result<()> {
-        let mut level = vec![from.clone()];
-        while !level.is_empty() {
-            for_each(&level, |dir| dir.node_children().map(drop))?;
-            let mut next = Vec::new();
-            for dir in &level {
-                next.extend(
-                    dir.children()?
-                        .into_iter()
-                        .filter(|e| e.attributes().is_dir()),
-                );
-            }
-            level = next;
-        }
-        Ok(())
-    }
-
     fn compute_digest(&self, entry: &Entry<'_>) -> Result<FileDigest> {
         let attributes = entry.attributes();
-        if let Some(digest) = self.cache.get(&attributes.stamp) {
-            return Ok(digest);
-        }
         if self.is_trusted(&attributes.stamp) {
             self.learned.store(true, Ordering::Relaxed);
         }
@@ -271,7 +251,7 @@ impl<'a> Entry<'a> {
 
     /// Returns this entry and all beneath it, each directory before its entries.
     pub fn with_descendants(&self) -> Result<Vec<Self>> {
-        self.tree.list_below(self)?;
+        self.list_below()?;
         let mut found = Vec::new();
         let mut pending = vec![self.clone()];
         while let Some(entry) = pending.pop() {
@@ -287,11 +267,23 @@ impl<'a> Entry<'a> {
     /// # Errors
     /// `Changed` for a file that is no longer what the listing tells.
     pub(crate) fn digest(&self) -> Result<FileDigest> {
-        if let Some(digest) = self.node.digest.get() {
-            return Ok(*digest);
+        if !self.recall_digest() {
+            let digest = self.tree.compute_digest(self)?;
+            self.node.digest.get_or_init(|| digest);
         }
-        let digest = self.tree.compute_digest(self)?;
-        Ok(*self.node.digest.get_or_init(|| digest))
+        Ok(*self.node.digest.get().expect("it was just set"))
+    }
+
+    /// Takes the digest from the stat cache if need be; returns whether it is known.
+    fn recall_digest(&self) -> bool {
+        if self.node.digest.get().is_some() {
+            return true;
+        }
+        let cached = self.tree.cache.get(&self.attributes().stamp);
+        if let Some(digest) = cached {
+            self.node.digest.get_or_init(|| digest);
+        }
+        cached.is_some()
     }
 
     /// Returns the digest if it was computed already.
@@ -306,6 +298,34 @@ impl<'a> Entry<'a> {
 
     pub(crate) fn path_bytes(&self) -> &[u8] {
         &self.path
+    }
+
+    /// Returns whether this entry is beneath the directory `dir`.
+    pub(crate) fn lies_in(&self, dir: &Self) -> bool {
+        let rest = self.path.strip_prefix(&*dir.path);
+        rest.is_some_and(|rest| {
+            if dir.path.is_empty() {
+                !rest.is_empty()
+            } else {
+                rest.starts_with(b"/")
+            }
+        })
+    }
+
+    /// Lists all directories beneath this one, level by level.
+    fn list_below(&self) -> Result<()> {
+        let mut level = vec![self.clone()];
+        while !level.is_empty() {
+            for_each(&level, |dir| dir.node_children().map(drop))?;
+            let mut next = Vec::new();
+            for dir in &level {
+                let nodes = dir.node_children()?.iter();
+                let dirs = nodes.filter(|node| node.attributes.is_dir());
+                next.extend(dirs.map(|node| dir.child_entry(node)));
+            }
+            level = next;
+        }
+        Ok(())
     }
 
     fn child_entry(&self, node: &'a Node) -> Self {
@@ -347,12 +367,11 @@ impl fmt::Debug for Entry<'_> {
     }
 }
 
-/// Computes the digests of all `entries` that have one, on all processors.
+/// Computes the digests of all `entries` that have one, on all processors if files must be read.
 pub(crate) fn compute_digests(entries: &[Entry<'_>]) -> Result<()> {
-    for_each(entries, |entry| match entry.is_context_top() {
-        true => Ok(()),
-        false => entry.digest().map(drop),
-    })
+    let is_unknown = |entry: &&Entry<'_>| !entry.is_context_top() && !entry.recall_digest();
+    let unknown: Vec<&Entry<'_>> = entries.iter().filter(is_unknown).collect();
+    for_each(&unknown, |entry| entry.digest().map(drop))
 }
 
 /// Runs `work` on all items, in parallel if they are many; returns one of the errors.
@@ -374,9 +393,10 @@ pub(crate) fn changed(path: &Path) -> Error {
 }
 
 pub(crate) fn cannot_read(path: &Path, errno: Errno) -> Error {
-    let path = match path.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => path,
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
     };
     Error::io(format!("cannot read `{}`", path.display()), errno)
 }

@@ -103,9 +103,10 @@ pub fn symlink(root: &Root, target: &str, path: &str, attributes: FileAttributes
 /// nothing. `InvalidInput` for the root.
 pub fn remove(root: &Root, path: &str, allow_not_found: bool, allow_wildcard: bool) -> Result<()> {
     let path = clean_rooted(path);
-    let paths = match allow_wildcard && has_wildcards(&path) {
-        true => expand(&Tree::view(root.try_clone()?)?, &path, false)?,
-        false => vec![PathBuf::from(&path)],
+    let paths = if allow_wildcard && has_wildcards(&path) {
+        expand(&Tree::view(root.try_clone()?)?, &path, false)?
+    } else {
+        vec![PathBuf::from(&path)]
     };
     for path in paths {
         if path.file_name().is_none() {

@@ -147,13 +147,11 @@ impl<'a> Planner<'a> {
             return None;
         }
         let identity = (attributes.stamp.device, attributes.stamp.inode);
-        match self.originals.get(&identity) {
-            Some(original) => Some(original.clone()),
-            None => {
-                self.originals.insert(identity, target.to_owned());
-                None
-            }
+        let original = self.originals.get(&identity).cloned();
+        if original.is_none() {
+            self.originals.insert(identity, target.to_owned());
         }
+        original
     }
 }
 

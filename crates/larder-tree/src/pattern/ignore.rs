@@ -203,8 +203,9 @@ impl Kind {
                 '*' if rest.starts_with('*') => {
                     rest = &rest[1..];
                     rest = rest.strip_prefix('/').unwrap_or(rest);
-                    let plain = !needs_automaton && matches!(kind, Self::Exact);
-                    needs_automaton |= !first && !(plain && rest.is_empty());
+                    let is_plain = !needs_automaton && matches!(kind, Self::Exact);
+                    let is_prefix = is_plain && rest.is_empty();
+                    needs_automaton |= !first && !is_prefix;
                     if rest.is_empty() {
                         automaton.rest();
                     } else {

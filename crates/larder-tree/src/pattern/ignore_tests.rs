@@ -57,8 +57,8 @@ fn a_single_pattern_matches_as_in_moby() {
         ("*/c", "a/c/d", true),
     ] {
         let matcher = PatternMatcher::new([pattern]).unwrap();
-        let matched = matcher.matches_or_parent_matches(path.as_bytes());
-        assert_eq!(matched, expected, "`{pattern}` on `{path}`");
+        let found = matcher.matches_or_parent_matches(path.as_bytes());
+        assert_eq!(found, expected, "`{pattern}` on `{path}`");
     }
 }
 
@@ -78,8 +78,8 @@ fn the_last_match_decides() {
         ("a !a/b a/b/c", "a/b/d", false),
     ] {
         let matcher = PatternMatcher::new(patterns.split(' ')).unwrap();
-        let matched = matcher.matches_or_parent_matches(path.as_bytes());
-        assert_eq!(matched, expected, "`{patterns}` on `{path}`");
+        let found = matcher.matches_or_parent_matches(path.as_bytes());
+        assert_eq!(found, expected, "`{patterns}` on `{path}`");
     }
 }
 
@@ -176,10 +176,8 @@ fn any_pattern() -> impl Strategy<Value = String> {
         2 => Just("**".to_owned()),
     ];
     let path = prop::collection::vec(name, 1..4).prop_map(|names| names.join("/"));
-    (any::<bool>(), path).prop_map(|(exception, path)| match exception {
-        true => format!("!{path}"),
-        false => path,
-    })
+    (any::<bool>(), path)
+        .prop_map(|(exception, path)| if exception { format!("!{path}") } else { path })
 }
 
 fn any_path() -> impl Strategy<Value = String> {
@@ -190,12 +188,12 @@ fn any_path() -> impl Strategy<Value = String> {
 fn matches_in_walk(matcher: &PatternMatcher, path: &str) -> bool {
     let mut info = MatchInfo::default();
     for (end, _) in path.match_indices('/') {
-        let dir = path[..end].as_bytes();
-        let (matched, below) = matcher.matches_dir(dir, &info);
-        if matched && !matcher.may_except_below(dir) {
+        let dir = &path.as_bytes()[..end];
+        let (found, below) = matcher.matches_dir(dir, &info);
+        if found && !matcher.may_except_below(dir) {
             return true;
         }
-        if !matched && !matcher.may_match_below(dir) {
+        if !found && !matcher.may_match_below(dir) {
             return false;
         }
         info = below;
@@ -210,8 +208,8 @@ proptest! {
         path in any_path(),
     ) {
         let matcher = PatternMatcher::new(&patterns).unwrap();
-        let matched = matcher.matches_or_parent_matches(path.as_bytes());
-        prop_assert_eq!(matched, naive_matches(&patterns, &path));
+        let found = matcher.matches_or_parent_matches(path.as_bytes());
+        prop_assert_eq!(found, naive_matches(&patterns, &path));
     }
 
     #[test]
@@ -233,7 +231,7 @@ proptest! {
         let matcher = PatternMatcher::new(&patterns).unwrap();
         let mut info = MatchInfo::default();
         for (end, _) in path.match_indices('/') {
-            info = matcher.matches_dir(path[..end].as_bytes(), &info).1;
+            info = matcher.matches_dir(&path.as_bytes()[..end], &info).1;
         }
         let expected = matcher.matches(path.as_bytes(), &info);
         prop_assert_eq!(matches_in_walk(&matcher, &path), expected);
