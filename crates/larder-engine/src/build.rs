@@ -48,6 +48,14 @@ impl Engine {
         sink: &dyn EventSink,
         cancel: &CancelFlag,
     ) -> Result<BuildOutcome> {
+        if let Some(platform) = &request.platform
+            && !platform.satisfies(&Platform::host())
+        {
+            let host = Platform::host();
+            return Err(BuildError::invalid(format!(
+                "`--platform {platform}`: this version of larder builds for {host} only, the platform it runs on"
+            )));
+        }
         let lease = self.store.lease()?;
         let clock = || self.now();
         let reporter = Reporter::new(sink, &clock);

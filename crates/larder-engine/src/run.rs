@@ -36,6 +36,8 @@ pub struct RunRequest {
     pub host_ca: bool,
     /// Standard input, output and error.
     pub stdio: [OwnedFd; 3],
+    /// The reading end of a pipe: each byte in it is the number of a signal for the process.
+    pub signals: Option<OwnedFd>,
 }
 
 /// A directory that a container sees.
@@ -142,6 +144,7 @@ fn spec(
         mounts,
         network: Network::Host,
         resolv_conf: larder_exec::resolv_conf(Network::Host, &larder_exec::DnsConfig::default()),
+        signals: request.signals,
         stdio: Stdio::Files {
             stdin,
             stdout,

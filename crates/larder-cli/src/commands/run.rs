@@ -9,7 +9,7 @@ use larder_engine::{CancelFlag, RunRequest};
 use super::Context;
 use crate::args::RunArgs;
 use crate::exit::{self, Code};
-use crate::signals::{self, Stop};
+use crate::signals;
 
 /// Runs a command in an image, and returns its exit code.
 pub(crate) fn run(args: RunArgs, context: &Context<'_>) -> anyhow::Result<Code> {
@@ -34,15 +34,18 @@ pub(crate) fn run(args: RunArgs, context: &Context<'_>) -> anyhow::Result<Code> 
         volumes: args.volumes,
         host_ca: args.host_ca,
         stdio: stdio().context("cannot hand on the standard streams")?,
+        signals: None,
     };
     let engine = context.engine()?;
     let cancel = CancelFlag::new();
     let on_signal = cancel.clone();
-    let _listener = signals::listen(move |stop| match stop {
-        Stop::Cancel => on_signal.set(),
-        Stop::Force => std::process::exit(i32::from(exit::CANCELED)),
-    })
-    .context("cannot listen for signals")?;
+    let (signals, forward) = io::pipe().context("cannot make a pipe for signals")?;
+    let request = RunRequest {
+        signals: Some(signals.into()),
+        ..request
+    };
+    let _listener =
+        signals::forward(forward, move || on_signal.set()).context("cannot listen for signals")?;
     let code = engine.run(request, &cancel)?;
     Ok(Code::try_from(code).unwrap_or(exit::FAILURE))
 }

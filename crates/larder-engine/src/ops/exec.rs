@@ -60,7 +60,7 @@ pub(crate) fn run(
     let exit = exit.map_err(|error| match error.kind() {
         larder_exec::ErrorKind::Command => {
             progress.log(LogStream::Stderr, format!("{error}\n").as_bytes());
-            failed_process(&meta, "exit code: 127")
+            failed_process(&meta, "exit code: 1")
         }
         _ => BuildError::from(error),
     })?;
