@@ -1,3 +1,8 @@
+#![expect(
+    clippy::zero_sized_map_values,
+    reason = "the format writes sets as maps to empty objects"
+)]
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

@@ -64,9 +64,8 @@ fn normalize(architecture: &str, variant: &str) -> (String, String) {
         ("aarch64" | "arm64", "" | "8" | "v8") => ("arm64", ""),
         ("aarch64" | "arm64", variant) => ("arm64", variant),
         ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
-        ("armel", _) => ("arm", "v6"),
+        ("armel", _) | ("arm", "6") => ("arm", "v6"),
         ("arm", "5") => ("arm", "v5"),
-        ("arm", "6") => ("arm", "v6"),
         ("x86" | "i386" | "i686", _) => ("386", ""),
         ("powerpc64le", _) => ("ppc64le", ""),
         other => other,
@@ -89,14 +88,14 @@ impl FromStr for Platform {
 
     fn from_str(text: &str) -> Result<Self, PlatformError> {
         let lower = text.trim().to_ascii_lowercase();
-        let word = |part: &&str| {
+        let is_word = |part: &str| {
             !part.is_empty()
                 && part
                     .chars()
                     .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
         };
         let parts: Vec<&str> = lower.split('/').collect();
-        if !parts.iter().all(|part| word(&part)) {
+        if !parts.iter().all(|part| is_word(part)) {
             return Err(PlatformError(text.to_owned()));
         }
         let (os, architecture, variant) = match parts[..] {
