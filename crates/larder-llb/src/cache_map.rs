@@ -277,7 +277,7 @@ fn file_cache_map(file: &pb::FileOp, input_count: usize) -> CacheMap {
             paths.sort_unstable_by(|a, b| b.cmp(a));
             InputKeys {
                 selector: Some(Digest::sha256(paths.join("\0"))),
-                content: Some(without_redundant(selectors)),
+                content: Some(without_redundant(&selectors)),
             }
         });
     CacheMap {
@@ -373,7 +373,7 @@ fn without_nested(paths: &[String]) -> Vec<String> {
 }
 
 /// Returns the selectors sorted by path, without those that another one covers.
-fn without_redundant(selectors: Vec<Selector>) -> Vec<Selector> {
+fn without_redundant(selectors: &[Selector]) -> Vec<Selector> {
     let plain_paths = |follow_links: bool| {
         let plain = selectors
             .iter()
@@ -404,6 +404,7 @@ fn without_redundant(selectors: Vec<Selector>) -> Vec<Selector> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pb::OpMetadata;
     use crate::{Definition, Edge, GraphBuilder};
 
     fn op(op: pb::op::Op) -> pb::Op {
@@ -427,14 +428,14 @@ mod tests {
             ..Default::default()
         });
         let source = graph
-            .add(op(source), &[], Default::default(), None)
+            .add(op(source), &[], OpMetadata::default(), None)
             .unwrap();
         let edge = Edge {
             vertex: source,
             index: 0,
         };
         let digest = graph
-            .add(op(last), &vec![edge; inputs], Default::default(), None)
+            .add(op(last), &vec![edge; inputs], OpMetadata::default(), None)
             .unwrap();
         let graph = graph
             .finish(Edge {
@@ -587,7 +588,7 @@ mod tests {
     fn definitions_round_trip() {
         let mut graph = GraphBuilder::new();
         let digest = graph
-            .add(op(run("true", vec![])), &[], Default::default(), None)
+            .add(op(run("true", vec![])), &[], OpMetadata::default(), None)
             .unwrap();
         let graph = graph
             .finish(Edge {
