@@ -34,6 +34,8 @@ use crate::worker::BuildWorker;
 const MAX_TEXT_BYTES: u64 = 16 << 20;
 /// What tells an archive from a Dockerfile: enough for a whole block of any compression.
 const SNIFFED_BYTES: u64 = 2 << 20;
+/// Read where a Dockerfile has no ignore file of its own.
+const IGNORE_FILE: &str = ".dockerignore";
 /// The name of the build's own context in LLB.
 const CONTEXT: &str = "context";
 
@@ -126,19 +128,19 @@ impl Build<'_> {
         let scope = scope(&context, &request);
         let text = self.read_dockerfile(&context.root, &request)?;
         let dockerfile = Dockerfile::parse(&text.bytes, &text.name)
-            .map_err(|error| dockerfile_error(error, &text))?;
+            .map_err(|error| dockerfile_error(&error, &text))?;
         let images = Images::new(self.engine, &self.lease, request.pull);
         let mut options = lower_options(&request);
         self.find_base_images(&dockerfile, &options, &images)
             .map_err(|error| match error {
-                Failure::Dockerfile(error) => dockerfile_error(error, &text),
+                Failure::Dockerfile(error) => dockerfile_error(&error, &text),
                 Failure::Image(error) => error,
             })?;
         let ignore = self.read_ignore(&context.root, &text)?;
         options.context.excludes.clone_from(&ignore.patterns);
         let lowered = dockerfile
             .lower(&options, &images)
-            .map_err(|error| dockerfile_error(error, &text))?;
+            .map_err(|error| dockerfile_error(&error, &text))?;
         let mut contexts = BTreeMap::from([(CONTEXT.to_owned(), context)]);
         for (name, path) in &request.named_contexts {
             contexts.insert(name.clone(), open_directory(path)?);
@@ -218,7 +220,6 @@ impl Build<'_> {
                 .sum(),
         };
         let export = exporter::Export {
-            engine: self.engine,
             lease: &self.lease,
             reporter: self.reporter,
             snapshot: result.as_ref(),
@@ -296,7 +297,7 @@ impl Build<'_> {
         let context = ContextRoot {
             root: root.try_clone()?,
             cache_name: None,
-            unpacked: Some(active),
+            _unpacked: Some(active),
         };
         Ok((root, context))
     }
@@ -359,16 +360,10 @@ impl Build<'_> {
         let mut vertex = self
             .reporter
             .begin_internal("[internal] load .dockerignore", "");
-        let (name, bytes) = match &text.ignore {
-            Some((name, bytes)) => (name.clone(), bytes.clone()),
-            None => {
-                let name = ".dockerignore";
-                (
-                    name.to_owned(),
-                    read_in(context, Path::new(name)).unwrap_or_default(),
-                )
-            }
-        };
+        let (name, bytes) = text.ignore.clone().unwrap_or_else(|| {
+            let bytes = read_in(context, Path::new(IGNORE_FILE)).unwrap_or_default();
+            (IGNORE_FILE.to_owned(), bytes)
+        });
         let status = vertex.status("transferring context:", 0);
         // BuildKit tells two bytes where there is no file.
         status.set((bytes.len() as u64).max(2));
@@ -465,7 +460,7 @@ fn open_directory(path: &Path) -> Result<ContextRoot> {
     Ok(ContextRoot {
         root,
         cache_name: Some(absolute.to_string_lossy().into_owned()),
-        unpacked: None,
+        _unpacked: None,
     })
 }
 
@@ -589,14 +584,14 @@ fn no_cache_flag(request: &BuildRequest) -> String {
     }
 }
 
-fn dockerfile_error(error: larder_dockerfile::Error, text: &DockerfileText) -> BuildError {
+fn dockerfile_error(error: &larder_dockerfile::Error, text: &DockerfileText) -> BuildError {
     let ranges = error.ranges().to_vec();
     let class = match error.kind() {
         larder_dockerfile::ErrorKind::Internal => ErrorClass::Internal,
         _ => ErrorClass::Invalid,
     };
     let message = BuildError::new(class, error.to_string());
-    let message = match std::error::Error::source(&error) {
+    let message = match std::error::Error::source(error) {
         Some(source) => BuildError::new(class, format!("{error}: {source}")),
         None => message,
     };

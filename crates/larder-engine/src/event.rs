@@ -130,7 +130,7 @@ pub struct MissEvent {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum MissCause {
-    /// No build of this step is on record.
+    /// No result of this step is on record.
     FirstBuild,
     /// `--no-cache` or `--no-cache-filter` asked for it.
     NoCache {
@@ -241,7 +241,7 @@ impl std::fmt::Display for MissCause {
             None => Ok(()),
         };
         match self {
-            Self::FirstBuild => f.write_str("no earlier build of this step"),
+            Self::FirstBuild => f.write_str("no earlier result of this step"),
             Self::NoCache { flag } => write!(f, "`{flag}` was given"),
             Self::Pruned { at: None } => f.write_str("its result was pruned"),
             Self::Pruned { at: Some(at) } => write!(f, "its result was pruned at {at:.0}"),

@@ -1,6 +1,8 @@
 //! Why a step was not cached: what its key was made of now, against what it was made of when the
 //! same step last ran.
 
+use std::collections::BTreeMap;
+
 use larder_llb::{Vertex, pb};
 use larder_oci::{Digest, Platform};
 use serde::{Deserialize, Serialize};
@@ -24,8 +26,8 @@ pub(crate) struct StepParts {
     pub(crate) fields: Vec<(String, ShortDigest)>,
     pub(crate) env: Vec<EnvPart>,
     pub(crate) bases: Vec<BasePart>,
-    /// What was read of inputs by content: the content digest, which names a manifest.
-    pub(crate) contents: Vec<Digest>,
+    /// What was read of inputs by content: by input, the digest, which names a manifest.
+    pub(crate) contents: BTreeMap<usize, Digest>,
 }
 
 /// The first 8 bytes of a SHA-256 sum: enough to tell two values apart, too few to guess one from.
@@ -258,7 +260,7 @@ mod tests {
                 image_ref: "python:3".into(),
                 digest: Digest::sha256("a"),
             }],
-            contents: vec![],
+            contents: BTreeMap::new(),
         }
     }
 

@@ -12,7 +12,6 @@ use larder_dockerfile::Lowered;
 use larder_oci::{Descriptor, Digest, ImageRef};
 use larder_store::{Lease, SnapshotId};
 
-use crate::engine::Engine;
 use crate::error::{BuildError, Result};
 use crate::progress::Reporter;
 
@@ -20,7 +19,6 @@ pub(crate) use archive::{ArchiveKind, write_image};
 
 /// A result to be written out.
 pub(crate) struct Export<'a> {
-    pub(crate) engine: &'a Engine,
     pub(crate) lease: &'a Lease,
     pub(crate) reporter: &'a Reporter<'a>,
     /// The result's tree; `None` for an empty one.

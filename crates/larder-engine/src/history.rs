@@ -1,7 +1,7 @@
 //! What earlier builds of the same Dockerfile were made of: read to explain misses, written for
 //! the next build.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -52,10 +52,12 @@ pub(crate) struct History<'a> {
 
 #[derive(Default)]
 struct State {
-    /// The digests of what steps read of their inputs, by vertex.
-    contents: HashMap<Digest, Vec<Digest>>,
+    /// The digests of what steps read of their inputs, by vertex and input.
+    contents: HashMap<Digest, BTreeMap<usize, Digest>>,
     manifests: HashMap<Digest, Vec<u8>>,
     causes: HashMap<Digest, (MissCause, Vec<String>)>,
+    /// The vertices that have a result.
+    ended: HashSet<Digest>,
 }
 
 /// The ignore file of a build.
@@ -99,7 +101,7 @@ impl<'a> History<'a> {
         let known = parts
             .as_ref()
             .and_then(|parts| explain::counterpart(parts, &self.earlier.parts));
-        !known.is_some_and(|known| known.contents.contains(content))
+        !known.is_some_and(|known| known.contents.values().any(|known| known == content))
     }
 
     pub(crate) fn add_manifest(&self, content: &Digest, manifest: &Manifest) {
@@ -108,12 +110,17 @@ impl<'a> History<'a> {
             .insert(content.clone(), manifest.encode());
     }
 
-    pub(crate) fn add_content(&self, vertex: &Vertex, content: &Digest) {
+    pub(crate) fn add_content(&self, vertex: &Vertex, input: usize, content: &Digest) {
         self.state()
             .contents
             .entry(vertex.digest.clone())
             .or_default()
-            .push(content.clone());
+            .insert(input, content.clone());
+    }
+
+    /// Takes note that a vertex has a result.
+    pub(crate) fn ended(&self, vertex: &Vertex) {
+        self.state().ended.insert(vertex.digest.clone());
     }
 
     /// Returns why a step of this build ran; `None` where it did not.
@@ -192,7 +199,7 @@ impl<'a> History<'a> {
             .unwrap_or_default();
         contents
             .iter()
-            .zip(&before.contents)
+            .filter_map(|(input, now)| Some((now, before.contents.get(input)?)))
             .filter(|(now, old)| now != old)
             .find_map(|(now, old)| {
                 let now = self.manifest(now)?;
@@ -349,28 +356,33 @@ impl<'a> History<'a> {
         Ok(self.store.save_build(&self.scope, &bytes)?)
     }
 
+    /// Returns what is known of each step after this build. What has no result is as it was.
     fn all_parts(&self) -> Vec<StepParts> {
-        let now = self
-            .lowered
-            .definition
-            .vertices()
-            .iter()
-            .filter_map(|vertex| self.parts(vertex))
-            .map(|mut parts| {
-                if parts.contents.is_empty()
-                    && let Some(before) = explain::counterpart(&parts, &self.earlier.parts)
-                {
-                    parts.contents.clone_from(&before.contents);
-                }
-                parts
-            });
-        let mut all: Vec<StepParts> = now.collect();
-        for before in &self.earlier.parts {
-            let built = all.iter().any(|now| now.stage == before.stage);
-            if !built {
-                all.push(before.clone());
+        let mut all = Vec::new();
+        for vertex in self.lowered.definition.vertices() {
+            let Some(mut parts) = self.parts(vertex) else {
+                continue;
+            };
+            let before = explain::counterpart(&parts, &self.earlier.parts);
+            if !self.state().ended.contains(&vertex.digest) {
+                all.extend(before.cloned());
+                continue;
             }
+            if let Some(before) = before {
+                for (input, content) in &before.contents {
+                    parts
+                        .contents
+                        .entry(*input)
+                        .or_insert_with(|| content.clone());
+                }
+            }
+            all.push(parts);
         }
+        let other_stages = self.earlier.parts.iter().filter(|before| {
+            let stage_of = |step: &larder_dockerfile::StepInfo| step.stage == before.stage;
+            !self.lowered.steps.values().any(stage_of)
+        });
+        all.extend(other_stages.cloned());
         all
     }
 }

@@ -39,13 +39,12 @@ pub(crate) fn layers_of(lease: &Lease, snapshot: &SnapshotId) -> Result<Vec<Laye
 /// Returns what is known of one layer; its diff ID is computed if it is not known yet.
 pub(crate) fn layer_of(store: &Store, id: SnapshotId) -> Result<Layer> {
     let info = store.snapshot(&id)?;
-    let (diff_id, tar_bytes) = match (info.diff_id, info.tar_bytes) {
-        (Some(diff_id), Some(tar_bytes)) => (diff_id, tar_bytes),
-        _ => {
-            let known = write_tar(store, &id, std::io::sink(), &LayerOptions::default())?;
-            store.set_diff_id(&id, &known.0, known.1)?;
-            known
-        }
+    let (diff_id, tar_bytes) = if let Some(known) = info.diff_id.zip(info.tar_bytes) {
+        known
+    } else {
+        let written = write_tar(store, &id, std::io::sink(), &LayerOptions::default())?;
+        store.set_diff_id(&id, &written.0, written.1)?;
+        written
     };
     Ok(Layer {
         snapshot: id,

@@ -98,10 +98,6 @@ pub(crate) struct VertexProgress<'a> {
 }
 
 impl<'a> VertexProgress<'a> {
-    pub(crate) fn digest(&self) -> &Digest {
-        &self.event.digest
-    }
-
     /// Tells that the vertex exists.
     pub(crate) fn announce(&self) {
         self.reporter.send(BuildEvent::Vertex(self.event.clone()));
@@ -207,16 +203,6 @@ impl StatusProgress<'_> {
             state.timestamp = now;
             self.reporter.send(BuildEvent::Status(state.clone()));
         }
-    }
-
-    /// Adds bytes to those done.
-    pub(crate) fn add(&self, bytes: u64) {
-        let current = self
-            .state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .current;
-        self.set(current + bytes);
     }
 
     /// Tells that this part is done.

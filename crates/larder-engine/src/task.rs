@@ -7,13 +7,13 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 /// The threads and the runtime of an engine.
 #[derive(Default)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     runtime: OnceLock<tokio::runtime::Runtime>,
 }
 
 impl Tasks {
     /// Runs `work` on a thread of its own, named `name`, that `scope` joins.
-    pub fn spawn<'scope, T: Send + 'scope>(
+    pub(crate) fn spawn<'scope, T: Send + 'scope>(
         scope: &'scope Scope<'scope, '_>,
         name: &str,
         work: impl FnOnce() -> T + Send + 'scope,
@@ -26,19 +26,16 @@ impl Tasks {
     }
 
     /// Waits for `future` on the calling thread. Must not be called from within a future.
-    pub fn block_on<F: Future>(&self, future: F) -> std::io::Result<F::Output> {
-        let runtime = match self.runtime.get() {
-            Some(runtime) => runtime,
-            None => {
-                let started = tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(2)
-                    .thread_name("larder-net")
-                    .enable_io()
-                    .enable_time()
-                    .build()?;
-                self.runtime.get_or_init(|| started)
-            }
-        };
-        Ok(runtime.block_on(future))
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> std::io::Result<F::Output> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime.block_on(future));
+        }
+        let started = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("larder-net")
+            .enable_io()
+            .enable_time()
+            .build()?;
+        Ok(self.runtime.get_or_init(|| started).block_on(future))
     }
 }

@@ -282,7 +282,7 @@ impl Worker for BuildWorker<'_> {
             };
             error.context(what)
         })?;
-        self.history.add_content(vertex, &digest);
+        self.history.add_content(vertex, input, &digest);
         Ok(digest)
     }
 
@@ -388,6 +388,7 @@ impl Worker for BuildWorker<'_> {
     }
 
     fn ended(&self, vertex: &Vertex, report: StepReport) {
+        self.history.ended(vertex);
         if self.lowered.steps.contains_key(&vertex.digest) {
             let cause = self.history.cause(&vertex.digest);
             let report = StepReport { cause, ..report };

@@ -49,9 +49,10 @@ impl Export<'_> {
         kind: ArchiveKind,
     ) -> Result<ImageOutcome> {
         let mut vertex = self.reporter.begin_internal(kind.vertex_name(), "archive");
-        let packing = match archive.rewrite_timestamp {
-            true => Packing::Rewritten(archive.compression),
-            false => Packing::Blobs(archive.compression),
+        let packing = if archive.rewrite_timestamp {
+            Packing::Rewritten(archive.compression)
+        } else {
+            Packing::Blobs(archive.compression)
         };
         let mut names = self.tags.to_vec();
         names.extend(archive.names);
@@ -139,7 +140,7 @@ fn entries(descriptor: &Descriptor, names: &[ImageRef]) -> Vec<Descriptor> {
     if names.is_empty() {
         return vec![descriptor.clone()];
     }
-    let named = |name: &ImageRef| {
+    let entry_of = |name: &ImageRef| {
         let mut entry = descriptor.clone();
         entry
             .annotations
@@ -152,7 +153,7 @@ fn entries(descriptor: &Descriptor, names: &[ImageRef]) -> Vec<Descriptor> {
         }
         entry
     };
-    names.iter().map(named).collect()
+    names.iter().map(entry_of).collect()
 }
 
 fn blob_path(blob: &Descriptor) -> String {

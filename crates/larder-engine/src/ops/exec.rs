@@ -218,27 +218,7 @@ impl Step<'_> {
                 fd
             }
         };
-        self.select(whole, &mount.selector, writable)
-            .map_err(WorkError::from)
-    }
-
-    /// Returns the part of a mount that a selector names.
-    fn select(&self, whole: OwnedFd, selector: &str, writable: bool) -> Result<OwnedFd> {
-        if matches!(selector, "" | "/" | ".") {
-            return Ok(whole);
-        }
-        let access = if writable {
-            Access::ReadWrite
-        } else {
-            Access::ReadOnly
-        };
-        mount::bind_beneath(whole.as_fd(), selector, access).map_err(|error| match error.kind() {
-            larder_exec::ErrorKind::Input => BuildError::new(
-                ErrorClass::NotFound,
-                format!("failed to mount {selector}: no such file or directory"),
-            ),
-            _ => error.into(),
-        })
+        Ok(select(whole, &mount.selector, writable)?)
     }
 
     /// Acquires the cache mounts of the step, all at once; returns their mounts in the op's order.
@@ -477,5 +457,24 @@ fn has_variable(env: &[String], name: &str) -> bool {
         entry
             .strip_prefix(name)
             .is_some_and(|rest| rest.starts_with('='))
+    })
+}
+
+/// Returns the part of a mount that a selector names.
+fn select(whole: OwnedFd, selector: &str, writable: bool) -> Result<OwnedFd> {
+    if matches!(selector, "" | "/" | ".") {
+        return Ok(whole);
+    }
+    let access = if writable {
+        Access::ReadWrite
+    } else {
+        Access::ReadOnly
+    };
+    mount::bind_beneath(whole.as_fd(), selector, access).map_err(|error| match error.kind() {
+        larder_exec::ErrorKind::Input => BuildError::new(
+            ErrorClass::NotFound,
+            format!("failed to mount {selector}: no such file or directory"),
+        ),
+        _ => error.into(),
     })
 }

@@ -139,16 +139,12 @@ impl FileOp<'_> {
         let input = usize::try_from(index)
             .ok()
             .filter(|&index| index < self.inputs.len());
-        let parent = match index {
-            -1 => None,
-            _ => {
-                let result = self.read(index, input)?;
-                Some(
-                    self.worker
-                        .snapshot_of(&result)
-                        .map_err(|error| lost(input, error))?,
-                )
-            }
+        let parent = if index == NO_INPUT {
+            None
+        } else {
+            let result = self.read(index, input)?;
+            let snapshot = self.worker.snapshot_of(&result);
+            Some(snapshot.map_err(|error| lost(input, error))?)
         };
         let new = NewSnapshot {
             parent: parent.as_ref(),

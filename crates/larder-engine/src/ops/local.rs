@@ -19,8 +19,8 @@ pub(crate) struct ContextRoot {
     pub(crate) root: Root,
     /// What names its stat cache: its absolute path. `None` for one that won't be seen again.
     pub(crate) cache_name: Option<String>,
-    /// The directory it was unpacked to, if it came as a stream.
-    pub(crate) unpacked: Option<ActiveSnapshot>,
+    /// The snapshot it was unpacked to, if it came as a stream: removed when the build ends.
+    pub(crate) _unpacked: Option<ActiveSnapshot>,
 }
 
 /// A scanned context.
