@@ -297,7 +297,7 @@ impl Build<'_> {
         let context = ContextRoot {
             root: root.try_clone()?,
             cache_name: None,
-            _unpacked: Some(active),
+            unpacked: Some(active),
         };
         Ok((root, context))
     }
@@ -460,7 +460,7 @@ fn open_directory(path: &Path) -> Result<ContextRoot> {
     Ok(ContextRoot {
         root,
         cache_name: Some(absolute.to_string_lossy().into_owned()),
-        _unpacked: None,
+        unpacked: None,
     })
 }
 

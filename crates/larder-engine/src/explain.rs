@@ -298,12 +298,18 @@ mod tests {
             ordinal: 5,
             ..step()
         };
-        assert_eq!(counterpart(&step(), &[moved.clone()]), Some(&moved));
+        assert_eq!(
+            counterpart(&step(), std::slice::from_ref(&moved)),
+            Some(&moved)
+        );
         let edited = StepParts {
             instruction: "RUN make -j2".into(),
             ..step()
         };
-        assert_eq!(counterpart(&step(), &[edited.clone()]), Some(&edited));
+        assert_eq!(
+            counterpart(&step(), std::slice::from_ref(&edited)),
+            Some(&edited)
+        );
         let other_stage = StepParts {
             stage: "x".into(),
             ..step()

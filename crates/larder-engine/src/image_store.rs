@@ -115,7 +115,7 @@ impl Engine {
                 .collect(),
         };
         let mut manifest = image.manifest.clone();
-        self.store_layers(&lease, &info, &mut manifest)?;
+        store_layers(&lease, &info, &mut manifest)?;
         let bytes = go_json(&manifest);
         let mut descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
         if descriptor.digest == image.manifest_digest {
@@ -137,45 +137,6 @@ impl Engine {
         Ok(lease.release()?)
     }
 
-    /// Makes blobs of the layers that have none.
-    fn store_layers(
-        &self,
-        lease: &Lease,
-        info: &ImageInfo,
-        manifest: &mut ImageManifest,
-    ) -> Result<()> {
-        let mut missing = Vec::new();
-        for (position, layer) in manifest.layers.iter().enumerate() {
-            if !lease.hold_blobs(std::slice::from_ref(&layer.digest))? {
-                missing.push(position);
-            }
-        }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let snapshot = info
-            .snapshot
-            .as_ref()
-            .filter(|id| matches!(lease.hold_snapshots(std::slice::from_ref(*id)), Ok(true)));
-        let snapshot = snapshot.ok_or_else(|| {
-            let layer = &manifest.layers[missing[0]].digest;
-            BuildError::new(
-                ErrorClass::NotFound,
-                format!("layer `{layer}` is not in the store"),
-            )
-        })?;
-        let layers = layers::layers_of(lease, snapshot)?;
-        for position in missing {
-            manifest.layers[position] = layers::blob(
-                lease,
-                &layers[position],
-                LayerCompression::Gzip,
-                &HashMap::new(),
-            )?;
-        }
-        Ok(())
-    }
-
     /// Reads images from a tar, compressed or not: an OCI layout, or what `docker save` writes.
     /// `names` are given in place of those in the archive.
     ///
@@ -193,11 +154,11 @@ impl Engine {
             (Some(index), _) => index
                 .manifests
                 .iter()
-                .map(|descriptor| self.load_oci(&lease, descriptor, names))
+                .map(|descriptor| load_oci(&lease, descriptor, names))
                 .collect::<Result<Vec<_>>>()?,
             (None, Some(docker)) => docker
                 .iter()
-                .map(|image| self.load_docker(&lease, image, &content.files, names))
+                .map(|image| load_docker(&lease, image, &content.files, names))
                 .collect::<Result<Vec<_>>>()?,
             (None, None) => {
                 let message =
@@ -207,125 +168,6 @@ impl Engine {
         };
         lease.release()?;
         Ok(merge_names(images))
-    }
-
-    fn load_oci(
-        &self,
-        lease: &Lease,
-        descriptor: &Descriptor,
-        names: &[ImageRef],
-    ) -> Result<ImageOutcome> {
-        let image = read_image(lease, &descriptor.digest)?;
-        let annotation = |key: &str| descriptor.annotations.get(key);
-        let names = match names {
-            [] => {
-                let full = annotation("io.containerd.image.name");
-                let short = annotation("org.opencontainers.image.ref.name");
-                let name = full.or(short.filter(|name| name.contains([':', '/'])));
-                name.map(|name| name.parse())
-                    .transpose()
-                    .map_err(bad_name)?
-                    .into_iter()
-                    .collect()
-            }
-            names => names.to_vec(),
-        };
-        self.keep(lease, descriptor, &image, names)
-    }
-
-    fn load_docker(
-        &self,
-        lease: &Lease,
-        image: &DockerImage,
-        files: &BTreeMap<String, Descriptor>,
-        names: &[ImageRef],
-    ) -> Result<ImageOutcome> {
-        let file = |path: &String| {
-            let missing = || {
-                BuildError::invalid(format!(
-                    "the archive lacks `{path}`, which `manifest.json` names"
-                ))
-            };
-            files.get(path).cloned().ok_or_else(missing)
-        };
-        let mut layers = Vec::with_capacity(image.layers.len());
-        for path in &image.layers {
-            let blob = file(path)?;
-            let compressed =
-                larder_tree::compression::Format::detect(&first_bytes(lease, &blob.digest)?);
-            let kind = match compressed {
-                larder_tree::compression::Format::Gzip => media_type::LAYER_GZIP,
-                larder_tree::compression::Format::Zstd => media_type::LAYER_ZSTD,
-                _ => media_type::LAYER,
-            };
-            layers.push(Descriptor {
-                media_type: kind.to_owned(),
-                ..blob
-            });
-        }
-        let manifest = ImageManifest {
-            schema_version: 2,
-            media_type: media_type::MANIFEST.to_owned(),
-            config: Descriptor {
-                media_type: media_type::CONFIG.to_owned(),
-                ..file(&image.config)?
-            },
-            layers,
-            annotations: BTreeMap::new(),
-        };
-        let bytes = go_json(&manifest);
-        lease.put_blob(&bytes)?;
-        let descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
-        let names = match names {
-            [] => {
-                let tags = image.repo_tags.iter().flatten();
-                tags.map(|tag| tag.parse().map_err(bad_name))
-                    .collect::<Result<_>>()?
-            }
-            names => names.to_vec(),
-        };
-        let found = read_image(lease, &descriptor.digest)?;
-        self.keep(lease, &descriptor, &found, names)
-    }
-
-    fn keep(
-        &self,
-        lease: &Lease,
-        descriptor: &Descriptor,
-        image: &ResolvedImage,
-        names: Vec<ImageRef>,
-    ) -> Result<ImageOutcome> {
-        let mut blobs = vec![
-            image.manifest_digest.clone(),
-            image.manifest.config.digest.clone(),
-        ];
-        for layer in &image.manifest.layers {
-            if !lease.hold_blobs(std::slice::from_ref(&layer.digest))? {
-                return Err(BuildError::invalid(format!(
-                    "the archive lacks layer `{}`",
-                    layer.digest
-                )));
-            }
-            blobs.push(layer.digest.clone());
-        }
-        let new = NewImage {
-            manifest: descriptor,
-            config: &image.manifest.config.digest,
-            platform: &image.config.platform().to_string(),
-            created_at: image
-                .config
-                .created
-                .as_ref()
-                .and_then(|time| time.parse().ok()),
-            snapshot: None,
-            blobs: &blobs,
-        };
-        lease.add_image(&new, &names)?;
-        Ok(ImageOutcome {
-            descriptor: descriptor.clone(),
-            config_digest: image.manifest.config.digest.clone(),
-            names,
-        })
     }
 
     /// Returns what takes space in the state directory, oldest use first.
@@ -353,6 +195,153 @@ impl Engine {
         })?;
         Ok(Some(report.steps))
     }
+}
+
+/// Makes blobs of the layers that have none.
+fn store_layers(lease: &Lease, info: &ImageInfo, manifest: &mut ImageManifest) -> Result<()> {
+    let mut missing = Vec::new();
+    for (position, layer) in manifest.layers.iter().enumerate() {
+        if !lease.hold_blobs(std::slice::from_ref(&layer.digest))? {
+            missing.push(position);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let snapshot = info
+        .snapshot
+        .as_ref()
+        .filter(|id| matches!(lease.hold_snapshots(std::slice::from_ref(*id)), Ok(true)));
+    let snapshot = snapshot.ok_or_else(|| {
+        let layer = &manifest.layers[missing[0]].digest;
+        BuildError::new(
+            ErrorClass::NotFound,
+            format!("layer `{layer}` is not in the store"),
+        )
+    })?;
+    let layers = layers::layers_of(lease, snapshot)?;
+    for position in missing {
+        manifest.layers[position] = layers::blob(
+            lease,
+            &layers[position],
+            LayerCompression::Gzip,
+            &HashMap::new(),
+        )?;
+    }
+    Ok(())
+}
+
+fn load_oci(lease: &Lease, descriptor: &Descriptor, names: &[ImageRef]) -> Result<ImageOutcome> {
+    let image = read_image(lease, &descriptor.digest)?;
+    let annotation = |key: &str| descriptor.annotations.get(key);
+    let names = match names {
+        [] => {
+            let full = annotation("io.containerd.image.name");
+            let short = annotation("org.opencontainers.image.ref.name");
+            let name = full.or(short.filter(|name| name.contains([':', '/'])));
+            name.map(|name| name.parse())
+                .transpose()
+                .map_err(bad_name)?
+                .into_iter()
+                .collect()
+        }
+        names => names.to_vec(),
+    };
+    keep(lease, descriptor, &image, names)
+}
+
+fn load_docker(
+    lease: &Lease,
+    image: &DockerImage,
+    files: &BTreeMap<String, Descriptor>,
+    names: &[ImageRef],
+) -> Result<ImageOutcome> {
+    let file = |path: &String| {
+        let missing = || {
+            BuildError::invalid(format!(
+                "the archive lacks `{path}`, which `manifest.json` names"
+            ))
+        };
+        files.get(path).cloned().ok_or_else(missing)
+    };
+    let mut layers = Vec::with_capacity(image.layers.len());
+    for path in &image.layers {
+        let blob = file(path)?;
+        let compressed =
+            larder_tree::compression::Format::detect(&first_bytes(lease, &blob.digest)?);
+        let kind = match compressed {
+            larder_tree::compression::Format::Gzip => media_type::LAYER_GZIP,
+            larder_tree::compression::Format::Zstd => media_type::LAYER_ZSTD,
+            _ => media_type::LAYER,
+        };
+        layers.push(Descriptor {
+            media_type: kind.to_owned(),
+            ..blob
+        });
+    }
+    let manifest = ImageManifest {
+        schema_version: 2,
+        media_type: media_type::MANIFEST.to_owned(),
+        config: Descriptor {
+            media_type: media_type::CONFIG.to_owned(),
+            ..file(&image.config)?
+        },
+        layers,
+        annotations: BTreeMap::new(),
+    };
+    let bytes = go_json(&manifest);
+    lease.put_blob(&bytes)?;
+    let descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
+    let names = match names {
+        [] => {
+            let tags = image.repo_tags.iter().flatten();
+            tags.map(|tag| tag.parse().map_err(bad_name))
+                .collect::<Result<_>>()?
+        }
+        names => names.to_vec(),
+    };
+    let found = read_image(lease, &descriptor.digest)?;
+    keep(lease, &descriptor, &found, names)
+}
+
+/// Puts an image that was read into the store, under `names`.
+fn keep(
+    lease: &Lease,
+    descriptor: &Descriptor,
+    image: &ResolvedImage,
+    names: Vec<ImageRef>,
+) -> Result<ImageOutcome> {
+    let mut blobs = vec![
+        image.manifest_digest.clone(),
+        image.manifest.config.digest.clone(),
+    ];
+    for layer in &image.manifest.layers {
+        if !lease.hold_blobs(std::slice::from_ref(&layer.digest))? {
+            return Err(BuildError::invalid(format!(
+                "the archive lacks layer `{}`",
+                layer.digest
+            )));
+        }
+        blobs.push(layer.digest.clone());
+    }
+    let new = NewImage {
+        manifest: descriptor,
+        config: &image.manifest.config.digest,
+        platform: &image.config.platform().to_string(),
+        created_at: image
+            .config
+            .created
+            .as_ref()
+            .and_then(|time| time.parse().ok()),
+        snapshot: None,
+        blobs: &blobs,
+    };
+    lease.add_image(&new, &names)?;
+    Ok(ImageOutcome {
+        descriptor: descriptor.clone(),
+        config_digest: image.manifest.config.digest.clone(),
+        names,
+    })
 }
 
 fn bad_name(error: larder_oci::ImageRefError) -> BuildError {

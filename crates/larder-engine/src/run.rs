@@ -180,30 +180,26 @@ fn volume_mount(volume: Volume, root: &OwnedFd) -> Result<MountPoint> {
     } else {
         Access::ReadWrite
     };
-    let fd = match &volume.source {
-        Some(source) => {
-            if !source.exists() {
-                std::fs::create_dir_all(source).map_err(|error| {
-                    BuildError::invalid(format!("cannot make the directory `{}`", source.display()))
-                        .with_source(error)
-                })?;
-            }
-            mount::bind(source, access)?
+    let fd = if let Some(source) = &volume.source {
+        if !source.exists() {
+            std::fs::create_dir_all(source).map_err(|error| {
+                BuildError::invalid(format!("cannot make the directory `{}`", source.display()))
+                    .with_source(error)
+            })?;
         }
+        mount::bind(source, access)?
+    } else {
         // What the image has there lies in the container's own tree, which goes with it.
-        None => {
-            let attributes = larder_tree::beneath::DirAttributes {
-                mode: 0o755,
-                owner: None,
-                time: None,
-            };
-            let tree = Root::from_fd(root.try_clone().map_err(|source| {
-                BuildError::new(ErrorClass::Exhausted, "cannot copy a descriptor")
-                    .with_source(source)
-            })?);
-            tree.create_dir_all(&volume.target, attributes)?;
-            mount::bind_beneath(root.as_fd(), &volume.target, access)?
-        }
+        let attributes = larder_tree::beneath::DirAttributes {
+            mode: 0o755,
+            owner: None,
+            time: None,
+        };
+        let tree = Root::from_fd(root.try_clone().map_err(|source| {
+            BuildError::new(ErrorClass::Exhausted, "cannot copy a descriptor").with_source(source)
+        })?);
+        tree.create_dir_all(&volume.target, attributes)?;
+        mount::bind_beneath(root.as_fd(), &volume.target, access)?
     };
     Ok(MountPoint {
         target: volume.target,

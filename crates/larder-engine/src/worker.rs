@@ -74,7 +74,7 @@ impl BuildWorker<'_> {
     }
 
     /// Makes a writable snapshot immutable. The mounts of it must be closed.
-    pub(crate) fn commit(&self, active: ActiveSnapshot) -> Result<ResultRef> {
+    pub(crate) fn commit(active: ActiveSnapshot) -> Result<ResultRef> {
         Ok(ResultRef::Snapshot(active.commit()?))
     }
 
@@ -308,15 +308,14 @@ impl Worker for BuildWorker<'_> {
             self.history.explain(vertex, &missed, progress);
         }
         match &vertex.op.op {
-            Some(pb::op::Op::Source(source)) => match source.identifier.strip_prefix("local://") {
-                Some(name) => Ok(vec![ops::local::load(self, name, source, progress)?]),
-                None => {
-                    let image = self.image(source)?;
-                    let snapshot =
-                        ops::image::pull(self.engine, &self.lease, image, progress, cancel)?;
-                    Ok(vec![ResultRef::Snapshot(snapshot)])
+            Some(pb::op::Op::Source(source)) => {
+                if let Some(name) = source.identifier.strip_prefix("local://") {
+                    return Ok(vec![ops::local::load(self, name, source, progress)?]);
                 }
-            },
+                let image = self.image(source)?;
+                let snapshot = ops::image::pull(self.engine, &self.lease, image, progress, cancel)?;
+                Ok(vec![ResultRef::Snapshot(snapshot)])
+            }
             Some(pb::op::Op::Exec(exec)) => {
                 if vertex.ignores_cache() && self.empties_cache_mounts {
                     self.empty_cache_mounts(exec, progress)?;

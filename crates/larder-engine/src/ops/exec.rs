@@ -293,7 +293,7 @@ impl Step<'_> {
         for (guard, mount) in guards.into_iter().zip(wanted) {
             let fd = mount::open(&guard.mount()).map_err(BuildError::from)?;
             self.held.push(Held::Cache(guard));
-            mounts.push_back(self.select(fd, &mount.selector, !mount.readonly)?);
+            mounts.push_back(select(fd, &mount.selector, !mount.readonly)?);
         }
         Ok(mounts)
     }
@@ -415,7 +415,7 @@ impl Step<'_> {
             let position = position
                 .ok_or_else(|| BuildError::invalid(format!("a step has no output {output}")))?;
             let result = match self.active.remove(&position) {
-                Some(active) => self.worker.commit(active)?,
+                Some(active) => BuildWorker::commit(active)?,
                 // What is read-only comes out as it went in.
                 None => match usize::try_from(exec.mounts[position].input) {
                     Ok(input) => self.inputs[input].clone(),

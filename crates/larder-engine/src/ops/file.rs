@@ -139,7 +139,7 @@ impl FileOp<'_> {
         let input = usize::try_from(index)
             .ok()
             .filter(|&index| index < self.inputs.len());
-        let parent = if index == NO_INPUT {
+        let parent = if index == -1 {
             None
         } else {
             let result = self.read(index, input)?;
@@ -170,7 +170,7 @@ impl FileOp<'_> {
             Some(State::Committed(result)) => result,
             Some(State::Active(writable)) => {
                 drop(writable.root);
-                self.worker.commit(writable.active)?
+                BuildWorker::commit(writable.active)?
             }
             None => return Err(BuildError::invalid("a file action reads what is not there").into()),
         };

@@ -19,8 +19,9 @@ pub(crate) struct ContextRoot {
     pub(crate) root: Root,
     /// What names its stat cache: its absolute path. `None` for one that won't be seen again.
     pub(crate) cache_name: Option<String>,
-    /// The snapshot it was unpacked to, if it came as a stream: removed when the build ends.
-    pub(crate) _unpacked: Option<ActiveSnapshot>,
+    /// The snapshot it was unpacked to, if it came as a stream.
+    #[expect(dead_code, reason = "removes the files when it is dropped")]
+    pub(crate) unpacked: Option<ActiveSnapshot>,
 }
 
 /// A scanned context.
