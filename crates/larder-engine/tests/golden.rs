@@ -1,6 +1,11 @@
 //! Builds what BuildKit was recorded building, and compares: records, config, history, diff IDs.
 //!
 //! The test has its own `main`, since the executor starts this program again.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and this one prints its own report"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
