@@ -3,6 +3,8 @@
 //! - [`Base`] makes the base images from Debian's packages, once, below `target/bases/`.
 //! - [`Scratch`] is a temporary folder for one test; [`write_tree`] fills a build context.
 //! - [`Larder`] runs the real binary on a state root of its own and checks what it said.
+//! - [`Project`] joins these: a context and a state root with a base image; [`Run::step`] reads what
+//!   a build told of a [`Step`].
 //! - [`Registry`] is Debian's `docker-registry` on a free loopback port.
 //! - [`OciArchive`] reads what larder wrote, by another implementation of tar than larder's.
 //! - [`User`], [`SmallDisk`] and [`kill_after`] make the hard cases: no root, no space, no warning.
@@ -34,9 +36,11 @@ mod http;
 mod kill;
 mod larder;
 mod oci;
+mod project;
 mod registry;
 mod scratch;
 mod skip;
+mod steps;
 mod user;
 
 pub use apt::install;
@@ -46,7 +50,9 @@ pub use http::{Response, request};
 pub use kill::{kill_after, random_delays};
 pub use larder::{Larder, Run};
 pub use oci::{Entry, EntryKind, OciArchive};
+pub use project::Project;
 pub use registry::{Registry, RegistryOptions, RegistryTls};
 pub use scratch::{Scratch, write_tree};
 pub use skip::{SKIPS_FILE, report_skip};
+pub use steps::Step;
 pub use user::User;
