@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use larder_llb::{SourceFile, SourceRange};
+use larder_engine::event::{SourceFile, SourceRange};
 
 const RULE: &str = "--------------------\n";
 

@@ -6,9 +6,9 @@ mod tty;
 
 use jiff::{SignedDuration, Timestamp};
 use larder_engine::event::{
-    BuildEvent, LogEvent, LogStream, MissCause, MissEvent, StatusEvent, VertexEvent, WarningEvent,
+    BuildEvent, LogEvent, LogStream, MissCause, MissEvent, SourceFile, SourceRange, StatusEvent,
+    VertexEvent, WarningEvent,
 };
-use larder_llb::{SourceFile, SourceRange};
 use larder_oci::Digest;
 use serde_json::Value;
 
