@@ -66,7 +66,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Show how an image was made
     History(HistoryArgs),
-    /// Write an image to an archive
+    /// Write images to an archive
     Save(SaveArgs),
     /// Read images from an archive
     Load(LoadArgs),

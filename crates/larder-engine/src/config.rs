@@ -15,8 +15,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde::Deserialize;
+use jiff::SignedDuration;
+use larder_store::{Filter, PruneRequest, default_policies};
+use serde::{Deserialize, Deserializer};
 
 /// The configuration of an engine.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -84,11 +87,12 @@ pub struct OciWorkerConfig {
 pub struct GcPolicyConfig {
     /// Whether shared and internal records count too.
     pub all: bool,
-    /// Which records count.
-    pub filters: Vec<String>,
-    /// Only records unused for so long: seconds, or a text such as `48h`.
-    #[serde(rename = "keepDuration")]
-    pub keep_duration: Option<toml::Value>,
+    /// Which records count: those that match one of these; all if there are none.
+    #[serde(deserialize_with = "filters")]
+    pub filters: Vec<Filter>,
+    /// Only records unused for so long.
+    #[serde(rename = "keepDuration", deserialize_with = "keep_duration")]
+    pub keep_duration: Duration,
     /// See [`OciWorkerConfig::reserved_space`].
     #[serde(rename = "reservedSpace", alias = "keepBytes")]
     pub reserved_space: Option<DiskSpace>,
@@ -100,6 +104,73 @@ pub struct GcPolicyConfig {
     pub min_free_space: Option<DiskSpace>,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
+}
+
+impl OciWorkerConfig {
+    /// Returns what the store is pruned by, on `disk`: the policies of the configuration, else the
+    /// default ones with its limits.
+    pub(crate) fn gc_policies(&self, disk: larder_store::DiskSpace) -> Vec<PruneRequest> {
+        if !self.gcpolicy.is_empty() {
+            let own = self.gcpolicy.iter();
+            return own.map(|policy| policy.request(disk.total_bytes)).collect();
+        }
+        let mut policies = default_policies(disk);
+        // The limits are those of all records; a policy for some kinds has its own.
+        let general = policies
+            .iter_mut()
+            .filter(|policy| policy.filters.is_empty());
+        for policy in general {
+            let set = |target: &mut u64, limit: Option<DiskSpace>| {
+                if let Some(limit) = limit {
+                    *target = limit.bytes(disk.total_bytes);
+                }
+            };
+            set(&mut policy.reserved_space, self.reserved_space);
+            set(&mut policy.max_used_space, self.max_used_space);
+            set(&mut policy.min_free_space, self.min_free_space);
+        }
+        policies
+    }
+}
+
+impl GcPolicyConfig {
+    /// Returns what it removes from a disk of `disk_bytes`.
+    pub(crate) fn request(&self, disk_bytes: u64) -> PruneRequest {
+        let bytes = |limit: Option<DiskSpace>| limit.map_or(0, |limit| limit.bytes(disk_bytes));
+        PruneRequest {
+            all: self.all,
+            keep_cache_mounts: false,
+            filters: self.filters.clone(),
+            keep_duration: self.keep_duration,
+            reserved_space: bytes(self.reserved_space),
+            max_used_space: bytes(self.max_used_space),
+            min_free_space: bytes(self.min_free_space),
+        }
+    }
+}
+
+fn filters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Filter>, D::Error> {
+    Vec::<String>::deserialize(deserializer)?
+        .iter()
+        .map(|text| text.parse().map_err(serde::de::Error::custom))
+        .collect()
+}
+
+/// Reads seconds, or a text such as `48h`.
+fn keep_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let value = toml::Value::deserialize(deserializer)?;
+    let duration = match &value {
+        toml::Value::Integer(seconds) => Some(SignedDuration::from_secs(*seconds)),
+        toml::Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    duration
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .ok_or_else(|| {
+            serde::de::Error::custom(format_args!(
+                "`{value}` is no duration (expected seconds, `48h` or `1h30m`)"
+            ))
+        })
 }
 
 /// An amount of disk: bytes, or a share of the disk.
@@ -267,6 +338,61 @@ mod tests {
             Some(DiskSpace::Percent(10))
         );
         assert_eq!(config.unknown_keys(), ["worker.oci.snapshotter"]);
+    }
+
+    #[test]
+    fn a_policy_becomes_a_request() {
+        let policy: GcPolicyConfig = toml::from_str(
+            r#"
+            filters = ["type==source.local", "type==exec.cachemount,unused-for=1h"]
+            keepDuration = "48h"
+            keepBytes = 100
+            maxUsedSpace = "25%"
+            "#,
+        )
+        .unwrap();
+        let request = policy.request(2000);
+        assert_eq!(request.filters.len(), 2);
+        assert!(!request.all && !request.keep_cache_mounts);
+        assert_eq!(request.keep_duration, Duration::from_secs(48 * 60 * 60));
+        assert_eq!(
+            (
+                request.reserved_space,
+                request.max_used_space,
+                request.min_free_space
+            ),
+            (100, 500, 0)
+        );
+        let seconds: GcPolicyConfig = toml::from_str("keepDuration = 90").unwrap();
+        assert_eq!(seconds.keep_duration, Duration::from_secs(90));
+        for bad in [
+            "keepDuration = -1",
+            "keepDuration = \"soon\"",
+            "filters = [\"colour=red\"]",
+        ] {
+            assert!(toml::from_str::<GcPolicyConfig>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn limits_are_those_of_general_policies() {
+        let disk = larder_store::DiskSpace {
+            total_bytes: 1 << 40,
+            free_bytes: 1 << 39,
+        };
+        let most = |config: &str| -> Vec<u64> {
+            let config: OciWorkerConfig = toml::from_str(config).unwrap();
+            let policies = config.gc_policies(disk);
+            policies
+                .iter()
+                .map(|policy| policy.max_used_space)
+                .collect()
+        };
+        let default = most("");
+        let limited = most("maxUsedSpace = 7");
+        assert_eq!(limited[0], default[0]);
+        assert_eq!(limited[1..], [7, 7, 7]);
+        assert_eq!(most("[[gcpolicy]]\nmaxUsedSpace = 9"), [9]);
     }
 
     #[test]

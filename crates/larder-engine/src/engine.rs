@@ -4,10 +4,10 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 use larder_exec::probe::Overlay;
 use larder_exec::rootless::IdMap;
-use larder_store::{Clock, Options, PruneRequest, Snapshotter, Store, default_policies};
+use larder_store::{Clock, Options, Snapshotter, Store};
 use larder_tree::apply::Ownership;
 
-use crate::config::{Config, DiskSpace};
+use crate::config::Config;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::task::Tasks;
 
@@ -98,29 +98,13 @@ impl Engine {
         if self.config.worker.oci.gc == Some(false) {
             return;
         }
-        let done = self
-            .gc_policies()
-            .and_then(|policies| Ok(self.store.gc(&policies)?));
-        if let Err(error) = done {
+        let done = self.store.disk_space().and_then(|disk| {
+            let policies = self.config.worker.oci.gc_policies(disk);
+            self.store.gc(&policies)
+        });
+        if let Err(error) = done.map_err(BuildError::from) {
             tracing::warn!(error = error.full_message(), "the store was not pruned");
         }
-    }
-
-    pub(crate) fn gc_policies(&self) -> Result<Vec<PruneRequest>> {
-        let disk = self.store.disk_space()?;
-        let mut policies = default_policies(disk);
-        let limits = &self.config.worker.oci;
-        for policy in &mut policies {
-            let set = |target: &mut u64, limit: Option<DiskSpace>| {
-                if let Some(limit) = limit {
-                    *target = limit.bytes(disk.total_bytes);
-                }
-            };
-            set(&mut policy.reserved_space, limits.reserved_space);
-            set(&mut policy.max_used_space, limits.max_used_space);
-            set(&mut policy.min_free_space, limits.min_free_space);
-        }
-        Ok(policies)
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -152,8 +136,9 @@ fn snapshotter(root: &Path) -> Result<Snapshotter> {
             std::io::ErrorKind::StorageFull => ErrorClass::Exhausted,
             _ => ErrorClass::Denied,
         };
-        BuildError::new(class, "cannot write to the state directory")
-            .with_source(std::io::Error::from(source.kind()))
+        let message = format!("cannot write to the state directory `{}`", root.display());
+        BuildError::new(class, message)
+            .with_source(source)
             .with_hint("choose another with `--root` or `LARDER_ROOT`")
     };
     std::fs::create_dir_all(root).map_err(failed)?;

@@ -15,7 +15,7 @@ use larder_store::{Lease, SnapshotId};
 use crate::error::{BuildError, Result};
 use crate::progress::Reporter;
 
-pub(crate) use archive::{ArchiveKind, write_image};
+pub(crate) use archive::{ArchiveKind, ArchivedImage, write_images};
 
 /// A result to be written out.
 pub(crate) struct Export<'a> {

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
-use crate::exporter::{ArchiveKind, write_image};
+use crate::exporter::{ArchiveKind, ArchivedImage, write_images};
 use crate::history::BuildReport;
 use crate::images::{MAX_DOCUMENT_BYTES, ResolvedImage, read_image};
 use crate::layers;
@@ -100,12 +100,36 @@ impl Engine {
         Ok((info.names.clone(), Some(info)))
     }
 
-    /// Writes an image as one tar that `docker load` and OCI tools read. Layers that are not
-    /// stored as blobs are compressed first, and the manifest says so.
-    pub fn save_image(&self, text: &str, destination: Destination) -> Result<()> {
+    /// Writes images as one tar that `docker load` and OCI tools read. Layers that are not stored
+    /// as blobs are compressed first, and the manifest says so.
+    pub fn save_images(&self, images: &[String], destination: Destination) -> Result<()> {
         let lease = self.store.lease()?;
+        let mut archived: Vec<ArchivedImage> = Vec::new();
+        for text in images {
+            let image = self.archived(&lease, text)?;
+            let same = archived
+                .iter_mut()
+                .find(|other| other.descriptor.digest == image.descriptor.digest);
+            match same {
+                Some(other) => {
+                    let is_new = |name: &ImageRef| !other.names.contains(name);
+                    let further: Vec<_> = image.names.into_iter().filter(is_new).collect();
+                    other.names.extend(further);
+                }
+                None => archived.push(image),
+            }
+        }
+        output::write(destination, |out| {
+            write_images(&self.store, &archived, ArchiveKind::Docker, out)
+        })?;
+        Ok(lease.release()?)
+    }
+
+    /// Finds the image that `text` names, and sees that all its blobs are stored. It keeps this
+    /// name; named by its id, all it has.
+    fn archived(&self, lease: &Lease, text: &str) -> Result<ArchivedImage> {
         let info = self.store.resolve_image(text)?;
-        let image = read_image(&lease, &info.manifest.digest)?;
+        let image = read_image(lease, &info.manifest.digest)?;
         let names: Vec<ImageRef> = match text.parse::<ImageRef>() {
             Ok(name) if info.names.contains(&name.to_string()) => vec![name],
             _ => info
@@ -115,7 +139,7 @@ impl Engine {
                 .collect(),
         };
         let mut manifest = image.manifest.clone();
-        store_layers(&lease, &info, &mut manifest)?;
+        store_layers(lease, &info, &mut manifest)?;
         let bytes = go_json(&manifest);
         let mut descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
         if descriptor.digest == image.manifest_digest {
@@ -124,17 +148,11 @@ impl Engine {
             lease.put_blob(&bytes)?;
         }
         descriptor.platform = Some(image.config.platform());
-        output::write(destination, |out| {
-            write_image(
-                &self.store,
-                &descriptor,
-                &manifest,
-                &names,
-                ArchiveKind::Docker,
-                out,
-            )
-        })?;
-        Ok(lease.release()?)
+        Ok(ArchivedImage {
+            descriptor,
+            manifest,
+            names,
+        })
     }
 
     /// Reads images from a tar, compressed or not: an OCI layout, or what `docker save` writes.

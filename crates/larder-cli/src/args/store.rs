@@ -85,9 +85,9 @@ pub(crate) struct HistoryArgs {
 /// `larder save`
 #[derive(Debug, clap::Args)]
 pub(crate) struct SaveArgs {
-    /// Name or id
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
+    /// Names or ids
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
     /// File to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

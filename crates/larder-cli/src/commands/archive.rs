@@ -9,7 +9,7 @@ use super::Context;
 use crate::args::{ImportArgs, LoadArgs, SaveArgs};
 use crate::output;
 
-/// Writes an image as one tar.
+/// Writes images as one tar.
 pub(crate) fn save(args: SaveArgs, context: &Context<'_>) -> anyhow::Result<()> {
     let destination = match args.output {
         Some(path) => Destination::File(path),
@@ -18,7 +18,7 @@ pub(crate) fn save(args: SaveArgs, context: &Context<'_>) -> anyhow::Result<()> 
         }
         None => Destination::Stream(Box::new(io::stdout())),
     };
-    Ok(context.engine()?.save_image(&args.image, destination)?)
+    Ok(context.engine()?.save_images(&args.images, destination)?)
 }
 
 /// Reads images under the names they have.

@@ -71,18 +71,17 @@ impl Export<'_> {
                     .annotations
                     .insert("org.opencontainers.image.created".to_owned(), created);
             }
+            let image = ArchivedImage {
+                descriptor,
+                manifest: made.manifest.clone(),
+                names,
+            };
+            let images = std::slice::from_ref(&image);
             output::write(archive.destination, |out| {
-                write_image(
-                    self.lease.store(),
-                    &descriptor,
-                    &made.manifest,
-                    &names,
-                    kind,
-                    out,
-                )
+                write_images(self.lease.store(), images, kind, out)
             })?;
             status.done();
-            Ok(made.outcome(&names))
+            Ok(made.outcome(&image.names))
         });
         match &done {
             Ok(_) => vertex.complete(),
@@ -92,24 +91,62 @@ impl Export<'_> {
     }
 }
 
-/// Writes a stored image, all of whose blobs are stored, as one tar. The entries are sorted, their
-/// times are zero.
-pub(crate) fn write_image(
+/// An image of an archive. All its blobs are stored.
+pub(crate) struct ArchivedImage {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) manifest: ImageManifest,
+    pub(crate) names: Vec<ImageRef>,
+}
+
+impl ArchivedImage {
+    /// Returns the entries of the index: one a name, one without for an image that has none.
+    fn entries(&self) -> Vec<Descriptor> {
+        if self.names.is_empty() {
+            return vec![self.descriptor.clone()];
+        }
+        let entry_of = |name: &ImageRef| {
+            let mut entry = self.descriptor.clone();
+            entry
+                .annotations
+                .insert("io.containerd.image.name".to_owned(), name.to_string());
+            if let Some(tag) = name.tag() {
+                entry.annotations.insert(
+                    "org.opencontainers.image.ref.name".to_owned(),
+                    tag.to_owned(),
+                );
+            }
+            entry
+        };
+        self.names.iter().map(entry_of).collect()
+    }
+
+    fn docker_entry(&self) -> DockerImage {
+        DockerImage {
+            config: blob_path(&self.manifest.config),
+            repo_tags: self.names.iter().map(ImageRef::familiar).collect(),
+            layers: self.manifest.layers.iter().map(blob_path).collect(),
+        }
+    }
+}
+
+/// Writes stored images as one tar. The entries are sorted, their times are zero.
+pub(crate) fn write_images(
     store: &Store,
-    descriptor: &Descriptor,
-    manifest: &ImageManifest,
-    names: &[ImageRef],
+    images: &[ArchivedImage],
     kind: ArchiveKind,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let mut blobs: BTreeMap<String, Descriptor> = BTreeMap::new();
-    for blob in manifest.layers.iter().chain([&manifest.config, descriptor]) {
-        blobs.insert(blob_path(blob), blob.clone());
+    let mut blobs: BTreeMap<String, &Descriptor> = BTreeMap::new();
+    for image in images {
+        let own = [&image.manifest.config, &image.descriptor];
+        for blob in image.manifest.layers.iter().chain(own) {
+            blobs.insert(blob_path(blob), blob);
+        }
     }
     let index = ImageIndex {
         schema_version: 2,
         media_type: media_type::INDEX.to_owned(),
-        manifests: entries(descriptor, names),
+        manifests: images.iter().flat_map(ArchivedImage::entries).collect(),
         annotations: BTreeMap::new(),
     };
     let mut tar = Writer::new(out);
@@ -123,37 +160,12 @@ pub(crate) fn write_image(
     }
     append(&mut tar, "index.json", &go_json(&index))?;
     if kind == ArchiveKind::Docker {
-        let image = DockerImage {
-            config: blob_path(&manifest.config),
-            repo_tags: names.iter().map(ImageRef::familiar).collect(),
-            layers: manifest.layers.iter().map(blob_path).collect(),
-        };
-        append(&mut tar, "manifest.json", &go_json(&[image]))?;
+        let entries: Vec<DockerImage> = images.iter().map(ArchivedImage::docker_entry).collect();
+        append(&mut tar, "manifest.json", &go_json(&entries))?;
     }
     append(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     tar.finish()?;
     Ok(())
-}
-
-/// Returns the entries of the index: one a name, one without for an image that has none.
-fn entries(descriptor: &Descriptor, names: &[ImageRef]) -> Vec<Descriptor> {
-    if names.is_empty() {
-        return vec![descriptor.clone()];
-    }
-    let entry_of = |name: &ImageRef| {
-        let mut entry = descriptor.clone();
-        entry
-            .annotations
-            .insert("io.containerd.image.name".to_owned(), name.to_string());
-        if let Some(tag) = name.tag() {
-            entry.annotations.insert(
-                "org.opencontainers.image.ref.name".to_owned(),
-                tag.to_owned(),
-            );
-        }
-        entry
-    };
-    names.iter().map(entry_of).collect()
 }
 
 fn blob_path(blob: &Descriptor) -> String {
