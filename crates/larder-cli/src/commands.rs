@@ -62,7 +62,8 @@ impl Context<'_> {
             .or_else(|| self.env.path("LARDER_ROOT"))
             .or_else(|| config.root.clone());
         match named {
-            Some(root) => Ok(root),
+            // Mounts are made beneath it from other working directories.
+            Some(root) => std::path::absolute(&root).context("`--root`"),
             None if rustix::process::geteuid().is_root() => Ok(PathBuf::from(SYSTEM_ROOT)),
             None => self
                 .env

@@ -132,10 +132,7 @@ impl Build<'_> {
         let images = Images::new(self.engine, &self.lease, request.pull);
         let mut options = lower_options(&request);
         self.find_base_images(&dockerfile, &options, &images)
-            .map_err(|error| match error {
-                Failure::Dockerfile(error) => dockerfile_error(&error, &text),
-                Failure::Image(error) => error,
-            })?;
+            .map_err(|error| dockerfile_error(&error, &text))?;
         let ignore = self.read_ignore(&context.root, &text)?;
         options.context.excludes.clone_from(&ignore.patterns);
         let lowered = dockerfile
@@ -386,57 +383,34 @@ impl Build<'_> {
         dockerfile: &Dockerfile,
         options: &LowerOptions,
         images: &Images<'_>,
-    ) -> Result<(), Failure> {
-        let requests = dockerfile
-            .base_images(options)
-            .map_err(Failure::Dockerfile)?;
-        let look_up = |request: &larder_dockerfile::ImageRequest| -> Result<()> {
-            let name = &request.log_name;
-            let mut vertex = self.reporter.begin_internal(name, "");
+    ) -> Result<(), larder_dockerfile::Error> {
+        let requests = dockerfile.base_images(options)?;
+        let look_up = |request: &larder_dockerfile::ImageRequest| {
+            let mut vertex = self.reporter.begin_internal(&request.log_name, "");
             match images.resolve(&request.image_ref, &request.platform) {
                 Ok(_) => {
                     vertex.complete();
-                    Ok(())
                 }
                 Err(error) => {
                     vertex.fail(&error.full_message());
-                    let image = request.image_ref.to_string();
-                    Err(error.context(format!(
-                        "{image}: failed to resolve source metadata for {image}"
-                    )))
+                    images.keep_failure(request, error);
                 }
             }
         };
         if let [only] = &requests[..] {
-            return look_up(only).map_err(Failure::Image);
+            look_up(only);
+            return Ok(());
         }
         std::thread::scope(|scope| {
-            let threads: Vec<_> = requests
-                .iter()
-                .map(|request| Tasks::spawn(scope, "metadata", || look_up(request)))
-                .collect();
-            let mut outcome = Ok(());
-            for thread in threads {
-                let done = match thread {
-                    Ok(thread) => thread
-                        .join()
-                        .unwrap_or_else(|_| Err(BuildError::internal("a look-up panicked"))),
-                    Err(source) => Err(BuildError::new(
-                        ErrorClass::Exhausted,
-                        "cannot start a thread",
-                    )
-                    .with_source(source)),
-                };
-                outcome = outcome.and(done);
+            for request in &requests {
+                // What could not be looked up now is looked up when it is asked for.
+                if Tasks::spawn(scope, "metadata", || look_up(request)).is_err() {
+                    break;
+                }
             }
-            outcome.map_err(Failure::Image)
-        })
+        });
+        Ok(())
     }
-}
-
-enum Failure {
-    Dockerfile(larder_dockerfile::Error),
-    Image(BuildError),
 }
 
 fn open_directory(path: &Path) -> Result<ContextRoot> {
@@ -585,20 +559,26 @@ fn no_cache_flag(request: &BuildRequest) -> String {
 }
 
 fn dockerfile_error(error: &larder_dockerfile::Error, text: &DockerfileText) -> BuildError {
-    let ranges = error.ranges().to_vec();
     let class = match error.kind() {
         larder_dockerfile::ErrorKind::Internal => ErrorClass::Internal,
         _ => ErrorClass::Invalid,
     };
-    let message = BuildError::new(class, error.to_string());
-    let message = match std::error::Error::source(error) {
-        Some(source) => BuildError::new(class, format!("{error}: {source}")),
-        None => message,
+    let source = std::error::Error::source(error);
+    let cause = source.and_then(|source| source.downcast_ref::<BuildError>());
+    let mut built = match (cause, source) {
+        // The frontend's message has the text of its cause.
+        (Some(cause), _) => BuildError::new(cause.class(), error.to_string()),
+        (None, Some(source)) => BuildError::new(class, format!("{error}: {source}")),
+        (None, None) => BuildError::new(class, error.to_string()),
     };
-    if ranges.is_empty() {
-        return message;
+    if let Some(hint) = cause.and_then(BuildError::hint) {
+        built = built.with_hint(hint);
     }
-    message.with_location(Location {
+    let ranges = error.ranges().to_vec();
+    if ranges.is_empty() {
+        return built;
+    }
+    built.with_location(Location {
         file: source_file(text),
         ranges,
     })

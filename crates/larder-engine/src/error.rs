@@ -111,6 +111,14 @@ impl BuildError {
         self
     }
 
+    /// Puts the messages of all causes into the message, where only that will be shown.
+    #[must_use]
+    pub(crate) fn flattened(mut self) -> Self {
+        self.message = self.full_message();
+        self.source = None;
+        self
+    }
+
     /// Returns what a caller can do.
     pub fn class(&self) -> ErrorClass {
         self.class

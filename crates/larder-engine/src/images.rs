@@ -47,6 +47,8 @@ pub(crate) struct Images<'a> {
     /// Whether registries are asked even if the store has an image of the name.
     pull: bool,
     found: Mutex<HashMap<(ImageRef, Platform), ResolvedImage>>,
+    /// Why images were not found when they were looked up beforehand.
+    failed: Mutex<HashMap<(ImageRef, Platform), BuildError>>,
 }
 
 impl<'a> Images<'a> {
@@ -56,6 +58,7 @@ impl<'a> Images<'a> {
             lease,
             pull,
             found: Mutex::default(),
+            failed: Mutex::default(),
         }
     }
 
@@ -69,6 +72,15 @@ impl<'a> Images<'a> {
             .into_values()
             .map(|image| (image.identifier(), image))
             .collect()
+    }
+
+    /// Keeps why an image was not found, for the frontend, which knows where it is asked for.
+    pub(crate) fn keep_failure(&self, request: &ImageRequest, error: BuildError) {
+        let key = (request.image_ref.clone(), request.platform.clone());
+        self.failed
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(key, error);
     }
 
     /// Finds an image.
@@ -89,6 +101,14 @@ impl<'a> Images<'a> {
             .cloned();
         if let Some(known) = known {
             return Ok(known);
+        }
+        let failed = self
+            .failed
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .remove(&key);
+        if let Some(error) = failed {
+            return Err(error);
         }
         let local = if self.pull {
             None
@@ -345,7 +365,12 @@ impl larder_dockerfile::ImageResolver for Images<'_> {
     {
         let image = self
             .resolve(&request.image_ref, &request.platform)
-            .map_err(|error| error.full_message())?;
+            .map_err(|error| {
+                let image = &request.image_ref;
+                error
+                    .flattened()
+                    .context(format!("failed to resolve source metadata for {image}"))
+            })?;
         Ok(larder_dockerfile::ResolvedImage {
             digest: image.target,
             config: image.config,

@@ -3,10 +3,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
 use fs_err as fs;
 
-use crate::{Base, Scratch, User};
+use crate::{Scratch, User};
 
 /// The environment that larder gets from the test's own: what it takes to reach a registry and to
 /// find programs. All else would make a test depend on who runs it.
@@ -52,25 +51,6 @@ impl Larder {
             env: Vec::new(),
             user: None,
         }
-    }
-
-    /// Runs `binary` on the state root of a new scratch folder, with `base` imported under its name.
-    pub fn with_base(binary: impl Into<PathBuf>, base: Base) -> Result<(Scratch, Self)> {
-        let archive = base.archive()?;
-        let scratch = Scratch::new();
-        let larder = Self::new(binary, &scratch);
-        let run = larder.run([
-            OsStr::new("import"),
-            archive.as_os_str(),
-            base.image_name().as_ref(),
-        ]);
-        ensure!(
-            run.code == Some(0),
-            "cannot import {}: {}",
-            base.image_name(),
-            run.stderr
-        );
-        Ok((scratch, larder))
     }
 
     /// Uses another state root.

@@ -25,7 +25,9 @@ impl Project {
         let larder = Larder::new(binary, &scratch);
         let project = Self { scratch, larder };
         fs::create_dir(project.context())?;
-        let loaded = project.larder.run([OsStr::new("import"), archive.as_os_str()]);
+        let loaded = project
+            .larder
+            .run([OsStr::new("import"), archive.as_os_str()]);
         let _ = loaded.success();
         Ok(project)
     }
