@@ -66,6 +66,12 @@ impl Environment {
         Some(base.join("larder"))
     }
 
+    /// Returns the directory of the configuration of Docker's tools; `None` if there is no home.
+    pub(crate) fn docker_config(&self) -> Option<PathBuf> {
+        self.path("DOCKER_CONFIG")
+            .or_else(|| Some(self.path("HOME")?.join(".docker")))
+    }
+
     /// Whether colours are unwanted (no-color.org).
     pub(crate) fn no_color(&self) -> bool {
         self.non_empty("NO_COLOR").is_some()

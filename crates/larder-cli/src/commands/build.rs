@@ -3,6 +3,7 @@
 mod input;
 mod outputs;
 mod plan;
+mod proxies;
 mod report;
 mod secrets;
 

@@ -7,8 +7,8 @@ use anyhow::{Context as _, anyhow, bail};
 use larder_engine::request::{BuildRequest, NoCache, NoCacheSteps};
 
 use super::input::{self, Stdin};
-use super::outputs;
 use super::secrets::FlagSecrets;
+use super::{outputs, proxies};
 use crate::args::{BuildArgs, HostArg, KeyValue, NoCacheArg};
 use crate::commands::Context;
 use crate::environment::Environment;
@@ -47,6 +47,9 @@ impl Plan {
         }
         let mode = display_mode(&args, env)?;
         let display = display_options(context, &mut notes);
+        if matches!(env.get("DOCKER_BUILDKIT"), Some("0" | "false")) {
+            notes.push("`DOCKER_BUILDKIT` is ignored: there is one builder".to_owned());
+        }
         let (context_source, dockerfile) =
             input::resolve(&args.context, args.file.as_deref(), stdin)?;
         let (outputs, further_tags) = outputs::resolve(&args)?;
@@ -64,7 +67,7 @@ impl Plan {
                 })
                 .collect::<anyhow::Result<_>>()?,
             target: args.target.filter(|target| !target.is_empty()),
-            build_args: build_args(args.build_args, env),
+            build_args: build_args(args.build_args, env, &mut notes),
             labels: args
                 .labels
                 .into_iter()
@@ -135,7 +138,12 @@ fn display_options(context: &Context<'_>, notes: &mut Vec<String>) -> Options {
 }
 
 /// Takes values that flags leave out from the environment; those it lacks are not passed at all.
-fn build_args(args: Vec<KeyValue>, env: &Environment) -> Vec<(String, String)> {
+/// What no flag sets comes from the environment and Docker's configuration.
+fn build_args(
+    args: Vec<KeyValue>,
+    env: &Environment,
+    notes: &mut Vec<String>,
+) -> Vec<(String, String)> {
     let mut pairs: Vec<(String, String)> = args
         .into_iter()
         .filter_map(|KeyValue { key, value }| {
@@ -143,10 +151,20 @@ fn build_args(args: Vec<KeyValue>, env: &Environment) -> Vec<(String, String)> {
             Some((key, value))
         })
         .collect();
-    if let Some(epoch) = env.non_empty(EPOCH)
-        && !pairs.iter().any(|(key, _)| key == EPOCH)
-    {
-        pairs.push((EPOCH.to_owned(), epoch.to_owned()));
+    let proxies = env
+        .docker_config()
+        .map_or(Ok(Vec::new()), |directory| proxies::build_args(&directory));
+    let proxies = proxies.unwrap_or_else(|error| {
+        notes.push(format!("{error:#}"));
+        Vec::new()
+    });
+    let epoch = env
+        .non_empty(EPOCH)
+        .map(|epoch| (EPOCH.to_owned(), epoch.to_owned()));
+    for (key, value) in proxies.into_iter().chain(epoch) {
+        if !pairs.iter().any(|(given, _)| *given == key) {
+            pairs.push((key, value));
+        }
     }
     pairs
 }
@@ -251,6 +269,28 @@ mod tests {
         );
         let own = plan_with(&env, "build --build-arg SOURCE_DATE_EPOCH=7 .", b"").unwrap();
         assert_eq!(own.request.build_args, [pair(EPOCH, "7")]);
+    }
+
+    #[test]
+    fn proxies_come_from_docker_s_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("config.json");
+        let env = [("DOCKER_CONFIG", directory.path().to_str().unwrap())];
+        fs_err::write(
+            &config,
+            r#"{"proxies": {"default": {"httpsProxy": "http://p"}}}"#,
+        )
+        .unwrap();
+        let plan = plan_with(&env, "build --build-arg HTTPS_PROXY=mine .", b"").unwrap();
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(
+            plan.request.build_args,
+            [pair("HTTPS_PROXY", "mine"), pair("https_proxy", "http://p")]
+        );
+        fs_err::write(&config, "{").unwrap();
+        let plan = plan_with(&env, "build .", b"").unwrap();
+        assert!(plan.request.build_args.is_empty());
+        assert!(plan.notes[0].contains("cannot read proxies"));
     }
 
     #[test]
