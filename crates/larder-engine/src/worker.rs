@@ -135,9 +135,11 @@ impl BuildWorker<'_> {
             }
             let bytes = self.store().empty_cache_mounts(&[&id])?;
             if bytes > 0 {
-                progress.warn(format!(
-                    "cache mount `{id}` was emptied, {bytes} bytes: the step ignores the cache (keep it with `--no-cache=layers`)"
-                ));
+                // The first `/` is that of the namespace.
+                let shown = id.strip_prefix('/').unwrap_or(&id);
+                let status = progress.status(format!("emptying cache mount {shown}:"), 0);
+                status.set(bytes);
+                status.done();
             }
             emptied.insert(id, bytes);
         }
