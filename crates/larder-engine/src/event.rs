@@ -209,6 +209,11 @@ pub enum MissCause {
         /// That step's name.
         step: String,
     },
+    /// It stands on another step, or on another image, than before.
+    Moved {
+        /// The instruction that it follows now.
+        after: String,
+    },
 }
 
 /// How a file differs.
@@ -300,6 +305,7 @@ impl std::fmt::Display for MissCause {
             ),
             Self::Platform { from, to } => write!(f, "the platform changed from {from} to {to}"),
             Self::Input { step } => write!(f, "{step} ran again"),
+            Self::Moved { after } => write!(f, "it now follows `{after}`"),
         }
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{BuildError, Result};
 use crate::event::{BuildEvent, FileChange, MissCause, MissEvent};
-use crate::explain::{self, BasePart, EnvPart, StepParts};
+use crate::explain::{self, BasePart, EnvPart, InputPart, ShortDigest, StepParts};
 use crate::progress::VertexProgress;
 use crate::request::StepReport;
 use crate::solve::Missed;
@@ -47,6 +47,10 @@ pub(crate) struct History<'a> {
     ignore_patterns: Vec<String>,
     no_cache_flag: String,
     earlier: BuildReport,
+    /// The steps, without what they read and stand on: that is known when they run.
+    steps: HashMap<&'a Digest, StepParts>,
+    /// Which of the earlier steps each was.
+    counterparts: HashMap<&'a Digest, usize>,
     state: Mutex<State>,
 }
 
@@ -58,6 +62,8 @@ struct State {
     causes: HashMap<Digest, (MissCause, Vec<String>)>,
     /// The vertices that have a result.
     ended: HashSet<Digest>,
+    /// Over all that the steps and images are made of that some step stands on.
+    states: HashMap<Digest, ShortDigest>,
 }
 
 /// The ignore file of a build.
@@ -79,7 +85,7 @@ impl<'a> History<'a> {
         let earlier = last
             .and_then(|build| serde_json::from_slice(&build.report).ok())
             .unwrap_or_default();
-        Ok(Self {
+        let mut history = Self {
             store,
             scope,
             lowered,
@@ -87,8 +93,29 @@ impl<'a> History<'a> {
             ignore_patterns: ignore.patterns,
             no_cache_flag,
             earlier,
+            steps: HashMap::new(),
+            counterparts: HashMap::new(),
             state: Mutex::default(),
-        })
+        };
+        history.find_counterparts();
+        Ok(history)
+    }
+
+    fn find_counterparts(&mut self) {
+        let vertices = self.lowered.definition.vertices();
+        let parts = |vertex: &'a Vertex| Some((&vertex.digest, self.parts(vertex)?));
+        let (digests, steps): (Vec<_>, Vec<_>) = vertices.iter().filter_map(parts).unzip();
+        let found = explain::counterparts(&steps.iter().collect::<Vec<_>>(), &self.earlier.parts);
+        let pairs = digests.iter().zip(found);
+        self.counterparts = pairs
+            .filter_map(|(digest, found)| Some((*digest, found?)))
+            .collect();
+        self.steps = digests.into_iter().zip(steps).collect();
+    }
+
+    /// Returns what is known of the step when it last had a result.
+    fn before(&self, vertex: &Digest) -> Option<&StepParts> {
+        Some(&self.earlier.parts[*self.counterparts.get(vertex)?])
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -97,10 +124,7 @@ impl<'a> History<'a> {
 
     /// Returns whether the manifest of a content is not on record yet.
     pub(crate) fn wants_manifest(&self, vertex: &Vertex, content: &Digest) -> bool {
-        let parts = self.parts(vertex);
-        let known = parts
-            .as_ref()
-            .and_then(|parts| explain::counterpart(parts, &self.earlier.parts));
+        let known = self.before(&vertex.digest);
         !known.is_some_and(|known| known.contents.values().any(|known| known == content))
     }
 
@@ -133,10 +157,10 @@ impl<'a> History<'a> {
 
     /// Finds out why a step runs, and tells.
     pub(crate) fn explain(&self, vertex: &Vertex, missed: &Missed, progress: &VertexProgress<'_>) {
-        let Some(now) = self.parts(vertex) else {
+        if !self.steps.contains_key(&vertex.digest) {
             return;
-        };
-        let (cause, details) = self.find_cause(vertex, &now, missed);
+        }
+        let (cause, details) = self.find_cause(vertex, missed);
         tracing::debug!(vertex = vertex.name(), %cause, "miss");
         let is_news = cause != MissCause::FirstBuild || !self.earlier.parts.is_empty();
         // That nothing is cached in a first build is known without being told at each step.
@@ -151,42 +175,105 @@ impl<'a> History<'a> {
             .insert(vertex.digest.clone(), (cause, details));
     }
 
-    fn find_cause(
+    fn find_cause(&self, vertex: &Vertex, missed: &Missed) -> (MissCause, Vec<String>) {
+        let plain = |cause| (cause, Vec::new());
+        if missed.reason == MissReason::IgnoreCache {
+            let flag = self.no_cache_flag.clone();
+            return plain(MissCause::NoCache { flag });
+        }
+        let (Some(now), Some(before)) = (self.now(vertex), self.before(&vertex.digest)) else {
+            return plain(MissCause::FirstBuild);
+        };
+        if let Some(found) = self.own_cause(vertex) {
+            return found;
+        }
+        let mut ran = missed.inputs.iter().filter(|input| input.executed);
+        if let Some(step) = ran.find_map(|input| self.step_name(&input.vertex)) {
+            return plain(MissCause::Input { step });
+        }
+        if let Some(found) = self.input_cause(vertex, &now, before) {
+            return found;
+        }
+        plain(
+            explain::base_variable_difference(&now, before)
+                .unwrap_or(MissCause::Pruned { at: None }),
+        )
+    }
+
+    /// Returns how a step differs from what it was, apart from what it stands on.
+    fn own_cause(&self, vertex: &Vertex) -> Option<(MissCause, Vec<String>)> {
+        let (now, before) = (
+            self.steps.get(&vertex.digest)?,
+            self.before(&vertex.digest)?,
+        );
+        explain::difference(now, before)
+            .map(|cause| (cause, Vec::new()))
+            .or_else(|| self.file_cause(vertex, before))
+    }
+
+    /// Returns why a step stands on something else than before, though no input of it ran in this
+    /// build: one was found that another build had made, or its place is another.
+    fn input_cause(
         &self,
         vertex: &Vertex,
         now: &StepParts,
-        missed: &Missed,
-    ) -> (MissCause, Vec<String>) {
-        if missed.reason == MissReason::IgnoreCache {
-            return (
-                MissCause::NoCache {
-                    flag: self.no_cache_flag.clone(),
-                },
-                Vec::new(),
-            );
+        before: &StepParts,
+    ) -> Option<(MissCause, Vec<String>)> {
+        let first = self.changed_input(vertex, now, before)?;
+        let mut changed = Some(first.0);
+        while let Some(input) = changed {
+            if let Some(found) = self.own_cause(input) {
+                return Some(found);
+            }
+            changed = match (self.now(input), self.before(&input.digest)) {
+                (Some(now), Some(before)) => self
+                    .changed_input(input, &now, before)
+                    .map(|(input, _)| input),
+                _ => None,
+            };
         }
-        let Some(before) = explain::counterpart(now, &self.earlier.parts) else {
-            return (MissCause::FirstBuild, Vec::new());
-        };
-        if let Some(cause) = explain::difference(now, before) {
-            return (cause, Vec::new());
-        }
-        if let Some(found) = self.file_cause(vertex, before) {
-            return found;
-        }
-        let input = missed
+        let (input, part) = first;
+        let is_moved = !before
             .inputs
             .iter()
-            .filter(|input| input.executed)
-            .find_map(|input| {
-                let step = self.lowered.steps.get(&input.vertex)?;
-                (step.base_image.is_none())
-                    .then(|| self.lowered.definition.get(&input.vertex).map(Vertex::name))?
-            });
-        match input {
-            Some(step) => (MissCause::Input { step }, Vec::new()),
-            None => (MissCause::Pruned { at: None }, Vec::new()),
-        }
+            .any(|old| old.instruction == part.instruction);
+        let cause = match self.step_name(&input.digest) {
+            Some(step) if !is_moved => MissCause::Input { step },
+            _ => MissCause::Moved {
+                after: part.instruction,
+            },
+        };
+        Some((cause, Vec::new()))
+    }
+
+    /// Returns the first input that is not what it was.
+    fn changed_input(
+        &self,
+        vertex: &Vertex,
+        now: &StepParts,
+        before: &StepParts,
+    ) -> Option<(&'a Vertex, InputPart)> {
+        let inputs = self.step_inputs(vertex).zip(&now.inputs).enumerate();
+        inputs
+            .filter(|(position, (_, part))| {
+                before.inputs.get(*position).map(|old| old.state) != Some(part.state)
+            })
+            .find_map(|(_, (input, part))| {
+                Some((self.lowered.definition.get(input)?, part.clone()))
+            })
+    }
+
+    /// Returns the inputs that are steps or images.
+    fn step_inputs<'v>(&self, vertex: &'v Vertex) -> impl Iterator<Item = &'v Digest> {
+        let inputs = vertex.inputs.iter().map(|input| &input.vertex);
+        inputs.filter(|input| self.lowered.steps.contains_key(*input))
+    }
+
+    /// Returns the name of a step of the Dockerfile that is no image.
+    fn step_name(&self, vertex: &Digest) -> Option<String> {
+        self.steps
+            .contains_key(vertex)
+            .then(|| self.lowered.definition.get(vertex).map(Vertex::name))?
     }
 
     /// Returns the difference in what a step reads of its inputs.
@@ -253,7 +340,8 @@ impl<'a> History<'a> {
         })
     }
 
-    /// Returns what a step's key is made of; `None` for what is no step of the Dockerfile.
+    /// Returns what a step's key is made of, apart from its inputs; `None` for what is no step of
+    /// the Dockerfile.
     fn parts(&self, vertex: &Vertex) -> Option<StepParts> {
         let info = self.lowered.steps.get(&vertex.digest)?;
         if info.base_image.is_some() {
@@ -299,13 +387,58 @@ impl<'a> History<'a> {
             fields: explain::fields(vertex),
             env: env.collect(),
             bases: bases.collect(),
-            contents: self
-                .state()
-                .contents
-                .get(&vertex.digest)
-                .cloned()
-                .unwrap_or_default(),
+            contents: BTreeMap::new(),
+            inputs: Vec::new(),
         })
+    }
+
+    /// Returns all that a step of this build is made of. What it reads and stands on must be known.
+    fn now(&self, vertex: &Vertex) -> Option<StepParts> {
+        let mut pending = vec![vertex];
+        while let Some(&last) = pending.last() {
+            let is_unknown = |input: &&Digest| !self.state().states.contains_key(*input);
+            let unknown = self.step_inputs(last).filter(is_unknown);
+            let unknown = unknown.filter_map(|input| self.lowered.definition.get(input));
+            let count = pending.len();
+            pending.extend(unknown.collect::<Vec<_>>());
+            if pending.len() == count {
+                pending.pop();
+                if !pending.is_empty() {
+                    let state = match self.with_inputs(last) {
+                        Some(parts) => parts.state(),
+                        None => explain::short(format!("{:?}", self.image_digest(&last.digest))),
+                    };
+                    self.state().states.insert(last.digest.clone(), state);
+                }
+            }
+        }
+        self.with_inputs(vertex)
+    }
+
+    /// Adds to a step what it reads and what it stands on. What was not read, because the step was
+    /// found without, is taken to be as it was.
+    fn with_inputs(&self, vertex: &Vertex) -> Option<StepParts> {
+        let mut parts = self.steps.get(&vertex.digest)?.clone();
+        let state = self.state();
+        parts.contents = state
+            .contents
+            .get(&vertex.digest)
+            .cloned()
+            .unwrap_or_default();
+        for (input, content) in self
+            .before(&vertex.digest)
+            .iter()
+            .flat_map(|step| &step.contents)
+        {
+            let read = parts.contents.entry(*input);
+            read.or_insert_with(|| content.clone());
+        }
+        let input = |input: &Digest| InputPart {
+            instruction: self.lowered.steps[input].instruction.clone(),
+            state: state.states.get(input).copied().unwrap_or_default(),
+        };
+        parts.inputs = self.step_inputs(vertex).map(input).collect();
+        Some(parts)
     }
 
     fn image_digest(&self, vertex: &Digest) -> Option<Digest> {
@@ -360,23 +493,11 @@ impl<'a> History<'a> {
     fn all_parts(&self) -> Vec<StepParts> {
         let mut all = Vec::new();
         for vertex in self.lowered.definition.vertices() {
-            let Some(mut parts) = self.parts(vertex) else {
-                continue;
-            };
-            let before = explain::counterpart(&parts, &self.earlier.parts);
-            if !self.state().ended.contains(&vertex.digest) {
-                all.extend(before.cloned());
-                continue;
+            if self.state().ended.contains(&vertex.digest) {
+                all.extend(self.now(vertex));
+            } else {
+                all.extend(self.before(&vertex.digest).cloned());
             }
-            if let Some(before) = before {
-                for (input, content) in &before.contents {
-                    parts
-                        .contents
-                        .entry(*input)
-                        .or_insert_with(|| content.clone());
-                }
-            }
-            all.push(parts);
         }
         let other_stages = self.earlier.parts.iter().filter(|before| {
             let stage_of = |step: &larder_dockerfile::StepInfo| step.stage == before.stage;
