@@ -9,6 +9,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use build::{BuildArgs, NoCacheArg};
@@ -34,17 +35,20 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Where the help lists them.
+const GLOBAL: &str = "Global options";
+
 /// Flags of every verb.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct GlobalArgs {
     /// State directory [env: LARDER_ROOT]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     pub(crate) root: Option<PathBuf>,
     /// Configuration file [env: LARDER_CONFIG]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(crate) config: Option<PathBuf>,
     /// Show more of what happens and why
-    #[arg(short = 'D', long, global = true)]
+    #[arg(short = 'D', long, global = true, help_heading = GLOBAL)]
     pub(crate) debug: bool,
 }
 
@@ -70,13 +74,13 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read images from an archive
     Load(LoadArgs),
-    /// Read images from an archive, under other names
+    /// Read images from an archive, and name them
     Import(ImportArgs),
     /// Run a command in an image
     Run(Box<RunArgs>),
     /// Show what the cache holds and the disk space it takes
     Du(DuArgs),
-    /// Remove records from the cache
+    /// Remove records from the cache; cache mounts only if asked for
     Prune(PruneArgs),
     /// Show the version
     Version,
@@ -90,7 +94,7 @@ impl Cli {
     pub(crate) fn from_arguments<I, T>(arguments: I) -> Result<Self, clap::Error>
     where
         I: IntoIterator<Item = T>,
-        T: Into<OsString> + Clone,
+        T: Into<OsString>,
     {
         let mut command = Self::command().mut_args(accept_value);
         let verbs: Vec<String> = command
@@ -102,8 +106,23 @@ impl Cli {
                 verb.args_override_self(true).mut_args(accept_value)
             });
         }
-        let matches = command.try_get_matches_from_mut(arguments)?;
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let matches = command
+            .try_get_matches_from_mut(&arguments)
+            .map_err(|answer| plain_help(answer, &arguments))?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+}
+
+/// Returns help without the values that switches may take: they would tell on each line what
+/// hardly anyone needs.
+fn plain_help(answer: clap::Error, arguments: &[OsString]) -> clap::Error {
+    if answer.kind() != ErrorKind::DisplayHelp {
+        return answer;
+    }
+    match Cli::command().try_get_matches_from(arguments) {
+        Err(plain) if plain.kind() == ErrorKind::DisplayHelp => plain,
+        _ => answer,
     }
 }
 
@@ -186,6 +205,19 @@ mod tests {
             let cli = Cli::from_arguments(line.split(' ')).unwrap();
             assert_eq!(cli.global.root, Some(PathBuf::from("/r")), "{line}");
             assert!(cli.global.debug);
+        }
+    }
+
+    #[test]
+    fn help_shows_switches_as_switches() {
+        for line in ["build --help", "build -h", "build --pull=false --help"] {
+            let help = parse(line).unwrap_err();
+            assert!(help.contains("\n      --pull"), "{line}: {help}");
+            assert_eq!(
+                help.contains("[=<BOOL>]"),
+                line.contains("=false"),
+                "{line}"
+            );
         }
     }
 

@@ -55,8 +55,8 @@ pub(crate) struct BuildArgs {
     /// Keep the image in the local store; what happens by default
     #[arg(long)]
     pub(crate) load: bool,
-    /// How to show the build [env: BUILDKIT_PROGRESS] [default: auto]
-    #[arg(long, value_name = "MODE")]
+    /// How to show the build: auto, tty, plain, quiet, none or rawjson [env: BUILDKIT_PROGRESS]
+    #[arg(long, value_name = "MODE", hide_possible_values = true)]
     pub(crate) progress: Option<Mode>,
     /// Show nothing but the image's id
     #[arg(short, long)]
@@ -89,7 +89,7 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) host_ca: bool,
     /// Check the Dockerfile and build nothing
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub(crate) check: bool,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,

@@ -170,10 +170,10 @@ pub(crate) struct DuArgs {
 /// `larder prune`
 #[derive(Debug, clap::Args)]
 pub(crate) struct PruneArgs {
-    /// Internal and shared records too
+    /// Cache mounts, internal records and shared ones too
     #[arg(short, long)]
     pub(crate) all: bool,
-    /// Only records that match, `until=24h`
+    /// Only records that match, `until=24h`; `type=exec.cachemount` for cache mounts
     #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = values::filter)]
     pub(crate) filters: Vec<String>,
     /// What the cache may always keep
