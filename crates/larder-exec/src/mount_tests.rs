@@ -83,9 +83,25 @@ fn overlays_show_the_topmost_file() {
             let refused = write(&root, "new");
             assert_eq!(refused.is_ok(), writable, "{prefix} {count}: {refused:?}");
         }
+        let tree = Tree::new(prefix, count);
         let root = tree.mount(Some(tree.upper()), true).unwrap();
         assert_eq!(write(&root, "other"), Err(Errno::ROFS));
     }
+}
+
+#[test]
+fn overlays_are_not_written_to_the_disk() {
+    if skipped() {
+        return;
+    }
+    let tree = Tree::new("l", 2);
+    let root = tree.mount(Some(tree.upper()), false).unwrap();
+    // Where overlayfs notes that it does not sync.
+    let note = tree.upper().work.join("work/incompat/volatile");
+    assert!(note.exists());
+    drop(root);
+    let error = tree.mount(Some(tree.upper()), false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::System, "{error}");
 }
 
 #[test]

@@ -36,6 +36,6 @@ pub enum MountKind {
 pub struct OverlayUpper {
     /// The directory that takes the writes.
     pub upper: PathBuf,
-    /// An empty directory on the same filesystem, for overlayfs itself.
+    /// An empty directory on the same filesystem, for overlayfs itself. Serves one mount.
     pub work: PathBuf,
 }

@@ -22,7 +22,7 @@ const MAX_STRING_BYTES: usize = 256;
 /// The longest options that `mount` takes: a page, its end included.
 const MAX_OPTIONS_BYTES: usize = 4096;
 
-/// Mounts an overlay of `lowers`, topmost first.
+/// Mounts an overlay of `lowers`, topmost first. An upper directory takes one mount in its life.
 pub(super) fn open(
     lowers: &[PathBuf],
     upper: Option<&OverlayUpper>,
@@ -89,10 +89,8 @@ impl Layers<'_> {
         }
         for (key, value) in self.behaviour() {
             match value {
-                Some(value) => {
-                    rustix::mount::fsconfig_set_string(context.as_fd(), *key, *value)?;
-                }
-                None => rustix::mount::fsconfig_set_flag(context.as_fd(), *key)?,
+                Some(value) => rustix::mount::fsconfig_set_string(context.as_fd(), key, value)?,
+                None => rustix::mount::fsconfig_set_flag(context.as_fd(), key)?,
             }
         }
         super::create(&context, MountAttrFlags::empty())
@@ -136,10 +134,14 @@ impl Layers<'_> {
             options.push(format!("upperdir={}", open(upper)?));
             options.push(format!("workdir={}", open(work)?));
         }
-        options.extend(self.behaviour().iter().map(|(key, value)| match value {
-            Some(value) => format!("{key}={value}"),
-            None => (*key).to_owned(),
-        }));
+        options.extend(
+            self.behaviour()
+                .into_iter()
+                .map(|(key, value)| match value {
+                    Some(value) => format!("{key}={value}"),
+                    None => key.to_owned(),
+                }),
+        );
         let options = options.join(",");
         if options.len() >= MAX_OPTIONS_BYTES {
             return Err(Errno::TOOBIG);
@@ -147,20 +149,27 @@ impl Layers<'_> {
         CString::new(options).map_err(|_| Errno::INVAL)
     }
 
-    /// Returns the settings that make an overlay's upper directory a faithful record of changes.
-    fn behaviour(&self) -> &'static [(&'static str, Option<&'static str>)] {
-        if self.userxattr {
+    /// Returns the settings that make an overlay's upper directory a faithful record of changes,
+    /// and keep the kernel from writing it to the disk.
+    fn behaviour(&self) -> Vec<(&'static str, Option<&'static str>)> {
+        let mut settings = if self.userxattr {
             // Implies that directories are not redirected.
-            &[("userxattr", None)]
+            vec![("userxattr", None)]
         } else {
             // Distributions differ in these defaults; redirects and metadata-only copies would
             // leave an upper directory that means nothing by itself.
-            &[
+            vec![
                 ("redirect_dir", Some("off")),
                 ("metacopy", Some("off")),
                 ("index", Some("off")),
             ]
+        };
+        if self.upper.is_some() {
+            // Else the end of each overlay syncs the whole filesystem that it lies on. What was
+            // not synced when the machine failed is for the snapshots' owner to know.
+            settings.push(("volatile", None));
         }
+        settings
     }
 }
 

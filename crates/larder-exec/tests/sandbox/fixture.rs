@@ -73,9 +73,7 @@ impl Sandbox {
     pub fn new() -> Self {
         let temp = TempDir::new().unwrap();
         populate(&temp.path().join("lower"));
-        for directory in ["upper", "work"] {
-            fs_err::create_dir(temp.path().join(directory)).unwrap();
-        }
+        fs_err::create_dir(temp.path().join("upper")).unwrap();
         let userxattr = larder_exec::rootless::id_map() != larder_exec::rootless::IdMap::Full;
         Self { temp, userxattr }
     }
@@ -91,12 +89,14 @@ impl Sandbox {
     }
 
     pub fn root(&self) -> OwnedFd {
+        // It serves one mount.
+        let work = TempDir::new_in(self.temp.path()).unwrap().keep();
         mount::open(&Mount {
             kind: MountKind::Overlay {
                 lowers: vec![self.lower()],
                 upper: Some(OverlayUpper {
                     upper: self.upper(),
-                    work: self.temp.path().join("work"),
+                    work,
                 }),
                 userxattr: self.userxattr,
             },
