@@ -26,10 +26,10 @@ pub(crate) fn write(
 }
 
 fn write_file(path: &Path, work: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let at = |source: io::Error| failed(source).context(path.display());
+    let at = |source: io::Error| cannot_write(&format!("`{}`", path.display()), source);
     // A device or a pipe is written as it is.
-    if fs_err::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        let file = fs_err::OpenOptions::new()
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let file = std::fs::OpenOptions::new()
             .write(true)
             .open(path)
             .map_err(at)?;
@@ -38,23 +38,27 @@ fn write_file(path: &Path, work: impl FnOnce(&mut dyn Write) -> Result<()>) -> R
     let mut name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
     name.push(format!(".{}.part", std::process::id()));
     let temporary = path.with_file_name(name);
-    let file = fs_err::File::create(&temporary).map_err(at)?;
+    let file = std::fs::File::create(&temporary).map_err(at)?;
     let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
     let done = work(&mut out)
         .and_then(|()| out.flush().map_err(at))
-        .and_then(|()| fs_err::rename(&temporary, path).map_err(at));
+        .and_then(|()| std::fs::rename(&temporary, path).map_err(at));
     if done.is_err() {
         // The first error tells more than a left-over would.
-        let _ = fs_err::remove_file(&temporary);
+        let _ = std::fs::remove_file(&temporary);
     }
     done
 }
 
 /// Returns the error of an output that can't be written.
 pub(crate) fn failed(source: io::Error) -> BuildError {
+    cannot_write("the output", source)
+}
+
+fn cannot_write(what: &str, source: io::Error) -> BuildError {
     let class = match source.kind() {
         io::ErrorKind::StorageFull => ErrorClass::Exhausted,
         _ => ErrorClass::Invalid,
     };
-    BuildError::new(class, "cannot write the output").with_source(source)
+    BuildError::new(class, format!("cannot write {what}")).with_source(source)
 }

@@ -1,9 +1,11 @@
 //! `larder save`, `load` and `import`
 
 use std::io::{self, Read};
+use std::path::Path;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use larder_engine::request::{Destination, ImageOutcome};
+use larder_oci::ImageRef;
 
 use super::Context;
 use crate::args::{ImportArgs, LoadArgs, SaveArgs};
@@ -23,11 +25,7 @@ pub(crate) fn save(args: SaveArgs, context: &Context<'_>) -> anyhow::Result<()> 
 
 /// Reads images under the names they have.
 pub(crate) fn load(args: &LoadArgs, context: &Context<'_>) -> anyhow::Result<()> {
-    let mut archive: Box<dyn Read> = match &args.input {
-        Some(path) => Box::new(fs_err::File::open(path)?),
-        None => stdin()?,
-    };
-    let images = context.engine()?.load_images(&mut archive, &[])?;
+    let images = read(args.input.as_deref(), &[], context)?;
     if !args.quiet {
         output::print(&loaded(&images))?;
     }
@@ -36,12 +34,28 @@ pub(crate) fn load(args: &LoadArgs, context: &Context<'_>) -> anyhow::Result<()>
 
 /// Reads images under other names.
 pub(crate) fn import(args: &ImportArgs, context: &Context<'_>) -> anyhow::Result<()> {
-    let mut archive: Box<dyn Read> = match args.file.as_str() {
-        "-" => stdin()?,
-        path => Box::new(fs_err::File::open(path)?),
-    };
-    let images = context.engine()?.load_images(&mut archive, &args.names)?;
+    let file = (args.file != "-").then(|| Path::new(&args.file));
+    let images = read(file, &args.names, context)?;
     Ok(output::print(&loaded(&images))?)
+}
+
+/// Reads the images of a file, or of standard input.
+fn read(
+    file: Option<&Path>,
+    names: &[ImageRef],
+    context: &Context<'_>,
+) -> anyhow::Result<Vec<ImageOutcome>> {
+    let (mut archive, shown): (Box<dyn Read>, _) = match file {
+        Some(path) => (
+            Box::new(fs_err::File::open(path)?),
+            format!("`{}`", path.display()),
+        ),
+        None => (stdin()?, "standard input".to_owned()),
+    };
+    let engine = context.engine()?;
+    engine
+        .load_images(&mut archive, names)
+        .with_context(|| format!("cannot load {shown}"))
 }
 
 fn stdin() -> anyhow::Result<Box<dyn Read>> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use larder_engine::request::{SecretBytes, SecretProvider};
 
 use crate::args::{SecretArg, SecretSource};
@@ -48,8 +48,12 @@ fn variable(env: &Environment, name: &str) -> Option<Origin> {
 }
 
 fn file(id: &str, path: PathBuf) -> anyhow::Result<Origin> {
-    let metadata = fs_err::metadata(&path)
-        .map_err(|error| anyhow::anyhow!("`--secret`: secret `{id}`: {error}"))?;
+    let metadata = std::fs::metadata(&path).with_context(|| {
+        format!(
+            "`--secret`: secret `{id}`: cannot read `{}`",
+            path.display()
+        )
+    })?;
     ensure!(
         metadata.len() <= MAX_SECRET_BYTES,
         "`--secret`: secret `{id}`: `{}` is larger than {MAX_SECRET_BYTES} bytes",
@@ -107,7 +111,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_told_at_once_and_a_missing_variable_when_it_is_needed() {
         let missing = SecretSource::File(PathBuf::from("/does/not/exist"));
-        let error = secrets(&[], "tok", missing).err().unwrap().to_string();
+        let error = format!("{:#}", secrets(&[], "tok", missing).err().unwrap());
         assert!(
             error.contains("secret `tok`") && error.contains("/does/not/exist"),
             "{error}"
