@@ -54,5 +54,5 @@ pub use project::Project;
 pub use registry::{Registry, RegistryOptions, RegistryTls};
 pub use scratch::{Scratch, write_tree};
 pub use skip::{SKIPS_FILE, report_skip};
-pub use steps::Step;
+pub use steps::{Step, without_place};
 pub use user::User;

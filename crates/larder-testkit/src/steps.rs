@@ -92,12 +92,25 @@ impl Run {
             .collect()
     }
 
-    /// Returns the instructions that were not cached for a cause that was told, with the cause.
+    /// Returns the instructions that were not cached for a cause that was told, with the cause,
+    /// see [`without_place`].
     pub fn misses(&self) -> Vec<(String, String)> {
         let steps = self.steps().into_iter();
-        let miss = |step: Step| Some((step.instruction()?.to_owned(), step.cause()?.to_owned()));
+        let miss = |step: Step| {
+            let cause = without_place(step.cause()?);
+            Some((step.instruction()?.to_owned(), cause.to_owned()))
+        };
         steps.filter_map(miss).collect()
     }
+}
+
+/// Returns a step's name without the stage and the numbers in front: `RUN make` of
+/// `[2/3] RUN make`; what does not begin with them as it is.
+pub fn without_place(name: &str) -> &str {
+    let after = name
+        .strip_prefix('[')
+        .and_then(|name| name.split_once("] "));
+    after.map_or(name, |(_, after)| after)
 }
 
 #[cfg(test)]
