@@ -60,7 +60,7 @@ pub struct Lowered {
 /// The instruction that a vertex is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepInfo {
-    /// The stage's name, `stage-N` if it has none; empty where the Dockerfile has one stage only.
+    /// The stage's name, `stage-N` if it has none; empty for the image of a COPY --from.
     pub stage: String,
     /// Which step of its stage it is, from 1; 0 for the image of a COPY --from.
     pub ordinal: usize,
@@ -317,7 +317,7 @@ impl Lowering<'_> {
     fn step_info(&self, id: usize, instruction: &Instruction) -> StepInfo {
         let state = &self.stages.states[id];
         StepInfo {
-            stage: state.shown.clone(),
+            stage: state.name.clone(),
             ordinal: state.step_index,
             lines: range(instruction.lines),
             instruction: instruction.code.clone(),

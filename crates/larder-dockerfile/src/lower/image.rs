@@ -288,7 +288,7 @@ impl Lowering<'_> {
             node.cap("source.image.resolvemode");
         }
         node.step = Some(StepInfo {
-            stage: state.shown.clone(),
+            stage: state.name.clone(),
             ordinal: state.step_index,
             lines: range(state.lines),
             instruction: state.code.clone(),

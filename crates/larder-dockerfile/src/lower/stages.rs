@@ -40,7 +40,9 @@ impl Command {
 /// A stage, or an image that an instruction reads directly.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// The name in steps: `stage-N` where there is none, empty where it is the only state.
+    /// `stage-N` where the Dockerfile gives none; empty for an image.
+    pub(super) name: String,
+    /// The name as steps show it: not at all where it is the only state.
     pub(super) shown: String,
     /// What it is built from, variables expanded.
     pub(super) base_name: String,
@@ -159,8 +161,10 @@ impl Stages {
         };
         let steps = stage.instructions.iter().filter(|i| i.kind.is_step());
         let from_image = usize::from(base.is_none() && base_name != "scratch");
+        let name = from.name.clone().unwrap_or(format!("stage-{index}"));
         self.states.push(State {
-            shown: from.name.clone().unwrap_or(format!("stage-{index}")),
+            shown: name.clone(),
+            name,
             base_name,
             code: from.code.clone(),
             lines: from.lines,
