@@ -1,4 +1,5 @@
 //! Bad input: what `larder build` says of it, to the letter, and that nothing is lost.
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -209,21 +210,23 @@ fn a_failed_command_shows_its_last_lines_and_its_exit_code() {
     let run = build(&project, &dockerfile, &[]).exit(1);
     let tail = run.stderr.find("\n------\n").expect("a tail is shown");
     // The times at the start of lines of output are not known.
-    let tail: String = run.stderr[tail + 1..]
+    let tail: Vec<String> = run.stderr[tail + 1..]
         .lines()
         .map(|line| match line.split_once(" line ") {
-            Some((time, count)) if time.parse::<f64>().is_ok() => format!("T line {count}\n"),
-            _ => format!("{line}\n"),
+            Some((time, count)) if time.parse::<f64>().is_ok() => format!("T line {count}"),
+            _ => line.to_owned(),
         })
         .collect();
-    let lines: String = (3..=12).map(|count| format!("T line {count}\n")).collect();
+    let lines: Vec<String> = (3..=12).map(|count| format!("T line {count}")).collect();
+    let lines = lines.join("\n");
     assert_eq!(
-        tail,
+        tail.join("\n"),
         format!(
             "\
 ------
  > [3/3] RUN {script}:
-{lines}------
+{lines}
+------
 Dockerfile:4
 --------------------
    2 |     
@@ -232,8 +235,7 @@ Dockerfile:4
    5 |     # end
    6 |     
 --------------------
-ERROR: failed to build: failed to solve: process \"/bin/sh -c {script}\" did not complete successfully: exit code: 3
-"
+ERROR: failed to build: failed to solve: process \"/bin/sh -c {script}\" did not complete successfully: exit code: 3"
         )
     );
     let failed = format!(
