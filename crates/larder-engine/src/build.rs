@@ -1,8 +1,8 @@
 //! One build, from request to report.
 
+mod inputs;
+
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::Path;
 use std::sync::Mutex;
 
 use larder_dockerfile::{
@@ -10,16 +10,14 @@ use larder_dockerfile::{
 };
 use larder_llb::SourceFile;
 use larder_oci::{Digest, ImageRef, Platform};
-use larder_store::{ActiveSnapshot, KeyId, Lease, NewSnapshot, RecordType};
-use larder_tree::apply::{self, ApplyOptions};
-use larder_tree::beneath::Root;
+use larder_store::{KeyId, Lease};
 
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Location, Result};
 use crate::event::EventSink;
 use crate::exporter;
-use crate::history::{History, IgnoreFile};
+use crate::history::History;
 use crate::images::Images;
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
@@ -29,13 +27,8 @@ use crate::request::{
 use crate::solve;
 use crate::task::Tasks;
 use crate::worker::BuildWorker;
+use inputs::{DockerfileText, open_directory, read_ignore_patterns};
 
-/// As large a Dockerfile or ignore file as is read.
-const MAX_TEXT_BYTES: u64 = 16 << 20;
-/// What tells an archive from a Dockerfile: enough for a whole block of any compression.
-const SNIFFED_BYTES: u64 = 2 << 20;
-/// Read where a Dockerfile has no ignore file of its own.
-const IGNORE_FILE: &str = ".dockerignore";
 /// The name of the build's own context in LLB.
 const CONTEXT: &str = "context";
 
@@ -112,14 +105,6 @@ struct Build<'a> {
     cancel: &'a CancelFlag,
 }
 
-/// The text of a build's Dockerfile, with where it was found.
-struct DockerfileText {
-    name: String,
-    bytes: Vec<u8>,
-    /// Its own ignore file, if there is one beside it.
-    ignore: Option<(String, Vec<u8>)>,
-}
-
 impl Build<'_> {
     fn run(&self, mut request: BuildRequest) -> Result<BuildOutcome> {
         let source = std::mem::replace(&mut request.context, ContextSource::Empty);
@@ -131,6 +116,19 @@ impl Build<'_> {
             .map_err(|error| dockerfile_error(&error, &text))?;
         let images = Images::new(self.engine, &self.lease, request.pull);
         let mut options = lower_options(&request);
+        let mut contexts = BTreeMap::new();
+        for (name, path) in &request.named_contexts {
+            let context = open_directory(path)?;
+            let excludes = read_ignore_patterns(&context.root)?;
+            let local = LocalContext {
+                excludes,
+                ..LocalContext::new(name)
+            };
+            options
+                .named_contexts
+                .insert(name.clone(), NamedContext::Local(local));
+            contexts.insert(name.clone(), context);
+        }
         self.find_base_images(&dockerfile, &options, &images)
             .map_err(|error| dockerfile_error(&error, &text))?;
         let ignore = self.read_ignore(&context.root, &text)?;
@@ -138,10 +136,7 @@ impl Build<'_> {
         let lowered = dockerfile
             .lower(&options, &images)
             .map_err(|error| dockerfile_error(&error, &text))?;
-        let mut contexts = BTreeMap::from([(CONTEXT.to_owned(), context)]);
-        for (name, path) in &request.named_contexts {
-            contexts.insert(name.clone(), open_directory(path)?);
-        }
+        contexts.insert(CONTEXT.to_owned(), context);
         let history = History::open(
             &self.engine.store,
             scope,
@@ -248,135 +243,6 @@ impl Build<'_> {
         Ok(outcome)
     }
 
-    /// Opens the build's context. A stream that is no archive becomes the request's Dockerfile.
-    fn open_context(
-        &self,
-        source: ContextSource,
-        request: &mut BuildRequest,
-    ) -> Result<ContextRoot> {
-        let mut stream = match source {
-            ContextSource::Directory(path) => return open_directory(&path),
-            ContextSource::Empty => return Ok(self.unpacked_context()?.1),
-            ContextSource::Stream(stream) => stream,
-        };
-        let failed = |source| {
-            BuildError::invalid("cannot read the context from standard input").with_source(source)
-        };
-        let mut head = Vec::new();
-        stream
-            .by_ref()
-            .take(SNIFFED_BYTES)
-            .read_to_end(&mut head)
-            .map_err(failed)?;
-        let (root, context) = self.unpacked_context()?;
-        if apply::is_archive(&head[..])? {
-            let mut ignore_warnings = |_| {};
-            let options = ApplyOptions::new(&mut ignore_warnings);
-            apply::unpack(&root, head.chain(stream), options)?;
-        } else {
-            stream
-                .take(MAX_TEXT_BYTES)
-                .read_to_end(&mut head)
-                .map_err(failed)?;
-            request.dockerfile = DockerfileSource::Text(head);
-        }
-        Ok(context)
-    }
-
-    /// Returns an empty directory that lives as long as the build.
-    fn unpacked_context(&self) -> Result<(Root, ContextRoot)> {
-        let active: ActiveSnapshot = self.lease.prepare(&NewSnapshot {
-            parent: None,
-            description: "local source for context",
-            record_type: RecordType::LocalSource,
-        })?;
-        let root = Root::from_fd(larder_exec::mount::open(&active.mount()?)?);
-        let context = ContextRoot {
-            root: root.try_clone()?,
-            cache_name: None,
-            unpacked: Some(active),
-        };
-        Ok((root, context))
-    }
-
-    fn read_dockerfile(&self, context: &Root, request: &BuildRequest) -> Result<DockerfileText> {
-        let (name, found) = match &request.dockerfile {
-            DockerfileSource::Text(bytes) => ("Dockerfile".to_owned(), Ok((bytes.clone(), None))),
-            DockerfileSource::Path(path) => {
-                let name = path.file_name().map_or_else(
-                    || path.display().to_string(),
-                    |name| name.to_string_lossy().into_owned(),
-                );
-                (
-                    name,
-                    read_outside(path).or_else(|_| read_inside(context, path)),
-                )
-            }
-            DockerfileSource::Default => {
-                let upper = read_inside(context, Path::new("Dockerfile"));
-                match upper {
-                    Ok(found) => ("Dockerfile".to_owned(), Ok(found)),
-                    Err(error) => match read_inside(context, Path::new("dockerfile")) {
-                        Ok(found) => ("dockerfile".to_owned(), Ok(found)),
-                        Err(_) => ("Dockerfile".to_owned(), Err(error)),
-                    },
-                }
-            }
-        };
-        let mut vertex = self
-            .reporter
-            .begin_internal(&format!("[internal] load build definition from {name}"), "");
-        match found {
-            Ok((bytes, ignore)) => {
-                let status = vertex.status("transferring dockerfile:", 0);
-                status.set(bytes.len() as u64);
-                status.done();
-                vertex.complete();
-                Ok(DockerfileText {
-                    name,
-                    bytes,
-                    ignore,
-                })
-            }
-            Err(source) => {
-                let cause = match source.kind() {
-                    std::io::ErrorKind::NotFound => "no such file or directory".to_owned(),
-                    _ => source.to_string(),
-                };
-                let error = BuildError::new(
-                    ErrorClass::NotFound,
-                    format!("failed to read dockerfile: open {name}: {cause}"),
-                );
-                vertex.fail(&error.full_message());
-                Err(error)
-            }
-        }
-    }
-
-    fn read_ignore(&self, context: &Root, text: &DockerfileText) -> Result<IgnoreFile> {
-        let mut vertex = self
-            .reporter
-            .begin_internal("[internal] load .dockerignore", "");
-        let (name, bytes) = text.ignore.clone().unwrap_or_else(|| {
-            let bytes = read_in(context, Path::new(IGNORE_FILE)).unwrap_or_default();
-            (IGNORE_FILE.to_owned(), bytes)
-        });
-        let status = vertex.status("transferring context:", 0);
-        // BuildKit tells two bytes where there is no file.
-        status.set((bytes.len() as u64).max(2));
-        status.done();
-        let patterns = larder_dockerfile::parse_ignore(&bytes)
-            .map_err(|error| BuildError::invalid(format!("cannot read {name}")).with_source(error));
-        match &patterns {
-            Ok(_) => vertex.complete(),
-            Err(error) => vertex.fail(&error.full_message()),
-        };
-        Ok(IgnoreFile {
-            name,
-            patterns: patterns?,
-        })
-    }
-
     /// Looks up all base images at once.
     fn find_base_images(
         &self,
@@ -413,89 +279,8 @@ impl Build<'_> {
     }
 }
 
-fn open_directory(path: &Path) -> Result<ContextRoot> {
-    let failed = |what: &str| {
-        BuildError::new(
-            ErrorClass::NotFound,
-            format!(
-                "unable to prepare context: path {:?} {what}",
-                path.display().to_string()
-            ),
-        )
-    };
-    let absolute = fs_err::canonicalize(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => failed("not found"),
-        _ => failed("can't be read").with_source(std::io::Error::from(error.kind())),
-    })?;
-    if !absolute.is_dir() {
-        return Err(failed("is not a directory"));
-    }
-    let root = Root::open(&absolute)?;
-    Ok(ContextRoot {
-        root,
-        cache_name: Some(absolute.to_string_lossy().into_owned()),
-        unpacked: None,
-    })
-}
-
-type FoundText = (Vec<u8>, Option<(String, Vec<u8>)>);
-
-/// Reads a Dockerfile by the working directory, with the ignore file beside it.
-fn read_outside(path: &Path) -> std::io::Result<FoundText> {
-    let bytes = read_limited(fs_err::File::open(path)?)?;
-    let ignore = ignore_beside(path);
-    let ignore = read_limited_file(&ignore).map(|bytes| (name_of(&ignore), bytes));
-    Ok((bytes, ignore))
-}
-
-fn read_limited_file(path: &Path) -> Option<Vec<u8>> {
-    read_limited(fs_err::File::open(path).ok()?).ok()
-}
-
-/// Reads a Dockerfile in the context, with the ignore file beside it.
-fn read_inside(context: &Root, path: &Path) -> std::io::Result<FoundText> {
-    let bytes = read_in(context, path)?;
-    let ignore = ignore_beside(path);
-    let ignore = read_in(context, &ignore)
-        .ok()
-        .map(|bytes| (name_of(&ignore), bytes));
-    Ok((bytes, ignore))
-}
-
-fn read_in(root: &Root, path: &Path) -> std::io::Result<Vec<u8>> {
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
-    let file = root.open_file(path, flags, rustix::fs::Mode::empty())?;
-    read_limited(std::fs::File::from(file))
-}
-
-fn read_limited(file: impl Read) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_TEXT_BYTES {
-        return Err(std::io::Error::other("larger than 16 MiB"));
-    }
-    Ok(bytes)
-}
-
-fn ignore_beside(path: &Path) -> std::path::PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".dockerignore");
-    name.into()
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
-}
-
 fn lower_options(request: &BuildRequest) -> LowerOptions {
     let host = Platform::host();
-    let named = |name: &String| {
-        let context = LocalContext::new(name);
-        (name.clone(), NamedContext::Local(context))
-    };
     LowerOptions {
         target: request.target.clone(),
         build_args: request.build_args.iter().cloned().collect(),
@@ -529,7 +314,6 @@ fn lower_options(request: &BuildRequest) -> LowerOptions {
             ResolveMode::Default
         },
         context: LocalContext::new(CONTEXT),
-        named_contexts: request.named_contexts.keys().map(named).collect(),
         ..LowerOptions::default()
     }
 }
