@@ -170,13 +170,14 @@ impl From<larder_store::Error> for BuildError {
             ErrorKind::FullDisk => ErrorClass::Exhausted,
             ErrorKind::Denied => ErrorClass::Denied,
             ErrorKind::NotFound => ErrorClass::NotFound,
-            ErrorKind::Invalid => ErrorClass::Invalid,
+            ErrorKind::Invalid | ErrorKind::Corrupt => ErrorClass::Invalid,
             ErrorKind::Busy => ErrorClass::Unavailable,
             ErrorKind::Canceled => return Self::canceled(),
-            ErrorKind::Corrupt | ErrorKind::Internal => ErrorClass::Internal,
+            ErrorKind::Internal => ErrorClass::Internal,
         };
         Self {
             source: take_source(&error),
+            hint: (error.kind() == ErrorKind::FullDisk).then(full_disk_hint),
             ..Self::new(class, error.to_string())
         }
     }
@@ -194,6 +195,7 @@ impl From<larder_tree::Error> for BuildError {
         };
         Self {
             source: take_source(&error),
+            hint: full.then(full_disk_hint),
             ..Self::new(class, error.to_string())
         }
     }
@@ -230,6 +232,10 @@ impl From<larder_registry::Error> for BuildError {
             ..Self::new(class, error.to_string())
         }
     }
+}
+
+fn full_disk_hint() -> String {
+    "make room on the disk: `larder prune` removes what no image needs".to_owned()
 }
 
 /// Keeps the texts of the causes of a part's error, whose type is not the callers' business.

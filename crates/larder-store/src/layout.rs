@@ -41,6 +41,11 @@ impl Layout {
         self.root.join("version")
     }
 
+    /// Returns the file that takes room on the disk until that is needed.
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.root.join("reserve")
+    }
+
     pub(crate) fn blobs(&self) -> PathBuf {
         self.root.join("blobs/sha256")
     }

@@ -45,6 +45,7 @@
 //! larder.db, -wal, -shm  everything below has its rows here
 //! version                the format, for people
 //! blobs/sha256/HEX       blobs
+//! reserve                room for pruning a full disk
 //! snapshots/ID/fs        a snapshot's own files
 //! cache-mounts/ID/fs     a cache mount, with its lock beside it
 //! contexts/              the caller's caches about build contexts
@@ -78,6 +79,7 @@ mod layout;
 mod lease;
 mod lock;
 mod prune;
+mod reserve;
 mod settle;
 mod snapshot;
 mod store;

@@ -9,7 +9,10 @@ use larder_oci::Digest;
 use crate::db::from_nanos;
 use crate::lock::{FileLock, LockMode};
 use crate::usage::{Kind, Loaded, load};
-use crate::{Filter, RecordType, Result, SnapshotId, Store, UsageRecord, disk, history, usage};
+use crate::{
+    ErrorKind, Filter, RecordType, Result, SnapshotId, Store, UsageRecord, disk, history, reserve,
+    usage,
+};
 
 mod remove;
 
@@ -96,8 +99,18 @@ impl Store {
         on_removed: &mut dyn FnMut(&UsageRecord),
     ) -> Result<u64> {
         let _others = FileLock::wait(&self.layout().lock("gc"), LockMode::Exclusive)?;
-        self.sweep()?;
-        self.prune_locked(request, on_removed)
+        let mut prune = || {
+            self.sweep()?;
+            self.prune_locked(request, on_removed)
+        };
+        let freed = match prune() {
+            Err(error) if error.kind() == ErrorKind::FullDisk && reserve::spend(self.layout()) => {
+                prune()
+            }
+            freed => freed,
+        };
+        reserve::fill(self.layout());
+        freed
     }
 
     /// As [`Store::prune`], for a caller that holds the lock of the collector.

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Transaction};
 use crate::db::{Db, to_nanos};
 use crate::layout::{DIRECTORIES, Layout};
 use crate::lock::{FileLock, LockMode};
-use crate::{Error, ErrorKind, Result, disk, settle};
+use crate::{Error, ErrorKind, Result, disk, reserve, settle};
 
 /// Where the store takes the time from.
 #[derive(Clone)]
@@ -87,7 +87,13 @@ impl Store {
             ));
         }
         let layout = Layout::new(root.to_owned());
-        let db = match Db::open(&layout.database())? {
+        let opened = match Db::open(&layout.database()) {
+            Err(error) if error.kind() == ErrorKind::FullDisk && reserve::spend(&layout) => {
+                Db::open(&layout.database())
+            }
+            opened => opened,
+        };
+        let db = match opened? {
             Some(db) => db,
             None => create(&layout)?,
         };
@@ -196,6 +202,7 @@ fn create(layout: &Layout) -> Result<Db> {
     }
     Db::migrate(&layout.database())?;
     std::fs::write(layout.version(), format!("{}\n", crate::db::VERSION)).map_err(failed)?;
+    reserve::fill(layout);
     lock.remove()?;
     Db::open(&layout.database())?
         .ok_or_else(|| Error::new(ErrorKind::Internal, "the state database vanished"))

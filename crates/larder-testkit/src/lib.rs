@@ -6,6 +6,7 @@
 //! - [`Project`] joins these: a context and a state root with a base image; [`Run::step`] reads what
 //!   a build told of a [`Step`].
 //! - [`Registry`] is Debian's `docker-registry` on a free loopback port.
+//! - [`MadeImage`] is an image with layers of a test's own making, hostile ones too.
 //! - [`OciArchive`] reads what larder wrote, by another implementation of tar than larder's.
 //! - [`User`], [`SmallDisk`] and [`kill_after`] make the hard cases: no root, no space, no warning.
 //!
@@ -33,6 +34,7 @@ mod apt;
 mod bases;
 mod disk;
 mod http;
+mod image;
 mod kill;
 mod larder;
 mod oci;
@@ -47,6 +49,7 @@ pub use apt::install;
 pub use bases::{Base, target_dir};
 pub use disk::SmallDisk;
 pub use http::{Response, request};
+pub use image::{MadeImage, tar_of};
 pub use kill::{kill_after, random_delays};
 pub use larder::{Larder, Run};
 pub use oci::{Entry, EntryKind, OciArchive};

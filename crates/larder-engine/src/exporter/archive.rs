@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::Export;
 use super::image::Packing;
-use crate::error::{BuildError, ErrorClass, Result};
+use crate::error::Result;
 use crate::output;
 use crate::request::{ArchiveOutput, ImageOutcome};
 
@@ -174,7 +174,5 @@ fn blob_path(blob: &Descriptor) -> String {
 
 fn append<W: Write>(tar: &mut Writer<W>, name: &str, bytes: &[u8]) -> Result<()> {
     tar.append(&Header::file(name, bytes.len() as u64))?;
-    tar.write_all(bytes).map_err(|source| {
-        BuildError::new(ErrorClass::Exhausted, "cannot write the archive").with_source(source)
-    })
+    tar.write_all(bytes).map_err(output::failed)
 }

@@ -117,9 +117,7 @@ fn fetch(
     let status = progress.status(format!("extracting {digest}"), 0);
     let blob = lease.store().open_blob(digest)?;
     let mut warn = |warning: larder_tree::apply::Warning| progress.warn(warning.to_string());
-    let layer = lease.unpack(diff_id, blob, &mut warn).map_err(|error| {
-        BuildError::from(error).context(format!("cannot apply layer `{digest}`"))
-    })?;
+    let layer = lease.unpack(diff_id, blob, &mut warn)?;
     status.done();
     Ok(layer)
 }
