@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 
 use jiff::Timestamp;
 use larder_oci::{Descriptor, Digest, media_type};
-use larder_store::{Lease, SnapshotId, Store};
+use larder_store::{Lease, SnapshotId, SnapshotInfo, Store};
 use larder_tree::compression::{Compression, Encoder};
 use larder_tree::diff::LayerOptions;
+use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::request::LayerCompression;
@@ -26,28 +27,41 @@ pub(crate) struct Layer {
     pub(crate) description: String,
 }
 
-/// Returns the layers of `snapshot`, lowest first. Diff IDs that are not known yet are computed.
+/// Returns the layers of `snapshot`, lowest first. Diff IDs that are not known yet are computed,
+/// all at once.
 pub(crate) fn layers_of(lease: &Lease, snapshot: &SnapshotId) -> Result<Vec<Layer>> {
     let store = lease.store();
-    store
+    let infos: Vec<SnapshotInfo> = store
         .chain(snapshot)?
-        .into_iter()
-        .map(|id| layer_of(store, id))
-        .collect()
+        .iter()
+        .map(|id| store.snapshot(id))
+        .collect::<larder_store::Result<_>>()?;
+    let unknown = infos.iter().filter(|info| info.diff_id.is_none()).count();
+    // Threads cost more than the look-ups of a build where nothing is new.
+    if unknown > 1 {
+        infos
+            .into_par_iter()
+            .map(|info| layer_of(store, info))
+            .collect()
+    } else {
+        infos
+            .into_iter()
+            .map(|info| layer_of(store, info))
+            .collect()
+    }
 }
 
-/// Returns what is known of one layer; its diff ID is computed if it is not known yet.
-pub(crate) fn layer_of(store: &Store, id: SnapshotId) -> Result<Layer> {
-    let info = store.snapshot(&id)?;
+/// Returns a layer; its diff ID is computed if it is not known yet.
+fn layer_of(store: &Store, info: SnapshotInfo) -> Result<Layer> {
     let (diff_id, tar_bytes) = if let Some(known) = info.diff_id.zip(info.tar_bytes) {
         known
     } else {
-        let written = write_tar(store, &id, std::io::sink(), &LayerOptions::default())?;
-        store.set_diff_id(&id, &written.0, written.1)?;
+        let written = write_tar(store, &info.id, std::io::sink(), &LayerOptions::default())?;
+        store.set_diff_id(&info.id, &written.0, written.1)?;
         written
     };
     Ok(Layer {
-        snapshot: id,
+        snapshot: info.id,
         diff_id,
         tar_bytes,
         created_at: info.created_at,
