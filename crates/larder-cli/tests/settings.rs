@@ -1,0 +1,40 @@
+//! What configuration files change.
+
+use fs_err as fs;
+use larder_testkit::{Base, Run, project};
+
+#[test]
+fn proxies_of_docker_s_configuration_reach_steps_and_no_key() {
+    let project = project!(Base::Busybox);
+    project.write(&[("Dockerfile", "FROM busybox\nRUN echo \"by $http_proxy\"\n")]);
+    let directory = project.scratch().join("docker");
+    fs::create_dir(&directory).unwrap();
+    let build = |proxy: &str| -> Run {
+        let config = format!(r#"{{"proxies": {{"default": {{"httpProxy": "{proxy}"}}}}}}"#);
+        fs::write(directory.join("config.json"), config).unwrap();
+        let mut command = project.command(&[]);
+        Run::of(command.env("DOCKER_CONFIG", &directory)).success()
+    };
+    let _ = build("http://a.invalid:1").says("by http://a.invalid:1");
+    assert_eq!(build("http://b.invalid:2").cached_count(), 2);
+}
+
+#[test]
+fn policies_of_the_configuration_prune_after_a_build() {
+    let project = project!(Base::Busybox);
+    project.write(&[("Dockerfile", "FROM busybox\nRUN echo 1 > /f\n")]);
+    let config = project.scratch().join("larder.toml");
+    let build = |policy: &str| -> Run {
+        fs::write(&config, policy).unwrap();
+        let mut command = project.command(&[]);
+        Run::of(command.env("LARDER_CONFIG", &config)).success()
+    };
+    let keeps = "[[worker.oci.gcpolicy]]\nfilters = [\"type==source.local\"]\n";
+    let prunes_all = "[[worker.oci.gcpolicy]]\n";
+    let _ = build(keeps);
+    assert_eq!(build(prunes_all).cached_count(), 2);
+    let again = build("[worker.oci]\nshelves = 3\n");
+    let _ = again
+        .says("not cached: its result was pruned")
+        .says("WARNING: the configuration's `worker.oci.shelves` is unknown to larder");
+}
