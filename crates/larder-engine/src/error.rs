@@ -227,12 +227,21 @@ impl From<larder_registry::Error> for BuildError {
             ErrorKind::Config | ErrorKind::Unsupported => ErrorClass::Invalid,
             _ => ErrorClass::Unavailable,
         };
+        let hint = match class {
+            ErrorClass::Unavailable => error.hint().or(Some(IMPORT_HINT)),
+            _ => error.hint(),
+        };
         Self {
             source: take_source(&error),
+            hint: hint.map(str::to_owned),
             ..Self::new(class, error.to_string())
         }
     }
 }
+
+/// For who can't reach a registry.
+const IMPORT_HINT: &str =
+    "an image in the local store needs no registry: `larder import` reads archives";
 
 fn full_disk_hint() -> String {
     "make room on the disk: `larder prune` removes what no image needs".to_owned()
