@@ -1,4 +1,5 @@
 //! What must not break larder: SIGKILL at any moment, a full disk, hostile layers.
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::path::Path;
 use std::process::Command;
@@ -265,13 +266,13 @@ fn a_full_disk_loses_nothing() {
     assert!(filled.stderr.contains("No space left"), "{}", filled.stderr);
     assert_eq!(build(good, &[]).success().cached_count(), 3);
 
-    let fill = disk.fill().unwrap();
+    let ballast = disk.fill().unwrap();
     let _ = larder.run(["du"]).success();
     let none = build("FROM busybox\nRUN echo more > /more\n", &[]);
     assert_eq!(none.code, Some(102), "{}", none.stderr);
     let pruned = larder.run(["prune", "-f"]).success();
     assert!(pruned.text().contains("Total:"), "{}", pruned.text());
-    fs::remove_file(fill).unwrap();
+    fs::remove_file(ballast).unwrap();
 
     let archive = larder.run(["save", "good"]).success();
     assert!(archive.stdout.len() > 1 << 20);
@@ -300,6 +301,13 @@ fn build_on(project: &Project, entries: &[(&str, EntryKind)]) -> Run {
     project.build(&["-o", &output])
 }
 
+/// A layer's entries, and what must be in the tree, or the entry that must be named.
+type Case<'a> = (
+    &'a str,
+    &'a [(&'a str, EntryKind)],
+    Result<&'a str, &'a str>,
+);
+
 #[test]
 fn a_hostile_layer_stays_in_the_root_or_is_refused_by_name() {
     let project = project!(Base::Busybox);
@@ -317,8 +325,7 @@ fn a_hostile_layer_stays_in_the_root_or_is_refused_by_name() {
     let secret = format!("{outside}/secret");
     let climbing_secret = format!("{climb}/secret");
     let dangling = format!("{outside}/dangling");
-    // What must be in the tree, or the entry that must be named.
-    let cases: &[(&str, &[(&str, EntryKind)], Result<&str, &str>)] = &[
+    let cases: &[Case] = &[
         ("dot dot", &[(&climbing, file())], Err(&climbing)),
         ("absolute", &[(&absolute, file())], Ok(&absolute[1..])),
         (
