@@ -29,10 +29,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(answer) => return answer_arguments(&answer),
     };
+    let env = Environment::of_process();
     if cli.global.debug {
-        start_tracing();
+        start_tracing(output::stderr_is_terminal() && !env.no_color());
     }
-    let done = commands::run(cli, &Environment::of_process());
+    let done = commands::run(cli, &env);
     larder_exec::shutdown();
     match done {
         Ok(code) => ExitCode::from(code),
@@ -66,11 +67,12 @@ fn report(error: &anyhow::Error) {
     }
 }
 
-fn start_tracing() {
+fn start_tracing(has_colors: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LARDER_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("larder=debug,warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(has_colors)
         .init();
 }
