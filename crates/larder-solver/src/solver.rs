@@ -6,6 +6,7 @@ use larder_oci::Digest;
 use crate::{Command, Error, Event, JobId, Progress, RequestId};
 
 mod answers;
+#[cfg(debug_assertions)]
 mod check;
 mod jobs;
 mod lookup;

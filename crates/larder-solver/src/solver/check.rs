@@ -3,7 +3,6 @@
 use super::state::{Ix, JobState, Phase};
 use super::{Error, Solver};
 
-#[cfg(debug_assertions)]
 impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
     /// Asserts that all that active jobs wait for is under way: each vertex has work with the
     /// driver, waits in a line that moves, or waits for an input (of which the same is true).
