@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use larder_engine::config::Config;
-use larder_engine::{Engine, EngineOptions};
+use larder_engine::{BuildError, Engine, EngineOptions};
 use larder_exec::rootless;
 
 use crate::args::{Cli, Command, GlobalArgs};
@@ -37,7 +37,7 @@ impl Context<'_> {
         let mut options = EngineOptions::new(self.root(&config)?);
         options.config = config;
         if rootless::needs_user_namespace() {
-            rootless::enter_user_namespace()?;
+            rootless::enter_user_namespace().map_err(BuildError::from)?;
         }
         Ok(Engine::open(options)?)
     }

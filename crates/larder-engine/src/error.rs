@@ -49,12 +49,18 @@ pub struct BuildError {
 pub type Result<T, E = BuildError> = std::result::Result<T, E>;
 
 impl BuildError {
-    /// Returns an error of `class`.
+    /// Returns an error of `class`. A last line `hint: …` of the message, as the parts write it,
+    /// becomes the hint.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let (message, hint) = match message.split_once("\nhint: ") {
+            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+            None => (message, None),
+        };
         Self {
             class,
-            message: message.into(),
-            hint: None,
+            message,
+            hint,
             vertex: None,
             location: None,
             source: None,
@@ -193,10 +199,11 @@ impl From<larder_tree::Error> for BuildError {
             ErrorKind::NotFound => ErrorClass::NotFound,
             _ => ErrorClass::Invalid,
         };
+        let built = Self::new(class, error.to_string());
         Self {
             source: take_source(&error),
-            hint: full.then(full_disk_hint),
-            ..Self::new(class, error.to_string())
+            hint: full.then(full_disk_hint).or(built.hint),
+            ..built
         }
     }
 }
@@ -256,4 +263,23 @@ fn take_source(error: &dyn StdError) -> Option<Box<dyn StdError + Send + Sync>> 
         source = cause.source();
     }
     (!texts.is_empty()).then(|| texts.join(": ").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_is_told_apart_and_stays_last() {
+        let error = BuildError::new(ErrorClass::Invalid, "it is wrong\nhint: do it right")
+            .with_source(std::io::Error::other("no reason"))
+            .context("cannot do it");
+        assert_eq!(error.full_message(), "cannot do it: it is wrong: no reason");
+        assert_eq!(error.hint(), Some("do it right"));
+        let plain = BuildError::invalid("it is wrong");
+        assert_eq!(
+            (plain.to_string().as_str(), plain.hint()),
+            ("it is wrong", None)
+        );
+    }
 }

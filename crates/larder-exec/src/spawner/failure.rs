@@ -83,6 +83,11 @@ impl Failure {
                 return Error::new(ErrorKind::Unsupported, message);
             }
             Stage::Limit => format!("cannot set ulimit `{subject}`"),
+            Stage::Identity if self.errno == libc::EINVAL => format!(
+                "cannot become user {subject}\n\
+                 hint: map more ids to this user in /etc/subuid and /etc/subgid, and install \
+                 `newuidmap` and `newgidmap`"
+            ),
             Stage::Identity => format!("cannot become user {subject}"),
             Stage::Filter => "cannot load the system call filter".to_owned(),
         };
