@@ -16,17 +16,10 @@ fn check(project: &Project, args: &[&str], ran: &[&str]) -> Run {
     run
 }
 
-/// Returns the digest of the image's manifest.
-fn manifest(run: &Run) -> String {
-    let export = run.step("exporting to image");
-    let mut lines = export.lines.iter();
-    let digest = lines.find_map(|line| line.strip_prefix("exporting manifest "));
-    digest.expect("a manifest was made").to_owned()
-}
-
 fn chmod(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let mode = std::fs::Permissions::from_mode(mode);
+    fs::set_permissions(path, mode).expect("the test owns the file");
 }
 
 fn shop(project: &Project) {
@@ -68,7 +61,8 @@ fn a_rebuild_runs_nothing_and_gives_the_same_bytes() {
     let [one, two] = archives.map(|path| fs::read(path).unwrap());
     assert!(one == two, "the archives differ");
 
-    let stored = ["one", "two"].map(|_| manifest(&check(&project, &["-t", "shop"], &NOTHING)));
+    let stored =
+        ["one", "two"].map(|_| check(&project, &["-t", "shop"], &NOTHING).manifest_digest());
     assert_eq!(stored[0], stored[1]);
 }
 
@@ -76,7 +70,7 @@ fn a_rebuild_runs_nothing_and_gives_the_same_bytes() {
 fn only_what_a_file_is_part_of_runs_again() {
     let project = project!(Base::Busybox);
     shop(&project);
-    let first = manifest(&project.build(&[]).success());
+    let first = project.build(&[]).success().manifest_digest();
     let path = |name: &str| project.context().join(name);
     let write = |name: &str, content: &str| fs::write(path(name), content).unwrap();
     let after_dir = [
@@ -102,7 +96,7 @@ fn only_what_a_file_is_part_of_runs_again() {
     check(&project, &[], &all);
     chmod(&path("b.txt"), 0o644);
     let again = check(&project, &[], &NOTHING);
-    assert_eq!(manifest(&again), first);
+    assert_eq!(again.manifest_digest(), first);
 
     write("dir/x", "y");
     check(&project, &[], &after_dir);
@@ -137,14 +131,14 @@ fn a_stage_that_ran_again_and_gave_the_same_bytes_changes_nothing() {
         ),
         ("seed", "1"),
     ]);
-    let first = manifest(&project.build(&[]).success());
+    let first = project.build(&[]).success().manifest_digest();
     project.write(&[("seed", "2")]);
     let ran = [
         "COPY seed /seed",
         "RUN mkdir /out && echo fixed > /out/f && date > /log",
     ];
     let second = check(&project, &[], &ran);
-    assert_eq!(manifest(&second), first);
+    assert_eq!(second.manifest_digest(), first);
 }
 
 #[test]
@@ -152,7 +146,7 @@ fn instructions_about_the_image_run_nothing() {
     let project = project!(Base::Busybox);
     let dockerfile = "FROM busybox\nRUN echo 1 > /1\n";
     project.write(&[("Dockerfile", dockerfile)]);
-    let mut manifests = vec![manifest(&project.build(&[]).success())];
+    let mut manifests = vec![project.build(&[]).success().manifest_digest()];
     for added in [
         "ENV A=1",
         "LABEL b=2",
@@ -169,9 +163,9 @@ fn instructions_about_the_image_run_nothing() {
         "MAINTAINER me",
     ] {
         project.write(&[("Dockerfile", &format!("{dockerfile}{added}\n"))]);
-        manifests.push(manifest(&check(&project, &[], &NOTHING)));
+        manifests.push(check(&project, &[], &NOTHING).manifest_digest());
     }
-    manifests.push(manifest(&check(&project, &["--label", "c=3"], &NOTHING)));
+    manifests.push(check(&project, &["--label", "c=3"], &NOTHING).manifest_digest());
     let total = manifests.len();
     manifests.sort();
     manifests.dedup();

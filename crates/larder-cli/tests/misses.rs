@@ -25,7 +25,7 @@ fn check(project: &Project, run: &Run, expected: &[(&str, &str)]) {
 fn explain(project: &Project, args: &[&str]) -> String {
     let args = ["explain"].iter().chain(args);
     let run = project.larder().run(args).success();
-    String::from_utf8(run.stdout).unwrap()
+    String::from_utf8(run.stdout).expect("explanations are text")
 }
 
 fn sh(project: &Project, script: &str) {

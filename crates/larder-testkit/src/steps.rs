@@ -69,6 +69,16 @@ impl Run {
         steps
     }
 
+    /// Returns the digest of the image that was made. Panics if none was.
+    #[track_caller]
+    pub fn manifest_digest(&self) -> String {
+        let export = self.step("exporting to image");
+        let mut lines = export.lines.iter();
+        let line = lines.find_map(|line| line.strip_prefix("exporting manifest "));
+        let digest = line.and_then(|line| line.split(' ').next());
+        digest.expect("a manifest was made").to_owned()
+    }
+
     /// Returns the only step with `text` in its name. Panics, showing all that was said, unless
     /// there is one.
     #[track_caller]
