@@ -1,0 +1,368 @@
+//! Base images from a registry: mirrors, credentials, verification, and no network without need.
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use fs_err as fs;
+use larder_oci::{Digest, Platform, media_type};
+use larder_testkit::{
+    Base, EntryKind, Larder, MadeImage, Project, Registry, RegistryOptions, Run, Scratch, install,
+    project, skip, tar_of,
+};
+
+/// A registry, and a larder with an empty state root and a context.
+struct Setup {
+    registry: Registry,
+    scratch: Scratch,
+    larder: Larder,
+}
+
+impl Setup {
+    fn new(options: &RegistryOptions) -> anyhow::Result<Self> {
+        let registry = Registry::start_with(options)?;
+        let scratch = Scratch::new();
+        let larder = Larder::new(env!("CARGO_BIN_EXE_larder"), &scratch);
+        Ok(Self {
+            registry,
+            scratch,
+            larder,
+        })
+    }
+
+    /// Makes the registry a mirror of Docker Hub.
+    fn mirroring_docker_hub(mut self) -> Self {
+        let config = self.scratch.join("larder.toml");
+        let host = self.registry.host();
+        let text = format!("[registry.\"docker.io\"]\nmirrors = [\"{host}\"]\n");
+        fs::write(&config, text).unwrap();
+        self.larder = self.larder.with_env("LARDER_CONFIG", &config);
+        self
+    }
+
+    fn build(&self, dockerfile: &str, args: &[&str]) -> Run {
+        let context = self
+            .scratch
+            .context("context", &[("Dockerfile", dockerfile)]);
+        let mut command = self.larder.command(["build", "--progress", "plain"]);
+        Run::of(command.args(args).arg(context))
+    }
+
+    /// Returns the file in which the registry keeps a blob.
+    fn blob_file(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.registry.data().join(format!(
+            "docker/registry/v2/blobs/sha256/{}/{hex}/data",
+            &hex[..2]
+        ))
+    }
+}
+
+/// A registry that wants no password.
+macro_rules! registry {
+    () => {
+        match Setup::new(&RegistryOptions::default()) {
+            Ok(setup) => setup,
+            Err(error) => skip!("no registry: {error:#}"),
+        }
+    };
+}
+
+/// An image whose one layer holds the file `name`.
+fn image(name: &str, content: &[u8]) -> MadeImage {
+    MadeImage::new(&[layer(name, content)])
+}
+
+fn layer(name: &str, content: &[u8]) -> Vec<u8> {
+    tar_of(&[(name, EntryKind::File(content.to_vec()))])
+}
+
+#[test]
+fn a_mirror_stands_in_for_docker_hub() {
+    let setup = registry!().mirroring_docker_hub();
+    let archive = match Base::Busybox.archive() {
+        Ok(archive) => archive,
+        Err(error) => skip!("no base image: {error:#}"),
+    };
+    let pushed = setup
+        .registry
+        .push_archive(&archive, "library/busybox", "latest")
+        .unwrap();
+    let dockerfile = "FROM busybox\nRUN echo pulled > /pulled\n";
+    let run = setup.build(dockerfile, &["-t", "made"]).success();
+    let pinned = format!(
+        "[1/2] FROM docker.io/library/busybox:latest@{}",
+        pushed.digest
+    );
+    let step = run.step(&pinned);
+    let arrived = |line: &String| line.starts_with("sha256:") && line.ends_with(" done");
+    assert!(step.lines.iter().any(arrived), "{:?}", step.lines);
+    let made = setup.larder.run(["run", "made", "cat", "/pulled"]);
+    assert_eq!(made.success().text(), "pulled");
+    // From here on, the registry is not needed.
+    let Setup {
+        registry,
+        scratch,
+        larder,
+    } = setup;
+    drop(registry);
+    let mut command = larder.command(["build", "--progress", "plain"]);
+    let again = Run::of(command.arg(scratch.join("context"))).success();
+    assert_eq!(again.cached_count(), 2, "{}", again.stderr);
+    let mut command = larder.command(["build", "--progress", "plain", "--pull"]);
+    let _ = Run::of(command.arg(scratch.join("context")))
+        .exit(1)
+        .says("ERROR: failed to build: failed to solve: busybox: failed to resolve source metadata for docker.io/library/busybox:latest: ");
+}
+
+#[test]
+fn an_image_that_is_nowhere_is_shown_where_it_is_asked_for() {
+    let setup = registry!();
+    let host = setup.registry.host();
+    let dockerfile = format!("FROM scratch AS a\nFROM {host}/team/nothing:1\n");
+    let run = setup.build(&dockerfile, &[]).exit(1);
+    let expected = format!(
+        "\
+Dockerfile:2
+--------------------
+   1 |     FROM scratch AS a
+   2 | >>> FROM {host}/team/nothing:1
+   3 |     
+--------------------
+ERROR: failed to build: failed to solve: {host}/team/nothing:1: failed to resolve source metadata for {host}/team/nothing:1: "
+    );
+    assert!(run.stderr.contains(&expected), "{}", run.stderr);
+    assert!(
+        run.stderr.trim_end().ends_with("not found"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn credentials_come_from_docker_login() {
+    let options = RegistryOptions {
+        basic_auth: true,
+        ..RegistryOptions::default()
+    };
+    let setup = match Setup::new(&options) {
+        Ok(setup) => setup,
+        Err(error) => skip!("no registry: {error:#}"),
+    };
+    let host = setup.registry.host().to_owned();
+    image("secret", b"x")
+        .push(&setup.registry, "team/private", "1")
+        .unwrap();
+    let dockerfile = format!("FROM {host}/team/private:1\nCOPY Dockerfile /\n");
+    let _ = setup
+        .build(&dockerfile, &[])
+        .exit(1)
+        .says("pull access denied")
+        .says("\nhint: log in with `docker login`");
+    let docker_config = setup.scratch.join("docker");
+    fs::create_dir(&docker_config).unwrap();
+    let log_in = |auth: &str| {
+        let json = format!("{{\"auths\":{{\"{host}\":{{\"auth\":\"{auth}\"}}}}}}");
+        fs::write(docker_config.join("config.json"), json).unwrap();
+    };
+    let setup = Setup {
+        larder: setup
+            .larder
+            .clone()
+            .with_env("DOCKER_CONFIG", &docker_config),
+        ..setup
+    };
+    log_in("YWxpOndyb25n"); // ali:wrong
+    let wrong = setup.build(&dockerfile, &[]).exit(1);
+    for text in ["wrong", "YWxp"] {
+        assert!(!wrong.stderr.contains(text), "{}", wrong.stderr);
+    }
+    log_in("YWxpOm9wZW4gc2VzYW1l");
+    let _ = setup.build(&dockerfile, &[]).success();
+}
+
+#[test]
+fn layers_are_verified() {
+    let setup = registry!();
+    let host = setup.registry.host().to_owned();
+    let made = image("big", &vec![b'x'; 100_000]);
+    made.push(&setup.registry, "team/app", "1").unwrap();
+    let digest = made.layer_digest(0);
+    let file = setup.blob_file(&digest);
+    let good = fs::read(&file).unwrap();
+    let dockerfile = format!("FROM {host}/team/app:1\nCOPY Dockerfile /\n");
+    let mut flipped = good.clone();
+    flipped[50_000] ^= 1;
+    for (name, bytes) in [
+        ("flipped", flipped),
+        ("cut", good[..good.len() / 2].to_vec()),
+        ("longer", [&good[..], b"more"].concat()),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        let run = setup.build(&dockerfile, &[]).exit(1);
+        let error = run.stderr.lines().rfind(|line| line.starts_with("ERROR: "));
+        assert!(
+            error.is_some_and(|error| error.contains(digest.as_str())),
+            "{name}: {}",
+            run.stderr
+        );
+        assert!(run.stderr.contains("\nDockerfile:1\n"), "{}", run.stderr);
+    }
+    fs::write(&file, good).unwrap();
+    let _ = setup.build(&dockerfile, &[]).success();
+}
+
+#[test]
+fn a_config_that_does_not_fit_its_layers_is_refused() {
+    let setup = registry!();
+    let host = setup.registry.host().to_owned();
+    let made = image("a", b"a");
+    made.push(&setup.registry, "team/app", "1").unwrap();
+    let other = image("b", b"b");
+    other.push(&setup.registry, "team/app", "2").unwrap();
+    // The layer of one with the config of the other: the diff ID is wrong.
+    let manifest = format!("/v2/team/app/manifests/{}", made.descriptor().digest);
+    let accept = [("Accept", media_type::MANIFEST)];
+    let bytes = setup.registry.request("GET", &manifest, &accept, &[]);
+    let text = String::from_utf8(bytes.unwrap().body).unwrap();
+    let (ours, theirs) = (made.layer_digest(0), other.layer_digest(0));
+    let mixed = text.replace(ours.as_str(), theirs.as_str());
+    setup
+        .registry
+        .push_manifest("team/app", "mixed", media_type::MANIFEST, mixed.as_bytes())
+        .unwrap();
+    let dockerfile = format!("FROM {host}/team/app:mixed\nCOPY Dockerfile /\n");
+    let run = setup.build(&dockerfile, &[]).exit(1);
+    let expected = format!("the archive is `{theirs}`");
+    let _ = run
+        .says(&format!("cannot apply layer `{ours}`"))
+        .says(&expected);
+}
+
+#[test]
+fn pull_asks_for_a_tag_anew() {
+    let setup = registry!();
+    let host = setup.registry.host().to_owned();
+    let push = |content: &[u8]| {
+        let made = image("version", content);
+        made.push(&setup.registry, "team/app", "latest").unwrap();
+    };
+    let dockerfile = format!("FROM {host}/team/app\nCOPY Dockerfile /\n");
+    let version = |args: &[&str]| {
+        let tree = setup.scratch.join("tree");
+        let _ = fs::remove_dir_all(&tree);
+        let output = format!("type=local,dest={}", tree.display());
+        let run = setup.build(&dockerfile, &[args, &["-o", &output]].concat());
+        let run = run.success();
+        let text = fs::read_to_string(tree.join("version")).unwrap();
+        (text, run.cached_count())
+    };
+    push(b"one");
+    assert_eq!(version(&[]), ("one".to_owned(), 0));
+    push(b"two");
+    assert_eq!(
+        version(&[]),
+        ("one".to_owned(), 2),
+        "known, so not asked for"
+    );
+    assert_eq!(version(&["--pull"]), ("two".to_owned(), 0));
+    assert_eq!(version(&[]), ("two".to_owned(), 2), "what was pulled last");
+    assert_eq!(version(&["--pull"]), ("two".to_owned(), 2), "nothing new");
+}
+
+#[test]
+fn an_index_gives_the_image_for_this_machine() {
+    let setup = registry!();
+    let host = setup.registry.host().to_owned();
+    let other = |text: &str| -> Platform { text.parse().unwrap() };
+    let foreign = match Platform::host().architecture.as_str() {
+        "s390x" => "linux/ppc64le",
+        _ => "linux/s390x",
+    };
+    let images = [
+        MadeImage::for_platform(other(foreign), &[layer("for", b"foreign")]),
+        MadeImage::for_platform(Platform::host(), &[layer("for", b"host")]),
+    ];
+    for (number, made) in images.iter().enumerate() {
+        made.push(&setup.registry, "team/app", &format!("part{number}"))
+            .unwrap();
+    }
+    let push = |tag: &str, images: &[MadeImage]| {
+        let manifests: Vec<_> = images.iter().map(MadeImage::descriptor).collect();
+        let index = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": media_type::INDEX,
+            "manifests": manifests,
+        });
+        let bytes = serde_json::to_vec(&index).unwrap();
+        setup
+            .registry
+            .push_manifest("team/app", tag, media_type::INDEX, &bytes)
+            .unwrap()
+    };
+    let index = push("both", &images);
+    let tree = setup.scratch.join("tree");
+    let output = format!("type=local,dest={}", tree.display());
+    let dockerfile = format!("FROM {host}/team/app:both\nCOPY Dockerfile /\n");
+    let run = setup.build(&dockerfile, &["-o", &output]).success();
+    let _ = run.step(&format!("FROM {host}/team/app:both@{}", index.digest));
+    assert_eq!(fs::read_to_string(tree.join("for")).unwrap(), "host");
+    push("foreign", &images[..1]);
+    let dockerfile = format!("FROM {host}/team/app:foreign\nCOPY Dockerfile /\n");
+    let _ = setup
+        .build(&dockerfile, &[])
+        .exit(1)
+        .says("no match for platform")
+        .says(&format!("hint: the image is for {foreign}"));
+}
+
+/// Runs larder's `command` and returns the lines of its calls of `socket` and `connect` with an
+/// address of a network.
+fn network_calls(project: &Project, command: &Command) -> Vec<String> {
+    let log = project.scratch().join("strace");
+    let mut traced = Command::new("strace");
+    traced
+        .args(["-f", "-qq", "-e", "trace=socket,connect", "-o"])
+        .arg(&log)
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            traced.env(name, value);
+        }
+    }
+    let _ = Run::of(&mut traced).success();
+    let text = fs::read_to_string(&log).unwrap();
+    text.lines()
+        .filter(|line| line.contains("AF_INET") || line.contains("AF_NETLINK"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn a_build_with_local_inputs_opens_no_socket() {
+    let project = project!(Base::Busybox);
+    if let Err(error) = install(&["strace"]) {
+        skip!("no strace: {error:#}");
+    }
+    project.write(&[
+        ("Dockerfile", "FROM busybox\nCOPY a /\nRUN cat /a > /b\n"),
+        ("a", "a"),
+    ]);
+    for name in ["first", "second"] {
+        let calls = network_calls(&project, &project.command(&["-t", "made"]));
+        assert!(calls.is_empty(), "{name} build: {calls:#?}");
+    }
+    // The trace would show them.
+    project.write(&[("Dockerfile", "FROM 127.0.0.1:9/nothing\n")]);
+    let log = project.scratch().join("strace");
+    let command = project.command(&[]);
+    let mut traced = Command::new("strace");
+    traced
+        .args(["-f", "-qq", "-e", "trace=socket,connect", "-o"])
+        .arg(&log)
+        .arg(command.get_program())
+        .args(command.get_args());
+    let _ = Run::of(&mut traced).exit(1);
+    assert!(fs::read_to_string(&log).unwrap().contains("AF_INET"));
+}
