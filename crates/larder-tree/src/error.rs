@@ -1,6 +1,8 @@
 use std::fmt;
 use std::io;
 
+use rustix::io::Errno;
+
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -101,4 +103,13 @@ impl From<Error> for io::Error {
         };
         io::Error::new(kind, error)
     }
+}
+
+/// Returns the error of a change of the owner of `path`.
+pub(crate) fn owner_failed(path: impl fmt::Display, errno: Errno) -> Error {
+    let hint = match errno {
+        Errno::INVAL => "\nhint: map more ids to this user in /etc/subuid and /etc/subgid",
+        _ => "",
+    };
+    Error::io(format!("cannot set the owner of `{path}`{hint}"), errno)
 }

@@ -13,6 +13,7 @@ use super::name;
 use super::options::{LayerForm, Ownership, Warning};
 use super::unpacker::{DirEnd, Parent, Unpacker, failed};
 use crate::beneath::remove_entry;
+use crate::error::owner_failed;
 use crate::tar::{Header, Kind, Reader};
 use crate::xattr::{self, Attributes};
 use crate::{Error, ErrorKind, Result};
@@ -146,7 +147,7 @@ impl Unpacker<'_> {
         })?;
         let file = self.write_contents(File::from(fd), path, header, archive)?;
         self.restore_owner(&file, header)
-            .map_err(|errno| owner_failed(path, errno))?;
+            .map_err(|errno| owner_failed(path.display(), errno))?;
         self.restore_xattrs(&file, path, header)?;
         fs::fchmod(&file, Mode::from_raw_mode(header.mode))
             .and_then(|()| fs::futimens(&file, &times(header.mtime)))
@@ -223,7 +224,7 @@ impl Unpacker<'_> {
 
     fn finish_open_dir(&mut self, fd: &OwnedFd, path: &Path, header: &Header) -> Result<()> {
         self.restore_owner(fd, header)
-            .map_err(|errno| owner_failed(path, errno))?;
+            .map_err(|errno| owner_failed(path.display(), errno))?;
         self.restore_xattrs(fd, path, header)?;
         let usable = header.mode | 0o700;
         fs::fchmod(fd, Mode::from_raw_mode(usable)).map_err(|errno| failed(path, errno))?;
@@ -316,7 +317,7 @@ impl Unpacker<'_> {
         if let Some((uid, gid)) = self.owner(Some((header.uid, header.gid))) {
             let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
             fs::chownat(&*parent.fd, name, uid, gid, nofollow)
-                .map_err(|errno| owner_failed(path, errno))?;
+                .map_err(|errno| owner_failed(path.display(), errno))?;
         }
         let finish = || {
             if !matches!(header.kind, Kind::Symlink(_)) {
@@ -353,17 +354,6 @@ impl Unpacker<'_> {
         }
         Ok(())
     }
-}
-
-fn owner_failed(path: &Path, errno: Errno) -> Error {
-    let hint = match errno {
-        Errno::INVAL => "\nhint: map more ids to this user in /etc/subuid and /etc/subgid",
-        _ => "",
-    };
-    Error::io(
-        format!("cannot set the owner of `{}`{hint}", path.display()),
-        errno,
-    )
 }
 
 fn is_not_dir(error: &Error) -> bool {

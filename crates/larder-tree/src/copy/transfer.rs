@@ -12,6 +12,7 @@ use crate::beneath::remove_entry;
 use crate::context::{
     Attributes, Entry, Kind, RecordHasher, Stamp, Tree, Xattrs, cannot_read, changed, read_xattrs,
 };
+use crate::error::owner_failed;
 use crate::{Error, ErrorKind, Result};
 
 /// Copies single entries.
@@ -59,7 +60,8 @@ impl<'a> Transfer<'a> {
             }
         }
         let (uid, gid) = self.owner(attributes);
-        fs::chownat(place.dir, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        fs::chownat(place.dir, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| owner_failed(shown(place.path), errno))?;
         if attributes.kind != Kind::Symlink {
             fs::chmodat(
                 place.dir,
@@ -175,7 +177,7 @@ impl<'a> Transfer<'a> {
         let failed = |errno| cannot_write(path, errno);
         // A change of owner takes set-id bits and capabilities away, so it comes first.
         let (uid, gid) = self.owner(attributes);
-        fs::fchown(fd, uid, gid).map_err(failed)?;
+        fs::fchown(fd, uid, gid).map_err(|errno| owner_failed(shown(path), errno))?;
         fs::fchmod(fd, self.mode(attributes)).map_err(failed)?;
         for (name, value) in xattrs {
             // Marks of overlayfs would change what the snapshot shows.
