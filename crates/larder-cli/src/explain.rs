@@ -44,7 +44,8 @@ pub(crate) fn text(steps: &[(usize, &StepReport)]) -> String {
         let result = if step.cached {
             "CACHED".to_owned()
         } else {
-            format!("{:.1}s", step.duration_ms as f64 / 1000.0)
+            let failed = if step.failed { "ERROR " } else { "" };
+            format!("{failed}{:.1}s", step.duration_ms as f64 / 1000.0)
         };
         writeln!(text, "#{number} {}\n   {result}", step.name).expect("a String takes all");
         let cause = step.cause.as_ref().map(ToString::to_string);
@@ -71,6 +72,7 @@ pub(crate) fn json(steps: &[(usize, &StepReport)]) -> String {
             "number": number,
             "name": step.name,
             "cached": step.cached,
+            "failed": step.failed,
             "cause": step.cause,
             "why": why,
             "details": step.details,
@@ -92,6 +94,7 @@ mod tests {
         let base = StepReport {
             name: "[1/2] FROM a".to_owned(),
             cached: true,
+            failed: false,
             cause: None,
             duration_ms: 0,
             details: Vec::new(),
@@ -99,6 +102,7 @@ mod tests {
         let copy = StepReport {
             name: "[2/2] COPY src .".to_owned(),
             cached: false,
+            failed: false,
             cause: Some(MissCause::File {
                 path: "src/app.py".into(),
                 change: FileChange::Mode,
@@ -123,8 +127,8 @@ mod tests {
              `src/app.py`: mode 644 is now 755
         ");
         assert_snapshot!(json(&all), @r#"
-        {"number":1,"name":"[1/2] FROM a","cached":true,"cause":null,"why":null,"details":[],"duration_ms":0}
-        {"number":2,"name":"[2/2] COPY src .","cached":false,"cause":{"kind":"file","path":"src/app.py","change":"mode","others_count":0},"why":"`src/app.py` changed its mode","details":["`src/app.py`: mode 644 is now 755"],"duration_ms":1250}
+        {"number":1,"name":"[1/2] FROM a","cached":true,"failed":false,"cause":null,"why":null,"details":[],"duration_ms":0}
+        {"number":2,"name":"[2/2] COPY src .","cached":false,"failed":false,"cause":{"kind":"file","path":"src/app.py","change":"mode","others_count":0},"why":"`src/app.py` changed its mode","details":["`src/app.py`: mode 644 is now 755"],"duration_ms":1250}
         "#);
     }
 

@@ -116,6 +116,20 @@ fn only_what_a_file_is_part_of_runs_again() {
 }
 
 #[test]
+fn an_edit_right_after_a_build_is_seen() {
+    let project = project!(Base::Busybox);
+    let dockerfile = "FROM busybox\nCOPY f /f\nRUN cat /f\n";
+    project.write(&[("Dockerfile", dockerfile), ("f", "0")]);
+    let _ = project.build(&[]).success();
+    for n in 1..10 {
+        let content = n.to_string();
+        project.write(&[("f", &content)]);
+        let run = project.build(&[]).success();
+        assert_eq!(run.step("RUN").output(), [content], "{}", run.stderr);
+    }
+}
+
+#[test]
 fn a_stage_that_ran_again_and_gave_the_same_bytes_changes_nothing() {
     let project = project!(Base::Busybox);
     project.write(&[

@@ -352,6 +352,22 @@ fn a_step_that_failed_before_is_not_taken_for_a_pruned_one() {
 }
 
 #[test]
+fn a_step_that_failed_is_told_with_its_cause() {
+    let project = project!(Base::Busybox);
+    project.write(&[("Dockerfile", "FROM busybox\nRUN true\nRUN : 2\n")]);
+    let _ = project.build(&[]).success();
+    project.write(&[("Dockerfile", "FROM busybox\nRUN false\nRUN : 2\n")]);
+    let run = project.build(&[]).exit(1);
+    check(
+        &project,
+        &run,
+        &[("RUN false", "the command changed, line 2")],
+    );
+    let told = explain(&project, &["RUN false"]);
+    assert!(told.contains("\n   ERROR "), "{told}");
+}
+
+#[test]
 fn an_instruction_put_in_between_is_new_and_those_below_have_a_new_input() {
     let project = project!(Base::Busybox);
     project.write(&[(

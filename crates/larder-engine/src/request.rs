@@ -255,6 +255,9 @@ pub struct StepReport {
     pub name: String,
     /// Whether its result was found and not made.
     pub cached: bool,
+    /// Whether it failed, and has no result.
+    #[serde(default)]
+    pub failed: bool,
     /// Why it was made; `None` where it was cached.
     pub cause: Option<MissCause>,
     /// How long it took, in milliseconds.

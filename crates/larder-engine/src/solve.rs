@@ -487,6 +487,7 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
         let report = |cached, duration: Duration| StepReport {
             name: vertex.name(),
             cached,
+            failed: matches!(state, Progress::Failed(_)),
             cause: None,
             duration_ms: duration.as_millis() as u64,
             details: Vec::new(),
@@ -506,7 +507,8 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                 self.worker.ended(vertex, report(false, duration));
             }
             Progress::Failed(error) => {
-                progress.fail(&error.0.full_message());
+                let duration = progress.fail(&error.0.full_message());
+                self.worker.ended(vertex, report(false, duration));
             }
             Progress::Canceled => {
                 progress.fail("context canceled");

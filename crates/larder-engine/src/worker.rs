@@ -389,7 +389,9 @@ impl Worker for BuildWorker<'_> {
     }
 
     fn ended(&self, vertex: &Vertex, report: StepReport) {
-        self.history.ended(vertex);
+        if !report.failed {
+            self.history.ended(vertex);
+        }
         if self.lowered.steps.contains_key(&vertex.digest) {
             let cause = self.history.cause(&vertex.digest);
             let report = StepReport { cause, ..report };
