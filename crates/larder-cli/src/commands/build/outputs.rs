@@ -31,6 +31,9 @@ pub(crate) fn resolve(args: &BuildArgs) -> anyhow::Result<(Vec<Output>, Vec<Imag
             (kind, None) => bail!("`--output`: `type={}` needs `dest`", kind.name()),
         }
     }
+    if args.load && !outputs.iter().any(|output| matches!(output, Output::Store)) {
+        outputs.push(Output::Store);
+    }
     Ok((outputs, names))
 }
 
@@ -43,10 +46,6 @@ fn check(args: &BuildArgs) -> anyhow::Result<()> {
             "`--iidfile` has nothing to name: `type={}` makes no image",
             tree.kind.name()
         );
-    }
-    let makes_image = |arg: &OutputArg| matches!(arg.kind, OutputKind::Image | OutputKind::Docker);
-    if args.load && !args.outputs.is_empty() && !args.outputs.iter().any(makes_image) {
-        bail!("`--load` and `--output` of another type cannot be used together");
     }
     let to_stdout = |arg: &&OutputArg| arg.dest.as_deref() == Some("-");
     match args.outputs.iter().filter(to_stdout).count() {

@@ -363,7 +363,6 @@ mod tests {
             ),
             ("build --secret id=a,src=/does/not/exist .", "`a`"),
             ("build --iidfile i -o out .", "`--iidfile`"),
-            ("build --load -o out .", "`--load`"),
             ("build -o - -o type=oci,dest=- .", "standard output"),
             ("build -q -o - .", "standard output"),
         ] {
