@@ -352,6 +352,20 @@ fn a_step_that_failed_before_is_not_taken_for_a_pruned_one() {
 }
 
 #[test]
+fn files_of_equal_bytes_are_told_apart() {
+    let project = project!(Base::Busybox);
+    project.write(&[
+        ("Dockerfile", "FROM busybox\nCOPY a /x\nCOPY b /y\n"),
+        ("a", "same"),
+        ("b", "same"),
+    ]);
+    let _ = project.build(&[]).success();
+    project.write(&[("b", "other")]);
+    let run = project.build(&[]).success();
+    check(&project, &run, &[("COPY b /y", "`b` changed")]);
+}
+
+#[test]
 fn a_step_that_failed_is_told_with_its_cause() {
     let project = project!(Base::Busybox);
     project.write(&[("Dockerfile", "FROM busybox\nRUN true\nRUN : 2\n")]);

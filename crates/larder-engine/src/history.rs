@@ -10,7 +10,7 @@ use larder_dockerfile::{EnvOrigin, Lowered};
 use larder_llb::{Vertex, pb};
 use larder_oci::{Digest, ImageRef};
 use larder_store::{KeyId, NewStep, Store};
-use larder_tree::checksum::Manifest;
+use larder_tree::checksum::{Manifest, Selector};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{BuildError, Result};
@@ -20,7 +20,7 @@ use crate::progress::VertexProgress;
 use crate::request::StepReport;
 use crate::solve::Missed;
 
-/// Manifests are kept under the digest of the content that they list, whatever was built.
+/// Manifests are kept under their listing, whatever was built.
 const MANIFESTS: &str = "manifests";
 /// Manifests have no key of their own.
 const NO_KEY: i64 = 0;
@@ -53,7 +53,7 @@ pub(crate) struct History<'a> {
 
 #[derive(Default)]
 struct State {
-    /// The digests of what steps read of their inputs, by vertex and input.
+    /// The listings of what steps read of their inputs, by vertex and input.
     contents: HashMap<Digest, BTreeMap<usize, Digest>>,
     manifests: HashMap<Digest, Vec<u8>>,
     causes: HashMap<Digest, (MissCause, Vec<String>)>,
@@ -67,6 +67,12 @@ struct State {
 pub(crate) struct IgnoreFile {
     pub(crate) name: String,
     pub(crate) patterns: Vec<String>,
+}
+
+/// Names what is read of an input. The content's digest is not enough: it does not tell a file's
+/// name.
+pub(crate) fn listing(content: &Digest, selectors: &[Selector]) -> Digest {
+    Digest::sha256(format!("{content} {selectors:?}"))
 }
 
 impl<'a> History<'a> {
@@ -119,24 +125,24 @@ impl<'a> History<'a> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether the manifest of a content is not on record yet.
-    pub(crate) fn wants_manifest(&self, vertex: &Vertex, content: &Digest) -> bool {
+    /// Returns whether the manifest of a listing is not on record yet.
+    pub(crate) fn wants_manifest(&self, vertex: &Vertex, listing: &Digest) -> bool {
         let known = self.before(&vertex.digest);
-        !known.is_some_and(|known| known.contents.values().any(|known| known == content))
+        !known.is_some_and(|known| known.contents.values().any(|known| known == listing))
     }
 
-    pub(crate) fn add_manifest(&self, content: &Digest, manifest: &Manifest) {
+    pub(crate) fn add_manifest(&self, listing: &Digest, manifest: &Manifest) {
         self.state()
             .manifests
-            .insert(content.clone(), manifest.encode());
+            .insert(listing.clone(), manifest.encode());
     }
 
-    pub(crate) fn add_content(&self, vertex: &Vertex, input: usize, content: &Digest) {
+    pub(crate) fn add_content(&self, vertex: &Vertex, input: usize, listing: Digest) {
         self.state()
             .contents
             .entry(vertex.digest.clone())
             .or_default()
-            .insert(input, content.clone());
+            .insert(input, listing);
     }
 
     /// Takes note that a vertex has a result.

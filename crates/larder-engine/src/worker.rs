@@ -17,7 +17,7 @@ use larder_tree::context::Tree;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
-use crate::history::History;
+use crate::history::{self, History};
 use crate::images::ResolvedImage;
 use crate::ops::{self, host, local::LocalContext};
 use crate::progress::VertexProgress;
@@ -271,21 +271,21 @@ impl Worker for BuildWorker<'_> {
         let selectors = Self::selectors(vertex, input)?;
         let digest = self.tree(result, |tree| {
             let digest = checksum::content_digest(tree, &selectors)?;
-            if self.history.wants_manifest(vertex, &digest) {
+            let listing = history::listing(&digest, &selectors);
+            if self.history.wants_manifest(vertex, &listing) {
                 self.history
-                    .add_manifest(&digest, &Manifest::of(tree, &selectors)?);
+                    .add_manifest(&listing, &Manifest::of(tree, &selectors)?);
             }
+            self.history.add_content(vertex, input, listing);
             Ok(digest)
         });
-        let digest = digest.map_err(|error| {
+        Ok(digest.map_err(|error| {
             let what = match &vertex.op.op {
                 Some(pb::op::Op::File(_)) => "failed to calculate checksum of ref",
                 _ => "failed to compute cache key",
             };
             error.context(what)
-        })?;
-        self.history.add_content(vertex, input, &digest);
-        Ok(digest)
+        })?)
     }
 
     fn try_lock(&self, lock: &Digest) -> Result<Option<KeyLock>> {

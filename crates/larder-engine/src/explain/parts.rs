@@ -21,7 +21,7 @@ pub(crate) struct StepParts {
     pub(crate) fields: Vec<(String, ShortDigest)>,
     pub(crate) env: Vec<EnvPart>,
     pub(crate) bases: Vec<BasePart>,
-    /// What was read of inputs by content: by input, the digest, which names a manifest.
+    /// What was read of inputs by content: by input, the listing, which names a manifest.
     pub(crate) contents: BTreeMap<usize, Digest>,
     /// The steps and base images that it reads or stands on.
     pub(crate) inputs: Vec<InputPart>,
