@@ -158,7 +158,7 @@ fn a_private_cache_mount_has_a_second_one_while_the_first_is_used() {
 #[test]
 fn builds_du_and_prune_disturb_each_other_not() {
     const BUILDERS: usize = 4;
-    const ROUNDS: usize = 5;
+    const ROUNDS: usize = 3;
     let project = project!(Base::Busybox);
     let builders = |round: usize| {
         (0..BUILDERS).map(move |n| (n, round)).map(|(n, round)| {
