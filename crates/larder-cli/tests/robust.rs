@@ -8,15 +8,15 @@ use std::time::Duration;
 use fs_err as fs;
 use larder_store::{Clock, Options, Snapshotter, Store};
 use larder_testkit::{
-    Base, EntryKind, Larder, MadeImage, Project, Run, Scratch, SmallDisk, kill_after, project,
-    random_delays, skip, tar_of,
+    Base, EntryKind, Larder, MadeImage, Project, Run, Scratch, SmallDisk, kill_after,
+    processes_left, project, random_delays, skip, tar_of,
 };
 use larder_tree::apply::Ownership;
 
 /// How often larder is killed.
-const KILLS: usize = 42;
+const KILLS: usize = 32;
 /// Long enough for any of the commands to get to its end now and then.
-const LONGEST: Duration = Duration::from_millis(400);
+const LONGEST: Duration = Duration::from_millis(300);
 /// How long what a killed larder left may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -38,7 +38,7 @@ RUN echo $N > n && rm -r tree/1
 fn write_context(project: &Project) {
     let mut files = vec![("Dockerfile".to_owned(), DOCKERFILE.to_owned())];
     for directory in 0..10 {
-        for file in 0..30 {
+        for file in 0..15 {
             let content = format!("{directory} {file} ").repeat(100);
             files.push((format!("tree/{directory}/{file}"), content));
         }
@@ -117,49 +117,19 @@ fn a_kill_at_any_moment_breaks_nothing_and_leaks_nothing() {
     check_accounted(project.larder());
 }
 
-/// Waits until `is_gone` holds.
-fn wait_until_gone(what: &str, mut left: impl FnMut() -> Vec<String>) {
-    const POLL: Duration = Duration::from_millis(20);
-    let mut waited = Duration::ZERO;
-    loop {
-        let names = left();
-        if names.is_empty() {
-            return;
-        }
-        assert!(waited < PATIENCE, "{what} were left: {names:?}");
-        std::thread::sleep(POLL);
-        waited += POLL;
-    }
-}
-
 /// Checks that no process, mount or cgroup of the project is left.
 fn check_nothing_leaked(project: &Project) {
     let mark = project.scratch().path().to_str().unwrap().to_owned();
-    wait_until_gone("processes", || processes_with(&mark));
+    let left = processes_left(&mark, PATIENCE);
+    assert!(left.is_empty(), "processes were left: {left:?}");
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&mark), "{mounts}");
-    wait_until_gone("cgroups", cgroups_of_the_dead);
+    let left = cgroups_of_the_dead();
+    assert!(left.is_empty(), "cgroups were left: {left:?}");
     let leases: Vec<_> = fs::read_dir(project.larder().root().join("leases"))
         .unwrap()
         .collect();
     assert!(leases.is_empty(), "{leases:?}");
-}
-
-/// Returns the processes whose environment or mounts speak of `mark`.
-fn processes_with(mark: &str) -> Vec<String> {
-    let own = std::process::id().to_string();
-    let is_marked = |pid: &String| {
-        ["environ", "mountinfo", "cmdline"].iter().any(|file| {
-            let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-            bytes
-                .windows(mark.len())
-                .any(|window| window == mark.as_bytes())
-        })
-    };
-    names_in(Path::new("/proc"))
-        .into_iter()
-        .filter(|name| name.parse::<u32>().is_ok() && *name != own && is_marked(name))
-        .collect()
 }
 
 /// Returns larder's cgroups, `<pid>.<n>`, whose process is dead.

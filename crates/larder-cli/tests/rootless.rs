@@ -1,8 +1,13 @@
 //! Larder as an ordinary user, with and without subordinate ids.
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
+use std::time::Duration;
+
 use fs_err as fs;
-use larder_testkit::{Base, EntryKind, Larder, OciArchive, Run, Scratch, User, skip};
+use larder_testkit::{
+    Base, EntryKind, Larder, OciArchive, Run, Scratch, User, kill_after, processes_left,
+    random_delays, skip,
+};
 
 /// A context and a state root of `user`, with busybox.
 struct Setup {
@@ -135,4 +140,30 @@ fn a_user_without_subordinate_ids_gets_what_one_id_allows() {
     }
     let run = setup.build("FROM busybox\nRUN chown 5:6 /tmp\n", &[]);
     let _ = run.exit(1).says("Invalid argument");
+}
+
+#[test]
+fn a_kill_leaks_nothing_of_an_ordinary_user() {
+    let setup = as_user!(User::with_subordinate_ids());
+    let _ = setup.build(ANY_IDS, &["-t", "made"]).success();
+    let context = setup.scratch.join("context");
+    let mut kills = 0;
+    for delay in random_delays(3, 10, Duration::from_millis(500)) {
+        let mut build = setup
+            .larder
+            .command(["build", "--no-cache", "-t", "killed"]);
+        kills += usize::from(kill_after(build.arg(&context), delay).unwrap());
+        let _ = setup.build(ANY_IDS, &["-t", "made"]).success();
+    }
+    assert!(kills >= 5, "only {kills} were killed in time");
+    let _ = setup.larder.run(["prune", "-f"]).success();
+    let mark = setup.scratch.path().to_str().unwrap();
+    let left = processes_left(mark, Duration::from_secs(10));
+    assert!(left.is_empty(), "processes were left: {left:?}");
+    for directory in ["tmp", "trash", "leases"] {
+        let left: Vec<_> = fs::read_dir(setup.scratch.root().join(directory))
+            .unwrap()
+            .collect();
+        assert!(left.is_empty(), "{directory}: {left:?}");
+    }
 }

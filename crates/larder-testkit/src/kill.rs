@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use fs_err as fs;
 
 /// Runs `command` without output and ends it with SIGKILL after `delay`. Returns whether it was
 /// killed; `false` if it had ended by then.
@@ -32,6 +33,37 @@ pub fn kill_after(command: &mut Command, delay: Duration) -> Result<bool> {
     Ok(std::os::unix::process::ExitStatusExt::signal(&status) == Some(9))
 }
 
+/// Waits until no other process has `mark` in its environment, its mounts or its arguments, for
+/// `patience` at most. Returns the ids of those that have it still.
+pub fn processes_left(mark: &str, patience: Duration) -> Vec<u32> {
+    const POLL: Duration = Duration::from_millis(20);
+    let mut waited = Duration::ZERO;
+    loop {
+        let left = processes_with(mark);
+        if left.is_empty() || waited >= patience {
+            return left;
+        }
+        thread::sleep(POLL);
+        waited += POLL;
+    }
+}
+
+fn processes_with(mark: &str) -> Vec<u32> {
+    let is_marked = |id: &u32| {
+        ["environ", "mountinfo", "cmdline"].iter().any(|file| {
+            // A process may end meanwhile.
+            let bytes = fs::read(format!("/proc/{id}/{file}")).unwrap_or_default();
+            bytes
+                .windows(mark.len())
+                .any(|window| window == mark.as_bytes())
+        })
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter(|id| *id != std::process::id() && is_marked(id))
+        .collect()
+}
+
 /// Returns `count` delays between 0 and `longest`, the same ones for the same `seed`.
 pub fn random_delays(seed: u64, count: usize, longest: Duration) -> impl Iterator<Item = Duration> {
     let mut state = seed;
@@ -56,6 +88,21 @@ mod tests {
         endless.arg("/dev/zero");
         assert!(kill_after(&mut endless, Duration::from_millis(10)).unwrap());
         assert!(!kill_after(&mut Command::new("true"), Duration::from_secs(60)).unwrap());
+    }
+
+    #[test]
+    fn processes_are_known_by_a_mark() {
+        let mark = format!("mark-{}-of-a-test", std::process::id());
+        let mut child = Command::new("cat")
+            .env("MARK", &mark)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert_eq!(processes_left(&mark, Duration::ZERO), [child.id()]);
+        // Its input ends.
+        child.wait().unwrap();
+        let patience = Duration::from_secs(10);
+        assert!(processes_left(&mark, patience).is_empty());
     }
 
     #[test]
