@@ -8,8 +8,8 @@ use std::time::Duration;
 use fs_err as fs;
 use larder_store::{Clock, Options, Snapshotter, Store};
 use larder_testkit::{
-    Base, EntryKind, Larder, MadeImage, Project, Run, Scratch, SmallDisk, kill_after,
-    processes_left, project, random_delays, skip, tar_of,
+    Base, EntryKind, Larder, MadeImage, Project, Run, Scratch, SmallDisk, kill_many,
+    processes_left, project, skip, tar_of,
 };
 use larder_tree::apply::Ownership;
 
@@ -82,26 +82,24 @@ fn a_kill_at_any_moment_breaks_nothing_and_leaks_nothing() {
         Ok(archive) => archive,
         Err(error) => skip!("no base image: {error:#}"),
     };
-    let mut kills = 0;
-    let mut delays = random_delays(11, 2 * KILLS, LONGEST);
-    for (round, delay) in (&mut delays).enumerate() {
-        if kills == KILLS {
-            break;
-        }
+    let prepared = |round| {
         if round % 7 == 3 {
             // The base is pruned and unpacked anew.
             let _ = project.larder().run(["prune", "-a", "-f"]).success();
             let import = ["import".as_ref(), archive.as_os_str(), "busybox".as_ref()];
             let _ = project.larder().run(import).success();
         }
-        kills += usize::from(kill_after(&mut victim(&project, round), delay).unwrap());
+        victim(&project, round)
+    };
+    let next_command = |round| {
         let next = match round % 3 {
             0 => project.larder().run(["du"]),
             1 => project.larder().run(["images"]),
             _ => project.build(&["--build-arg", "N=kept", "-t", "kept"]),
         };
         let _ = next.success();
-    }
+    };
+    let kills = kill_many(11, KILLS, LONGEST, prepared, next_command).unwrap();
     assert!(kills >= 30, "only {kills} were killed in time");
     let again = project
         .build(&["--build-arg", "N=kept", "-t", "kept"])

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use fs_err as fs;
 use larder_testkit::{
-    Base, EntryKind, Larder, OciArchive, Run, Scratch, User, kill_after, processes_left,
-    random_delays, skip,
+    Base, EntryKind, Larder, OciArchive, Run, Scratch, User, kill_many, processes_left, skip,
 };
 
 /// A context and a state root of `user`, with busybox.
@@ -147,14 +146,17 @@ fn a_kill_leaks_nothing_of_an_ordinary_user() {
     let setup = as_user!(User::with_subordinate_ids());
     let _ = setup.build(ANY_IDS, &["-t", "made"]).success();
     let context = setup.scratch.join("context");
-    let mut kills = 0;
-    for delay in random_delays(3, 10, Duration::from_millis(500)) {
+    let victim = |_| {
         let mut build = setup
             .larder
             .command(["build", "--no-cache", "-t", "killed"]);
-        kills += usize::from(kill_after(build.arg(&context), delay).unwrap());
+        build.arg(&context);
+        build
+    };
+    let next = |_| {
         let _ = setup.build(ANY_IDS, &["-t", "made"]).success();
-    }
+    };
+    let kills = kill_many(3, 8, Duration::from_millis(500), victim, next).unwrap();
     assert!(kills >= 5, "only {kills} were killed in time");
     let _ = setup.larder.run(["prune", "-f"]).success();
     let mark = setup.scratch.path().to_str().unwrap();

@@ -50,7 +50,7 @@ pub use bases::{Base, target_dir};
 pub use disk::SmallDisk;
 pub use http::{Response, request};
 pub use image::{MadeImage, tar_of};
-pub use kill::{kill_after, processes_left, random_delays};
+pub use kill::{kill_after, kill_many, processes_left, random_delays};
 pub use larder::{Larder, Run};
 pub use oci::{Entry, EntryKind, OciArchive};
 pub use project::Project;
