@@ -78,6 +78,34 @@ pub fn random_delays(seed: u64, count: usize, longest: Duration) -> impl Iterato
     .take(count)
 }
 
+/// Kills `count` processes, each started by `victim` with the number of the round, after random
+/// delays of up to `longest`; `next` is called after each round. Delays grow shorter while processes
+/// end before they are killed, and longer again. Returns how many were killed: fewer than `count`
+/// after four times as many rounds.
+pub fn kill_many(
+    seed: u64,
+    count: usize,
+    longest: Duration,
+    mut victim: impl FnMut(usize) -> Command,
+    mut next: impl FnMut(usize),
+) -> Result<usize> {
+    let mut kills = 0;
+    let mut share = 1.0_f64;
+    for (round, delay) in random_delays(seed, 4 * count, longest).enumerate() {
+        if kills == count {
+            break;
+        }
+        if kill_after(&mut victim(round), delay.mul_f64(share))? {
+            kills += 1;
+            share = (share * 1.3).min(1.0);
+        } else {
+            share *= 0.7;
+        }
+        next(round);
+    }
+    Ok(kills)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,32 +140,4 @@ mod tests {
         let mean = delays().sum::<Duration>() / 1000;
         assert!((0.45..0.55).contains(&mean.as_secs_f64()), "{mean:?}");
     }
-}
-
-/// Kills `count` processes, each started by `victim` with the number of the round, after random
-/// delays of up to `longest`; `next` is called after each round. Delays grow shorter while processes
-/// end before they are killed, and longer again. Returns how many were killed: fewer than `count`
-/// after four times as many rounds.
-pub fn kill_many(
-    seed: u64,
-    count: usize,
-    longest: Duration,
-    mut victim: impl FnMut(usize) -> Command,
-    mut next: impl FnMut(usize),
-) -> Result<usize> {
-    let mut kills = 0;
-    let mut share = 1.0_f64;
-    for (round, delay) in random_delays(seed, 4 * count, longest).enumerate() {
-        if kills == count {
-            break;
-        }
-        if kill_after(&mut victim(round), delay.mul_f64(share))? {
-            kills += 1;
-            share = (share * 1.3).min(1.0);
-        } else {
-            share *= 0.7;
-        }
-        next(round);
-    }
-    Ok(kills)
 }
