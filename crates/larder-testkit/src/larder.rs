@@ -3,8 +3,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use fs_err as fs;
-
 use crate::{Scratch, User};
 
 /// The environment that larder gets from the test's own: what it takes to reach a registry and to
@@ -73,7 +71,13 @@ impl Larder {
     #[must_use]
     pub fn as_user(mut self, user: User, scratch: &Scratch) -> Self {
         let copy = scratch.join("larder");
-        fs::copy(&self.binary, &copy).expect("the binary can be copied");
+        // By another program: what this process has open for writing, a command that another
+        // test starts at that moment has, too, and the kernel then refuses to run it.
+        let copied = Command::new("cp").arg(&self.binary).arg(&copy).status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "the binary can't be copied"
+        );
         self.binary = copy;
         self.user = Some(user);
         self
