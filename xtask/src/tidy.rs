@@ -55,8 +55,10 @@ const IO: &[&str] = &[
 /// A longer file should be split.
 const MAX_LINES: usize = 800;
 
-/// What has no place in the project: hosts that serve packages.
+/// What has no place in the project: folders beside it, and hosts that serve packages.
 const FORBIDDEN: &[&str] = &[
+    "shared/golden",
+    "shared/fixtures",
     "deb.debian.org",
     "pypi.org",
     "pythonhosted.org",
