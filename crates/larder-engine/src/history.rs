@@ -59,6 +59,8 @@ struct State {
     causes: HashMap<Digest, (MissCause, Vec<String>)>,
     /// The vertices that have a result.
     ended: HashSet<Digest>,
+    /// The records whose results the vertices have.
+    keys: HashMap<Digest, KeyId>,
     /// Over all that the steps and images are made of that some step stands on.
     states: HashMap<Digest, ShortDigest>,
 }
@@ -143,6 +145,11 @@ impl<'a> History<'a> {
             .entry(vertex.digest.clone())
             .or_default()
             .insert(input, listing);
+    }
+
+    /// Takes note of the record that a vertex's result was found in, or stored under.
+    pub(crate) fn set_key(&self, vertex: &Vertex, key: KeyId) {
+        self.state().keys.insert(vertex.digest.clone(), key);
     }
 
     /// Takes note that a vertex has a result.
@@ -233,6 +240,7 @@ impl<'a> History<'a> {
             bases: bases.collect(),
             contents: BTreeMap::new(),
             inputs: Vec::new(),
+            key: None,
         })
     }
 
@@ -282,6 +290,7 @@ impl<'a> History<'a> {
             state: state.states.get(input).copied().unwrap_or_default(),
         };
         parts.inputs = self.step_inputs(vertex).map(input).collect();
+        parts.key = state.keys.get(&vertex.digest).map(|key| key.get());
         Some(parts)
     }
 

@@ -146,31 +146,14 @@ impl<'a> Images<'a> {
             (Some(image), None) => image.manifest.digest.clone(),
             (None, None) => return Ok(None),
         };
-        let found = self.read_target(image_ref, &target, platform);
-        let mut image = match found {
-            Ok(image) => image,
-            Err(error) if error.class() == ErrorClass::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
         let snapshot = stored
             .filter(|stored| stored.manifest.digest == target)
             .and_then(|stored| stored.snapshot);
-        if let Some(snapshot) = snapshot
-            && self.lease.hold_snapshots(std::slice::from_ref(&snapshot))?
-        {
-            image.snapshot = Some(snapshot);
+        match read_target(self.lease, image_ref, &target, platform, snapshot) {
+            Ok(image) => Ok(Some(image)),
+            Err(error) if error.class() == ErrorClass::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
-        Ok(Some(image))
-    }
-
-    /// Reads an image whose documents are in the store.
-    fn read_target(
-        &self,
-        image_ref: &ImageRef,
-        target: &Digest,
-        platform: &Platform,
-    ) -> Result<ResolvedImage> {
-        read_target(self.lease, image_ref, target, platform)
     }
 
     fn document(&self, digest: &Digest) -> Result<Vec<u8>> {
@@ -225,7 +208,7 @@ impl<'a> Images<'a> {
         for document in &documents {
             self.lease.put_blob(document)?;
         }
-        let image = self.read_target(image_ref, &target, platform)?;
+        let image = read_target(self.lease, image_ref, &target, platform, None)?;
         self.remember(&image)?;
         Ok(image)
     }
@@ -270,14 +253,17 @@ pub(crate) fn read_image(lease: &Lease, target: &Digest) -> Result<ResolvedImage
     let anonymous: ImageRef = format!("image@{target}")
         .parse()
         .map_err(|error| BuildError::internal("a digest is no reference").with_source(error))?;
-    read_target(lease, &anonymous, target, &Platform::host())
+    read_target(lease, &anonymous, target, &Platform::host(), None)
 }
 
+/// Reads an image whose documents are in the store, and protects them; `snapshot`, its topmost
+/// layer, too, if it is still there.
 fn read_target(
     lease: &Lease,
     image_ref: &ImageRef,
     target: &Digest,
     platform: &Platform,
+    snapshot: Option<SnapshotId>,
 ) -> Result<ResolvedImage> {
     let mut manifest_digest = target.clone();
     let mut bytes = document(lease, target)?;
@@ -292,25 +278,30 @@ fn read_target(
         &manifest.config.digest,
     )?;
     check(image_ref, &manifest, &config)?;
-    let image_ref = image_ref.clone();
-    let target = target.clone();
+    let documents = [
+        target.clone(),
+        manifest_digest.clone(),
+        manifest.config.digest.clone(),
+    ];
+    let is_held = lease.hold(snapshot.as_slice(), &documents)?;
+    if !is_held && (snapshot.is_none() || !lease.hold_blobs(&documents)?) {
+        return Err(BuildError::new(
+            ErrorClass::NotFound,
+            format!("`{target}` is not in the store"),
+        ));
+    }
     Ok(ResolvedImage {
-        image_ref,
-        target,
+        image_ref: image_ref.clone(),
+        target: target.clone(),
         manifest_digest,
         manifest,
         config,
-        snapshot: None,
+        snapshot: snapshot.filter(|_| is_held),
     })
 }
 
+/// Reads a document, which may go at any time unless it is held.
 fn document(lease: &Lease, digest: &Digest) -> Result<Vec<u8>> {
-    if !lease.hold_blobs(std::slice::from_ref(digest))? {
-        return Err(BuildError::new(
-            ErrorClass::NotFound,
-            format!("`{digest}` is not in the store"),
-        ));
-    }
     Ok(lease.store().read_blob(digest, MAX_DOCUMENT_BYTES)?)
 }
 

@@ -36,7 +36,7 @@ pub(crate) trait Worker: Sync {
     fn cache_map(&self, vertex: &Vertex) -> Result<CacheMap>;
 
     /// Looks up records. Does not block.
-    fn query(&self, output: usize, key: &CacheKey) -> Result<Found<Self::Result>>;
+    fn query(&self, vertex: &Vertex, output: usize, key: &CacheKey) -> Result<Found<Self::Result>>;
 
     /// Digests what `vertex` reads of an input.
     fn content_key(
@@ -66,6 +66,7 @@ pub(crate) trait Worker: Sync {
     /// Stores a result under a key. Does not block for long.
     fn save(
         &self,
+        vertex: &Vertex,
         output: usize,
         key: &CacheKey,
         result: &Self::Result,
@@ -303,11 +304,11 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
             }
             Command::Query {
                 request,
+                vertex,
                 output,
                 key,
-                ..
             } => {
-                let found = self.worker.query(output, &key);
+                let found = self.worker.query(self.vertex(&vertex), output, &key);
                 self.answer(request, found, |found| Event::Queried {
                     request,
                     matches: found.matches,
@@ -350,13 +351,14 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
             }
             Command::Save {
                 request,
+                vertex,
                 output,
                 key,
                 result,
                 mode,
-                ..
             } => {
-                let keys = self.worker.save(output, &key, &result, mode);
+                let vertex = self.vertex(&vertex);
+                let keys = self.worker.save(vertex, output, &key, &result, mode);
                 self.answer(request, keys, |keys| Event::Saved { request, keys });
             }
             Command::Link {

@@ -228,7 +228,7 @@ impl Worker for BuildWorker<'_> {
         }
     }
 
-    fn query(&self, output: usize, key: &CacheKey) -> Result<Found<ResultRef>> {
+    fn query(&self, vertex: &Vertex, output: usize, key: &CacheKey) -> Result<Found<ResultRef>> {
         let output = output as i32;
         let (found, linked) = match key {
             CacheKey::Root(digests) => {
@@ -242,6 +242,9 @@ impl Worker for BuildWorker<'_> {
             CacheKey::Step { digest, inputs } => {
                 let deps = Self::deps(inputs);
                 let found = self.lease.query(digest, output, &deps)?;
+                if let Some(found) = found.first().filter(|found| found.result.is_some()) {
+                    self.history.set_key(vertex, found.key);
+                }
                 let linked = if found.is_empty() {
                     self.store().linked(digest, output, &deps)?
                 } else {
@@ -348,6 +351,7 @@ impl Worker for BuildWorker<'_> {
 
     fn save(
         &self,
+        vertex: &Vertex,
         output: usize,
         key: &CacheKey,
         result: &ResultRef,
@@ -370,7 +374,9 @@ impl Worker for BuildWorker<'_> {
                 snapshot,
                 mode,
             };
-            Ok(KeyId(self.lease.save(&new)?.key.get()))
+            let key = self.lease.save(&new)?.key;
+            self.history.set_key(vertex, key);
+            Ok(KeyId(key.get()))
         };
         match key {
             CacheKey::Root(digests) => digests.iter().map(|digest| save(digest, &[])).collect(),

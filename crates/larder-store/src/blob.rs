@@ -60,6 +60,17 @@ impl Store {
 }
 
 impl Lease {
+    /// Stores those of `blobs` that aren't yet, and protects all.
+    pub fn put_blobs(&self, blobs: &[&[u8]]) -> Result<Vec<Digest>> {
+        let digests: Vec<Digest> = blobs.iter().map(Digest::sha256).collect();
+        if !self.hold_blobs(&digests)? {
+            for bytes in blobs {
+                self.put_blob(bytes)?;
+            }
+        }
+        Ok(digests)
+    }
+
     /// Stores `bytes`, if they aren't yet, and protects the blob.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::sha256(bytes);

@@ -18,7 +18,7 @@ pub(crate) use schema::VERSION;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The write-ahead log is folded into the database at this length, in pages of 4 KiB. The first
 /// process to open the store reads the whole log, so it is kept short.
-const CHECKPOINT_PAGES: i64 = 256;
+const CHECKPOINT_PAGES: i64 = 128;
 /// More than the number of distinct statements of this crate.
 const STATEMENT_CACHE: usize = 128;
 

@@ -116,9 +116,20 @@ impl Store {
         rows.into_iter().map(record).collect()
     }
 
-    /// Records the report of a build in `scope`; the last 20 are kept.
+    /// Records the report of a build in `scope`; the last 20 are kept. A report that is the same
+    /// as the latest of all adds nothing.
     pub fn save_build(&self, scope: &str, report: &[u8]) -> Result<()> {
         let report = compress(report)?;
+        let is_news = self.read(|db| {
+            let mut same = db.prepare_cached(
+                "SELECT 1 FROM builds WHERE number = (SELECT max(number) FROM builds) \
+                   AND scope = ? AND report = ?",
+            )?;
+            Ok(!same.exists(params![scope, report])?)
+        })?;
+        if !is_news {
+            return Ok(());
+        }
         self.write(|tx| {
             tx.prepare_cached("INSERT INTO builds (scope, report, created_at) VALUES (?, ?, ?)")?
                 .execute(params![scope, report, self.now()])?;

@@ -55,26 +55,30 @@ impl Lease {
     /// Protects `snapshots`, with all they build on. Returns false, and protects none, if one
     /// does not exist (any more).
     pub fn hold_snapshots(&self, snapshots: &[SnapshotId]) -> Result<bool> {
+        self.hold(snapshots, &[])
+    }
+
+    /// Protects `blobs`. Returns false, and protects none, if one is not stored (any more).
+    pub fn hold_blobs(&self, blobs: &[Digest]) -> Result<bool> {
+        self.hold(&[], blobs)
+    }
+
+    /// Protects `snapshots`, with all they build on, and `blobs`. Returns false, and protects
+    /// none, if one does not exist (any more).
+    pub fn hold(&self, snapshots: &[SnapshotId], blobs: &[Digest]) -> Result<bool> {
         self.store().write(|tx| {
             for id in snapshots {
                 if !exists(tx, "SELECT 1 FROM snapshots WHERE id = ?", id.as_str())? {
                     return Ok(false);
                 }
             }
-            for id in snapshots {
-                self.record_snapshot(tx, id)?;
-            }
-            Ok(true)
-        })
-    }
-
-    /// Protects `blobs`. Returns false, and protects none, if one is not stored (any more).
-    pub fn hold_blobs(&self, blobs: &[Digest]) -> Result<bool> {
-        self.store().write(|tx| {
             for digest in blobs {
                 if !exists(tx, "SELECT 1 FROM blobs WHERE digest = ?", digest.as_str())? {
                     return Ok(false);
                 }
+            }
+            for id in snapshots {
+                self.record_snapshot(tx, id)?;
             }
             for digest in blobs {
                 self.record_blob(tx, digest)?;

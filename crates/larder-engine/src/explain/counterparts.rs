@@ -91,6 +91,7 @@ mod tests {
             bases: vec![],
             contents: BTreeMap::new(),
             inputs: vec![],
+            key: None,
         };
         instructions.iter().enumerate().map(step).collect()
     }

@@ -111,6 +111,7 @@ mod tests {
             }],
             contents: BTreeMap::new(),
             inputs: vec![],
+            key: None,
         }
     }
 

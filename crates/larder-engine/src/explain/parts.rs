@@ -25,6 +25,9 @@ pub(crate) struct StepParts {
     pub(crate) contents: BTreeMap<usize, Digest>,
     /// The steps and base images that it reads or stands on.
     pub(crate) inputs: Vec<InputPart>,
+    /// The number of the record its result is stored under; no part of what it is made of.
+    #[serde(default)]
+    pub(crate) key: Option<i64>,
 }
 
 /// The first 8 bytes of a SHA-256 sum: enough to tell two values apart, too few to guess one from.

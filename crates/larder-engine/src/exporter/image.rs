@@ -127,8 +127,7 @@ impl Export<'_> {
         let manifest_bytes = go_json(&manifest);
         let mut descriptor = Descriptor::of(media_type::MANIFEST, &manifest_bytes);
         descriptor.platform = Some(config.platform());
-        self.lease.put_blob(&config_bytes)?;
-        self.lease.put_blob(&manifest_bytes)?;
+        self.lease.put_blobs(&[&config_bytes, &manifest_bytes])?;
         vertex.status_done(format!("exporting manifest {}", descriptor.digest));
         vertex.status_done(format!("exporting config {}", manifest.config.digest));
         Ok(MadeImage {

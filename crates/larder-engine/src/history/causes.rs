@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use larder_llb::Vertex;
 use larder_oci::Digest;
 use larder_solver::MissReason;
+use larder_store::KeyId;
 use larder_tree::checksum::{Change, Difference, Manifest};
 use larder_tree::pattern::PatternMatcher;
 
@@ -38,9 +40,15 @@ impl<'a> History<'a> {
             return found;
         }
         plain(
-            explain::base_variable_difference(&now, before)
-                .unwrap_or(MissCause::Pruned { at: None }),
+            explain::base_variable_difference(&now, before).unwrap_or_else(|| MissCause::Pruned {
+                at: before.key.and_then(|key| self.pruned_at(key)),
+            }),
         )
+    }
+
+    /// Returns when a result was pruned, if that is still on record.
+    fn pruned_at(&self, key: i64) -> Option<Timestamp> {
+        self.store.pruned_at(KeyId::from(key)).ok().flatten()
     }
 
     /// Returns how a step differs from what it was, apart from what it stands on.
