@@ -13,6 +13,7 @@ use crate::run::{cargo, output, workspace};
 /// ARCHITECTURE.md.
 const EDGES: &[(&str, &[&str])] = &[
     ("larder-oci", &[]),
+    ("larder-cache", &["larder-oci"]),
     ("larder-llb", &["larder-oci"]),
     ("larder-tree", &["larder-oci"]),
     ("larder-dockerfile", &["larder-oci", "larder-llb"]),
@@ -24,6 +25,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "larder-engine",
         &[
             "larder-oci",
+            "larder-cache",
             "larder-llb",
             "larder-tree",
             "larder-dockerfile",
@@ -44,6 +46,7 @@ const EDGES: &[(&str, &[&str])] = &[
 /// Crates that do no I/O, and what they therefore can't use.
 const PURE: &[&str] = &[
     "larder-oci",
+    "larder-cache",
     "larder-llb",
     "larder-dockerfile",
     "larder-solver",
