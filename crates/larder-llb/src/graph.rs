@@ -341,6 +341,36 @@ impl GraphBuilder {
         Ok(digest)
     }
 
+    /// Adds all of another graph: its vertices, with what is known of them, and the texts that
+    /// they were made from.
+    pub fn add_definition(&mut self, definition: &Definition) {
+        let first_source = self.graph.sources.len();
+        self.graph
+            .sources
+            .extend(definition.sources.iter().cloned());
+        for vertex in &definition.vertices {
+            let digest = &vertex.digest;
+            if let Some(&known) = self.graph.positions.get(digest) {
+                merge_metadata(
+                    &mut self.graph.vertices[known].metadata,
+                    vertex.metadata.clone(),
+                );
+            } else {
+                let position = self.graph.vertices.len();
+                self.graph.positions.insert(digest.clone(), position);
+                self.graph.vertices.push(vertex.clone());
+            }
+            let locations = definition.locations(digest);
+            if !locations.is_empty() {
+                let moved = |(index, ranges): &(usize, Vec<SourceRange>)| {
+                    (first_source + index, ranges.clone())
+                };
+                let known = self.graph.locations.entry(digest.clone()).or_default();
+                known.extend(locations.iter().map(moved));
+            }
+        }
+    }
+
     fn add_encoded(
         &mut self,
         digest: Digest,
