@@ -125,6 +125,38 @@ impl Store {
 }
 
 impl Lease {
+    /// Returns a key of the op's output that is reachable from every alternative of its inputs;
+    /// made, without a result, if there is none. For no inputs, the root.
+    pub fn ensure_key(&self, op: &Digest, output: i32, deps: &[Vec<KeyDep>]) -> Result<KeyId> {
+        self.store().write(|tx| {
+            if deps.is_empty() {
+                return ensure_root(tx, op, output);
+            }
+            let parents = ensure_parents(tx, deps)?;
+            let key = match best(tx, &matching(tx, op, output, deps)?)? {
+                Some(key) => key,
+                None => insert_key(tx, op, output)?,
+            };
+            for parent in &parents {
+                link(tx, parent, op, output, key)?;
+            }
+            Ok(key)
+        })
+    }
+
+    /// Gives a key that has no result this one. A key that is gone, or that got one meanwhile,
+    /// stays as it is.
+    pub fn save_result(&self, key: KeyId, snapshot: &SnapshotId) -> Result<()> {
+        let now = self.store().now();
+        self.store().write(|tx| {
+            let known = "SELECT 1 FROM keys WHERE id = ?";
+            if result_of(tx, key)?.is_some() || !tx.prepare_cached(known)?.exists([key])? {
+                return Ok(());
+            }
+            insert_result(tx, key, snapshot, now)
+        })
+    }
+
     /// Saves a result under its key, reachable from every alternative of its inputs.
     ///
     /// # Errors

@@ -362,3 +362,24 @@ fn records_are_exported_in_buildkits_terms() {
     );
     assert!(records[0].inputs.is_empty());
 }
+
+#[test]
+fn a_key_can_come_before_its_result() {
+    let store = TestStore::new();
+    let lease = store.lease().unwrap();
+    let deps = [vec![root("base"), content("files")]];
+    let key = lease.ensure_key(&digest("op"), 0, &deps).unwrap();
+    assert_eq!(lease.ensure_key(&digest("op"), 0, &deps).unwrap(), key);
+    let matches = lease
+        .query(&digest("op"), 0, &[vec![content("files")]])
+        .unwrap();
+    assert_eq!((matches.len(), matches[0].key), (1, key));
+    assert_eq!(matches[0].result, None);
+    let (first, second) = (layer(&lease, None, "first"), layer(&lease, None, "second"));
+    lease.save_result(key, &first).unwrap();
+    lease.save_result(key, &second).unwrap();
+    assert_eq!(found(&lease, "op", &[vec![root("base")]]), Some(first));
+    lease.save_result(KeyId::from(4711), &second).unwrap();
+    let top = lease.ensure_key(&digest("source"), 0, &[]).unwrap();
+    assert_eq!(lease.query(&digest("source"), 0, &[]).unwrap()[0].key, top);
+}
