@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("larder-oci", &[]),
     ("larder-cache", &["larder-oci"]),
     ("larder-llb", &["larder-oci"]),
+    ("larder-compose", &[]),
     ("larder-tree", &["larder-oci"]),
     ("larder-dockerfile", &["larder-oci", "larder-llb"]),
     ("larder-solver", &["larder-oci"]),
@@ -37,7 +38,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     (
         "larder-cli",
-        &["larder-oci", "larder-engine", "larder-exec"],
+        &[
+            "larder-oci",
+            "larder-compose",
+            "larder-engine",
+            "larder-exec",
+        ],
     ),
     ("larder-testkit", &["larder-oci"]),
     ("xtask", &["larder-testkit"]),

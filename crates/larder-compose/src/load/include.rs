@@ -1,0 +1,136 @@
+//! `include`: other projects' files, with their own directory and env files.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::merge;
+use crate::node::{KeyPath, Map, Node, Value};
+
+use super::{Loader, Scope, add_env_files};
+
+/// Includes may nest this deep.
+const MAX_DEPTH: usize = 32;
+
+/// The files that are being included, outermost first.
+#[derive(Debug, Default)]
+pub(super) struct Stack(Vec<PathBuf>);
+
+impl Loader {
+    /// Returns a document with all that it includes; what it says itself wins.
+    pub(super) fn with_includes(
+        &mut self,
+        mut document: Node,
+        scope: &Scope,
+        stack: &mut Stack,
+    ) -> Result<Node> {
+        let Value::Map(map) = &mut document.value else {
+            return Ok(document);
+        };
+        let Some(includes) = map.remove("include") else {
+            return Ok(document);
+        };
+        let mut merged: Option<Node> = None;
+        for (index, item) in includes.as_list().unwrap_or_default().iter().enumerate() {
+            let index = format!("[{index}]");
+            let key = KeyPath::ROOT.key("include");
+            let included = self.include(item, &key.key(&index), scope, stack)?;
+            match &mut merged {
+                Some(merged) => merge::merge(merged, included)?,
+                None => merged = Some(included),
+            }
+        }
+        match merged {
+            None => Ok(document),
+            Some(mut merged) => {
+                merge::merge(&mut merged, document)?;
+                Ok(merged)
+            }
+        }
+    }
+
+    fn include(
+        &mut self,
+        item: &Node,
+        key: &KeyPath<'_>,
+        scope: &Scope,
+        stack: &mut Stack,
+    ) -> Result<Node> {
+        let nothing = Map::default();
+        let map = item.as_map().unwrap_or(&nothing);
+        let paths = match map.get("path") {
+            Some(paths) => texts(paths),
+            None => texts(item),
+        };
+        let Some(first) = paths.first() else {
+            return Err(Error::file(&item.at, key, "`path` is missing"));
+        };
+        if let Some(remote) = paths.iter().find(|path| crate::canonical::is_remote(path)) {
+            let message = format!("`{remote}`: only local files can be included");
+            return Err(Error::file(&item.at, key, message));
+        }
+        let base = scope.base();
+        let paths: Vec<PathBuf> = paths.iter().map(|path| base.resolve(path).into()).collect();
+        let directory = match map.get("project_directory").and_then(Node::as_text) {
+            Some(directory) => base.resolve(directory).into(),
+            None => {
+                let first = PathBuf::from(base.resolve(first));
+                first.parent().unwrap_or(Path::new("/")).to_owned()
+            }
+        };
+        let mut variables = scope.variables.clone();
+        let env_files = map.get("env_file").map(texts).unwrap_or_default();
+        let env_files: Vec<PathBuf> = env_files
+            .iter()
+            .map(|path| base.resolve(path).into())
+            .collect();
+        add_env_files(&mut variables, &env_files, &directory)?;
+        let inner = Scope {
+            directory,
+            variables,
+        };
+        let mut merged: Option<Node> = None;
+        for path in paths {
+            let file = self.included_file(&path, item, key, &inner, stack)?;
+            match &mut merged {
+                Some(merged) => merge::merge(merged, file)?,
+                None => merged = Some(file),
+            }
+        }
+        let mut merged = merged.unwrap_or_else(|| item.clone());
+        merge::drop_resets(&mut merged);
+        if let Value::Map(map) = &mut merged.value {
+            // The name is that of the project that includes it.
+            map.remove("name");
+        }
+        Ok(merged)
+    }
+
+    fn included_file(
+        &mut self,
+        path: &Path,
+        item: &Node,
+        key: &KeyPath<'_>,
+        scope: &Scope,
+        stack: &mut Stack,
+    ) -> Result<Node> {
+        if stack.0.iter().any(|outer| outer == path) || stack.0.len() >= MAX_DEPTH {
+            let message = format!(
+                "include cycle detected: `{}` includes itself",
+                path.display()
+            );
+            return Err(Error::file(&item.at, key, message));
+        }
+        let documents = self.read(path, path)?;
+        stack.0.push(path.to_owned());
+        let file = self.documents(documents, scope, stack);
+        stack.0.pop();
+        file
+    }
+}
+
+fn texts(node: &Node) -> Vec<&str> {
+    match node.as_list() {
+        Some(items) => items.iter().filter_map(Node::as_text).collect(),
+        None => node.as_text().into_iter().collect(),
+    }
+}
