@@ -158,7 +158,7 @@ fn credentials_come_from_docker_login() {
         .build(&dockerfile, &[])
         .exit(1)
         .says("pull access denied")
-        .says("\nhint: log in with `docker login`");
+        .says("\nhint: log in with `larder login`");
     let docker_config = setup.scratch.join("docker");
     fs::create_dir(&docker_config).unwrap();
     let log_in = |auth: &str| {

@@ -10,10 +10,12 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
+use crate::answer::{read_limited, server_message, unreachable};
 use crate::challenge::{self, Challenge};
 use crate::endpoint::{Endpoint, is_loopback};
 use crate::error::Retry;
-use crate::transport::{self, Host};
+use crate::retry::retry_of;
+use crate::transport::Host;
 use crate::{CredentialSource, Credentials, Error, ErrorKind, Observer, Secret};
 
 /// How larder names itself to token servers.
@@ -117,11 +119,10 @@ impl Authenticator {
             let what = "wants the login sent over plain http to its token server";
             return Err(denied(&endpoint.host, what));
         }
-        let own_scope = endpoint.pull_scope();
-        let scope = challenge.parameter("scope").unwrap_or(&own_scope);
+        let asked = challenge.parameter("scope").unwrap_or_default();
+        let scope = &join_scopes(&endpoint.scope(), asked);
         let service = challenge.parameter("service");
         self.observer.token_requested(&endpoint.host, scope);
-
         let request = match &credentials {
             Some(Credentials::IdentityToken(token)) => {
                 let form = [
@@ -129,7 +130,7 @@ impl Authenticator {
                     ("refresh_token", token.expose()),
                     ("client_id", CLIENT_ID),
                     ("service", service.unwrap_or_default()),
-                    ("scope", scope),
+                    ("scope", scope.as_str()),
                 ];
                 host.client()
                     .request(Method::POST, realm.clone())
@@ -151,13 +152,39 @@ impl Authenticator {
         let response = request
             .send()
             .await
-            .map_err(|error| transport::unreachable(server, error))?;
+            .map_err(|error| unreachable(server, error))?;
         read_token(response, server, &endpoint.host).await
     }
 }
 
 fn key(endpoint: &Endpoint) -> (String, String) {
-    (endpoint.host.clone(), endpoint.pull_scope())
+    (endpoint.host.clone(), endpoint.scope())
+}
+
+/// Joins scopes into one text: each resource once, with all that is to be done with it.
+///
+/// The registry asks for what one request needs; a token for all that will follow saves the others.
+fn join_scopes(own: &str, asked: &str) -> String {
+    let mut joined: Vec<(&str, Vec<&str>)> = Vec::new();
+    for scope in own.split_whitespace().chain(asked.split_whitespace()) {
+        let (resource, actions) = scope.rsplit_once(':').unwrap_or((scope, ""));
+        let position = joined.iter().position(|(known, _)| *known == resource);
+        let position = position.unwrap_or_else(|| {
+            joined.push((resource, Vec::new()));
+            joined.len() - 1
+        });
+        let known = &mut joined[position].1;
+        for action in actions.split(',') {
+            if !known.contains(&action) {
+                known.push(action);
+            }
+        }
+    }
+    let texts: Vec<String> = joined
+        .iter()
+        .map(|(resource, actions)| format!("{resource}:{}", actions.join(",")))
+        .collect();
+    texts.join(" ")
 }
 
 /// Returns whether a login may be sent to `realm`: over plain http only on this machine, or where
@@ -174,8 +201,8 @@ async fn read_token(
 ) -> Result<Secret, Error> {
     let status = response.status();
     if status != StatusCode::OK {
-        let retry = transport::retry_of(&response);
-        let reason = transport::server_message(response).await;
+        let retry = retry_of(&response);
+        let reason = server_message(response).await;
         return Err(match retry {
             Retry::Never => denied(registry, &format!("gives no token: {server}: {reason}")),
             retry => {
@@ -184,7 +211,7 @@ async fn read_token(
             }
         });
     }
-    let body = transport::read_limited(response, MAX_TOKEN_BYTES, server).await?;
+    let body = read_limited(response, MAX_TOKEN_BYTES, server).await?;
     let token = serde_json::from_slice::<TokenResponse>(&body)
         .ok()
         .and_then(|answer| answer.token.or(answer.access_token))
@@ -253,6 +280,25 @@ mod tests {
         check("http://auth.example/token", true, true);
         check("http://127.0.0.1:5001/token", false, true);
         check("http://[::1]/token", false, true);
+    }
+
+    #[test]
+    fn scopes_are_joined() {
+        let check = |own: &str, asked: &str, expected: &str| {
+            assert_eq!(join_scopes(own, asked), expected);
+        };
+        check("", "", "");
+        check("repository:a:pull", "", "repository:a:pull");
+        check(
+            "repository:a:pull",
+            "repository:a:pull",
+            "repository:a:pull",
+        );
+        check(
+            "repository:a:pull,push repository:b:pull",
+            "repository:a:pull repository:c:*",
+            "repository:a:pull,push repository:b:pull repository:c:*",
+        );
     }
 
     #[test]

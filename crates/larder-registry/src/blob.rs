@@ -4,9 +4,12 @@ use larder_oci::{Descriptor, ImageRef, Sha256};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, Response, StatusCode};
 
+use crate::answer::unreachable;
 use crate::endpoint::Endpoint;
 use crate::error::Retry;
-use crate::transport::{Request, Retries, Subject, Transport, unreachable};
+use crate::request::{Content, Request, Subject};
+use crate::retry::Retries;
+use crate::transport::Transport;
 use crate::{Error, ErrorKind};
 
 /// Where a blob's bytes go, in order.
@@ -121,12 +124,13 @@ impl<'a> Download<'a> {
 
     /// Sends one request and takes what comes, until the end or until it breaks off.
     async fn fetch_once(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
-        let digest = self.descriptor.digest.as_str();
+        let digest = &self.descriptor.digest;
         let request = Request {
             endpoint,
-            image_ref: self.image_ref,
+            image_ref: Some(self.image_ref),
             method: Method::GET,
             subject: Subject::Blob(digest, self.have.offset_bytes),
+            content: Content::Nothing,
         };
         let mut response = self.transport.send(&request).await?;
         // A server that knows no ranges sends the blob from its beginning.

@@ -6,21 +6,25 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Method, Response};
 use serde::Deserialize;
 
+use crate::answer::{manifest_type, read_limited};
 use crate::blob::Download;
 use crate::endpoint::{Endpoint, pull_endpoints};
-use crate::transport::{Request, Subject, Transport, manifest_type, read_limited};
+use crate::request::{Content, Request, Subject};
+use crate::retry::Retries;
+use crate::transport::Transport;
 use crate::{BlobSink, Config, Error, ErrorKind, Partial};
 
 /// A larger manifest is refused: registries accept no more.
 const MAX_MANIFEST_BYTES: usize = 4 << 20;
-const CONTENT_DIGEST: &str = "docker-content-digest";
+/// The digest of what is answered with, or was stored.
+pub(crate) const CONTENT_DIGEST: &str = "docker-content-digest";
 
-/// Finds and fetches images. Clones share connections, tokens and limits.
+/// Finds, fetches and pushes images. Clones share connections, tokens and limits.
 ///
 /// Nothing is opened before the first request.
 #[derive(Clone)]
 pub struct Client {
-    transport: Arc<Transport>,
+    pub(crate) transport: Arc<Transport>,
 }
 
 /// What an image reference stands for now.
@@ -47,6 +51,16 @@ impl Client {
         Self {
             transport: Arc::new(Transport::new(config)),
         }
+    }
+
+    /// Returns a client that takes plain http and unknown certificates from `registry`, and else is
+    /// like this one.
+    #[must_use]
+    pub fn trusting(&self, registry: &str) -> Self {
+        let mut config = self.transport.config.clone();
+        let section = config.registries.entry(registry.to_owned()).or_default();
+        section.insecure = Some(true);
+        Self::new(config)
     }
 
     /// Asks the mirrors and then the registry what `image_ref` stands for. A digest in it wins over
@@ -105,7 +119,8 @@ impl Client {
     /// `partial` ends. What breaks off is taken up again at that byte. The bytes are good only
     /// once this returns `Ok`: the digest is known at the end.
     ///
-    /// At most four blobs are fetched from one registry at once; further calls wait.
+    /// At most [`RegistryConfig::max_concurrency`](crate::RegistryConfig) blobs are fetched from one
+    /// registry at once; further calls wait.
     ///
     /// # Errors
     /// As [`Client::resolve`], and `Sink`.
@@ -142,9 +157,10 @@ impl Client {
     ) -> Result<Descriptor, Error> {
         let request = Request {
             endpoint,
-            image_ref,
+            image_ref: Some(image_ref),
             method: Method::HEAD,
             subject: Subject::Manifest(name),
+            content: Content::Nothing,
         };
         let response = self.transport.send_patiently(&request).await?;
         let described = describe(&response);
@@ -170,11 +186,12 @@ impl Client {
     ) -> Result<Manifest, Error> {
         let request = Request {
             endpoint,
-            image_ref,
+            image_ref: Some(image_ref),
             method: Method::GET,
             subject: Subject::Manifest(name),
+            content: Content::Nothing,
         };
-        let mut retries = crate::transport::Retries::new(&self.transport.config, &endpoint.host);
+        let mut retries = Retries::new(&self.transport.config, &endpoint.host);
         let (content_type, bytes) = loop {
             match self.manifest_once(&request).await {
                 Ok(manifest) => break manifest,
@@ -232,7 +249,7 @@ impl Attempts {
 }
 
 /// Returns what the headers of an answer to HEAD tell, if they tell all.
-fn describe(response: &Response) -> Option<Descriptor> {
+pub(crate) fn describe(response: &Response) -> Option<Descriptor> {
     let header = |name: &str| response.headers().get(name)?.to_str().ok();
     Some(Descriptor::new(
         &manifest_type(response.headers().get(CONTENT_TYPE))?,
@@ -263,7 +280,7 @@ fn own_media_type(bytes: &[u8]) -> Option<String> {
     }
 }
 
-fn require_sha256(digest: &Digest) -> Result<(), Error> {
+pub(crate) fn require_sha256(digest: &Digest) -> Result<(), Error> {
     if digest.algorithm() == "sha256" {
         return Ok(());
     }

@@ -8,6 +8,10 @@ use serde::Deserialize;
 
 use crate::{Anonymous, CredentialSource, Observer};
 
+/// Large enough that waiting for the answers in between does not count, and larger than the smallest
+/// part that S3 takes, behind registries that hand pieces on to it.
+const PIECE_BYTES: u64 = 32 << 20;
+
 /// How a [`Client`](crate::Client) behaves.
 #[derive(Clone)]
 pub struct Config {
@@ -22,6 +26,9 @@ pub struct Config {
     pub user_agent: String,
     /// How often it tries.
     pub retry: RetryPolicy,
+    /// Larger blobs are pushed in pieces of so many bytes: what breaks off is taken up again at the
+    /// end of the last piece, even where the registry forgets a piece that came in part.
+    pub piece_bytes: u64,
 }
 
 /// What is special about a registry: a `[registry."host"]` section, with buildkitd.toml's keys.
@@ -43,6 +50,10 @@ pub struct RegistryConfig {
     pub keypair: Vec<KeyPair>,
     /// Folders as Docker's `certs.d/HOST`: `*.crt` is trusted, `*.cert` with its `*.key` is shown.
     pub tlsconfigdir: Vec<PathBuf>,
+    /// How many blobs are fetched from it at once, and how many are pushed to it; 4 by default, as
+    /// in BuildKit. Not a key of buildkitd.toml.
+    #[serde(rename = "max-concurrency")]
+    pub max_concurrency: Option<usize>,
 }
 
 /// A client's certificate and its private key: PEM files.
@@ -94,6 +105,7 @@ impl Default for Config {
             observer: Arc::new(()),
             user_agent: concat!("larder/", env!("CARGO_PKG_VERSION")).to_owned(),
             retry: RetryPolicy::default(),
+            piece_bytes: PIECE_BYTES,
         }
     }
 }

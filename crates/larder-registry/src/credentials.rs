@@ -7,11 +7,11 @@ use docker_credential::{CredentialRetrievalError, DockerCredential, get_credenti
 use fs_err as fs;
 use tokio::sync::oneshot;
 
+use crate::endpoint::{DOCKER_HUB, DOCKER_HUB_HOST};
 use crate::{Error, ErrorKind, Secret};
 
 /// The key under which `docker login` keeps the credentials of Docker Hub.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
-const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 /// How helpers say that they know none. It is not an error then.
 const HELPER_KNOWS_NONE: &str = "credentials not found";
 
@@ -57,7 +57,7 @@ impl CredentialSource for Anonymous {
 /// that ends with it.
 #[derive(Debug, Clone)]
 pub struct DockerConfig {
-    file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 impl DockerConfig {
@@ -78,12 +78,7 @@ impl DockerConfig {
                 return Err(Error::new(ErrorKind::Config, message).with_source(error));
             }
         };
-        let key = if host == DOCKER_HUB_HOST {
-            DOCKER_HUB_KEY
-        } else {
-            host
-        };
-        match get_credential_from_reader(&text[..], key) {
+        match get_credential_from_reader(&text[..], key_of(host)) {
             Ok(DockerCredential::IdentityToken(token)) => {
                 Ok(Some(Credentials::IdentityToken(token.into())))
             }
@@ -107,6 +102,14 @@ impl DockerConfig {
                 Err(Error::new(ErrorKind::Config, message))
             }
         }
+    }
+}
+
+/// Returns under which key the credentials for `host` are kept.
+pub(crate) fn key_of(host: &str) -> &str {
+    match host {
+        DOCKER_HUB | DOCKER_HUB_HOST => DOCKER_HUB_KEY,
+        host => host,
     }
 }
 

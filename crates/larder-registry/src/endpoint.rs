@@ -3,8 +3,8 @@ use larder_oci::ImageRef;
 use crate::{Config, Error, ErrorKind};
 
 /// Docker Hub's name in image references, and the host that serves it.
-const DOCKER_HUB: &str = "docker.io";
-const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
+pub(crate) const DOCKER_HUB: &str = "docker.io";
+pub(crate) const DOCKER_HUB_HOST: &str = "registry-1.docker.io";
 
 /// One place that serves a repository: a mirror, or the registry itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +17,45 @@ pub(crate) struct Endpoint {
     pub(crate) repository: String,
     /// For a mirror: the registry that it mirrors.
     pub(crate) namespace: Option<String>,
+    /// What is done there.
+    pub(crate) access: Access,
+}
+
+/// What is done at an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Logging in.
+    None,
+    Pull,
+    Push,
+    /// Pushing, with blobs taken from another repository.
+    Mount(String),
 }
 
 impl Endpoint {
-    /// Returns the scope of a token that lets one pull from it.
-    pub(crate) fn pull_scope(&self) -> String {
-        format!("repository:{}:pull", self.repository)
+    /// Returns the scope of a token that lets one do that.
+    pub(crate) fn scope(&self) -> String {
+        let repository = &self.repository;
+        match &self.access {
+            Access::None => String::new(),
+            Access::Pull => format!("repository:{repository}:pull"),
+            Access::Push => format!("repository:{repository}:pull,push"),
+            Access::Mount(from) => {
+                format!("repository:{repository}:pull,push repository:{from}:pull")
+            }
+        }
+    }
+
+    pub(crate) fn is_push(&self) -> bool {
+        matches!(self.access, Access::Push | Access::Mount(_))
+    }
+
+    /// Returns the same endpoint, for pushing with blobs taken from the repository `from`.
+    pub(crate) fn mounting(&self, from: &str) -> Self {
+        Self {
+            access: Access::Mount(from.to_owned()),
+            ..self.clone()
+        }
     }
 
     /// Returns path and query of what `suffix` names in the repository, such as
@@ -51,18 +84,37 @@ pub(crate) fn pull_endpoints(
             endpoints.push(mirror_endpoint(mirror, image_ref)?);
         }
     }
-    let host = if registry == DOCKER_HUB {
+    endpoints.push(origin(registry, image_ref.repository(), Access::Pull));
+    Ok(endpoints)
+}
+
+/// Returns where to push `image_ref`: to the registry itself, never to a mirror.
+pub(crate) fn push_endpoint(image_ref: &ImageRef) -> Endpoint {
+    origin(image_ref.registry(), image_ref.repository(), Access::Push)
+}
+
+/// Returns where to log in at `registry`.
+pub(crate) fn login_endpoint(registry: &str) -> Endpoint {
+    origin(registry, "", Access::None)
+}
+
+fn origin(registry: &str, repository: &str, access: Access) -> Endpoint {
+    Endpoint {
+        config_name: registry.to_owned(),
+        host: host_of(registry).to_owned(),
+        repository: repository.to_owned(),
+        namespace: None,
+        access,
+    }
+}
+
+/// Returns the host that serves what is named after `registry`.
+fn host_of(registry: &str) -> &str {
+    if registry == DOCKER_HUB {
         DOCKER_HUB_HOST
     } else {
         registry
-    };
-    endpoints.push(Endpoint {
-        config_name: registry.to_owned(),
-        host: host.to_owned(),
-        repository: image_ref.repository().to_owned(),
-        namespace: None,
-    });
-    Ok(endpoints)
+    }
 }
 
 fn mirror_endpoint(mirror: &str, image_ref: &ImageRef) -> Result<Endpoint, Error> {
@@ -89,14 +141,10 @@ fn mirror_endpoint(mirror: &str, image_ref: &ImageRef) -> Result<Endpoint, Error
     };
     Ok(Endpoint {
         config_name: host.to_owned(),
-        host: if host == DOCKER_HUB {
-            DOCKER_HUB_HOST
-        } else {
-            host
-        }
-        .to_owned(),
+        host: host_of(host).to_owned(),
         repository,
         namespace: Some(image_ref.registry().to_owned()),
+        access: Access::Pull,
     })
 }
 
@@ -151,6 +199,17 @@ mod tests {
                 "harbor.example/v2/proxy/library/python/tags?ns=docker.io",
                 "registry-1.docker.io/v2/library/python/tags",
             ],
+        );
+    }
+
+    #[test]
+    fn pushes_go_to_the_registry_itself() {
+        let endpoint = push_endpoint(&"python".parse().unwrap());
+        assert_eq!(endpoint.host, "registry-1.docker.io");
+        assert_eq!(endpoint.scope(), "repository:library/python:pull,push");
+        assert_eq!(
+            endpoint.mounting("library/debian").scope(),
+            "repository:library/python:pull,push repository:library/debian:pull"
         );
     }
 

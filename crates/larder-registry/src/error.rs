@@ -16,6 +16,10 @@ pub enum ErrorKind {
     Config,
     /// Fix the place where the bytes should go.
     Sink,
+    /// Fix the place where the bytes come from.
+    Source,
+    /// Push something else, or change the registry's rules: it does not take this.
+    Rejected,
     /// Use something else: larder doesn't do this.
     Unsupported,
 }
@@ -29,6 +33,8 @@ pub struct Error {
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     retry: Retry,
+    /// What the registry answered, if it did.
+    status: Option<u16>,
 }
 
 /// Whether the same request may do better later.
@@ -37,21 +43,22 @@ pub(crate) enum Retry {
     Never,
     /// After a delay that grows.
     Backoff,
-    /// As before, but a few times only: nobody listens there, and rarely someone will soon.
+    /// As before, but only once more: it rarely helps.
     Seldom,
     /// After the time that the registry asks for.
     After(Duration),
 }
 
 impl Error {
-    /// Returns an error for a [`CredentialSource`](crate::CredentialSource) or a
-    /// [`BlobSink`](crate::BlobSink) that larder does not bring. It is not tried again.
+    /// Returns an error for a [`CredentialSource`](crate::CredentialSource) that larder does not
+    /// bring. It is not tried again.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),
             source: None,
             retry: Retry::Never,
+            status: None,
         }
     }
 
@@ -70,6 +77,11 @@ impl Error {
         self
     }
 
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+
     /// Returns what a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -78,7 +90,7 @@ impl Error {
     /// Returns what a user can try, for a line of its own after `hint: `.
     pub fn hint(&self) -> Option<&'static str> {
         match self.kind {
-            ErrorKind::Denied => Some("log in with `docker login`, or check the image's name"),
+            ErrorKind::Denied => Some("log in with `larder login`, or check the image's name"),
             ErrorKind::Corrupt => {
                 Some("a proxy or mirror may have changed the bytes; try without it")
             }
@@ -88,5 +100,9 @@ impl Error {
 
     pub(crate) fn retry(&self) -> Retry {
         self.retry
+    }
+
+    pub(crate) fn status(&self) -> Option<u16> {
+        self.status
     }
 }

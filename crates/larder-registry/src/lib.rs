@@ -1,13 +1,16 @@
-//! Distribution client: finds images in registries and fetches their manifests and blobs.
+//! Distribution client: finds images in registries, fetches and pushes their manifests and blobs.
 //!
 //! [`Client`] speaks the distribution specification's HTTP interface. Which mirrors, certificates
 //! and schemes a registry takes, [`RegistryConfig`] says, with the keys of buildkitd.toml; who the
 //! user is, a [`CredentialSource`] says, such as [`DockerConfig`], which reads what `docker login`
-//! wrote.
+//! wrote, and writes the same.
 //!
 //! All that comes from a registry is checked: manifests and blobs against their digest and size,
-//! answers against limits. What breaks off is resumed where it broke off. Secrets are [`Secret`]s,
-//! which no log shows, and go to no other host than the one they are for.
+//! answers against limits. What breaks off is resumed where it broke off, both ways. Secrets are
+//! [`Secret`]s, which no log shows, and go to no other host than the one they are for.
+//!
+//! [`Client::push_blob`] sends nothing that the registry has, or can take from another of its
+//! repositories; [`Client::push_manifest`] comes last. Pushes go to the registry, never to a mirror.
 //!
 //! This crate returns futures and spawns nothing: the caller brings the tokio runtime, decides what
 //! runs at once, and stores what arrives. It knows neither the store nor the progress display; an
@@ -28,10 +31,12 @@
 //! # }
 //! ```
 //!
-//! **Limitations**: it pulls and does not push. Of the digest algorithms it checks `sha256`, and
-//! refuses others. A [`BlobSink`] is written to from the runtime's thread, so it should not block
-//! for long.
+//! **Limitations**: of the digest algorithms it checks `sha256`, and refuses others. A [`BlobSink`]
+//! is written to and a [`BlobSource`] read from the runtime's threads, so they should not block for
+//! long. Where a registry drops a piece of a blob that came in part, as Debian's does, an upload is
+//! begun anew. Blobs are neither listed nor deleted.
 
+mod answer;
 mod auth;
 mod blob;
 mod challenge;
@@ -40,15 +45,24 @@ mod config;
 mod credentials;
 mod endpoint;
 mod error;
+mod login;
 mod observer;
+mod piece;
+mod push;
+mod request;
+mod retry;
 mod secret;
 mod tls;
 mod transport;
+mod upload;
 
 pub use blob::{BlobSink, Partial};
 pub use client::{Client, Manifest, Resolved};
 pub use config::{Config, KeyPair, RegistryConfig, RetryPolicy};
 pub use credentials::{Anonymous, CredentialSource, Credentials, CredentialsFuture, DockerConfig};
 pub use error::{Error, ErrorKind};
+pub use login::{KnownLogin, registry_name};
 pub use observer::Observer;
+pub use piece::BlobSource;
+pub use push::{BlobPush, Pushed};
 pub use secret::Secret;

@@ -10,21 +10,32 @@ use crate::{Error, ErrorKind, KeyPair, RegistryConfig};
 
 /// For a connection to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// For the next bytes to arrive.
+/// For the next bytes of an answer to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of a blob may be under way over HTTP/2: the default of 64 KiB makes a distant registry
 /// slow.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
+/// Where most bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// To larder.
+    Down,
+    /// To the registry.
+    Up,
+}
+
 /// Returns a client that trusts the system's certificates and those in `section`. It follows no
 /// redirects.
 ///
-/// With `is_loopback`, it goes to this machine, which no proxy from the environment can reach.
+/// With `is_loopback`, it goes to this machine, which no proxy from the environment can reach. A
+/// client for uploads waits for an answer as long as the caller does: what is sent takes its time.
 pub(crate) fn http_client(
     section: &RegistryConfig,
     user_agent: &str,
     is_loopback: bool,
+    direction: Direction,
 ) -> Result<reqwest::Client, Error> {
     let (mut trusted, mut shown) = (section.ca.clone(), section.keypair.clone());
     for dir in &section.tlsconfigdir {
@@ -33,11 +44,13 @@ pub(crate) fn http_client(
     let mut builder = reqwest::Client::builder()
         .user_agent(user_agent)
         .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(READ_TIMEOUT)
         .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
         .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .redirect(redirect::Policy::none())
         .referer(false);
+    if direction == Direction::Down {
+        builder = builder.read_timeout(READ_TIMEOUT);
+    }
     if is_loopback {
         builder = builder.no_proxy();
     }
