@@ -1,0 +1,159 @@
+//! Pushing an image of the local store.
+
+use std::collections::HashMap;
+
+use larder_oci::{Descriptor, ImageManifest, ImageRef, go_json, media_type};
+use larder_store::{ImageInfo, Lease};
+
+use super::{PushedBlob, push_image};
+use crate::cancel::CancelFlag;
+use crate::engine::Engine;
+use crate::error::{BuildError, ErrorClass, Result};
+use crate::event::EventSink;
+use crate::fetch::Fetcher;
+use crate::images::{ResolvedImage, read_image};
+use crate::layers::{self, Recipe};
+use crate::progress::Reporter;
+use crate::request::{LayerCompression, PushOptions};
+
+/// What came of a push.
+#[derive(Debug, Clone)]
+pub struct PushOutcome {
+    /// The manifest, as the registry has it.
+    pub descriptor: Descriptor,
+    /// The layers, lowest first, and the config.
+    pub blobs: Vec<PushedBlob>,
+}
+
+impl Engine {
+    /// Pushes the stored image `name` to its registry, under that name. Layers that are not stored
+    /// in a compressed form are compressed first, once, and the manifest says so.
+    ///
+    /// # Errors
+    /// When there is no such image, or the registry does not take it.
+    pub fn push(
+        &self,
+        name: &ImageRef,
+        options: PushOptions,
+        sink: &dyn EventSink,
+        cancel: &CancelFlag,
+    ) -> Result<PushOutcome> {
+        let lease = self.store.lease()?;
+        let clock = || self.now();
+        let reporter = Reporter::new(sink, &clock);
+        let mut progress = reporter.begin_internal(&format!("pushing {name}"), "push");
+        let fetcher = Fetcher {
+            engine: self,
+            lease: &lease,
+            progress: &progress,
+            cancel,
+        };
+        let pushed = push_stored(&fetcher, name, options);
+        match &pushed {
+            Ok(_) => progress.complete(),
+            Err(error) => progress.fail(&error.full_message()),
+        };
+        lease.release()?;
+        pushed
+    }
+}
+
+fn push_stored(
+    fetcher: &Fetcher<'_>,
+    name: &ImageRef,
+    options: PushOptions,
+) -> Result<PushOutcome> {
+    let lease = fetcher.lease;
+    let info = lease.store().image_by_name(name)?.ok_or_else(|| {
+        let message = format!("no image of the local store is named {name}");
+        BuildError::new(ErrorClass::NotFound, message)
+    })?;
+    let image = read_image(lease, &info.manifest.digest)?;
+    let status = fetcher.progress.status("exporting layers", 0);
+    let descriptor = travelling(lease, &info, &image)?;
+    status.done();
+    let blobs = push_image(fetcher, &descriptor, std::slice::from_ref(name), options)?;
+    Ok(PushOutcome { descriptor, blobs })
+}
+
+/// Returns the manifest of an image as registries get it: with compressed layers, all of them
+/// stored or to be had from a registry.
+fn travelling(lease: &Lease, info: &ImageInfo, image: &ResolvedImage) -> Result<Descriptor> {
+    let mut manifest = image.manifest.clone();
+    let mut packed = None;
+    for position in 0..manifest.layers.len() {
+        let layer = &manifest.layers[position];
+        let digest = &layer.digest;
+        let is_stored = lease.hold_blobs(std::slice::from_ref(digest))?;
+        let is_plain =
+            layers::compression_of(&layer.media_type) == Some(LayerCompression::Uncompressed);
+        let is_far = || Ok::<_, BuildError>(!lease.store().origins(digest)?.is_empty());
+        if !is_plain && (is_stored || is_far()?) {
+            continue;
+        }
+        let made = match unpacked(lease, info) {
+            Some(snapshot) => {
+                if packed.is_none() {
+                    let recipe = Recipe::default();
+                    let known = HashMap::new();
+                    packed = Some(layers::packed_layers(lease, snapshot, &recipe, &known)?);
+                }
+                packed
+                    .as_ref()
+                    .and_then(|layers| layers.get(position))
+                    .filter(|layer| layer.diff_id == image.config.rootfs.diff_ids[position])
+                    .map(|layer| layer.descriptor.clone())
+            }
+            None => None,
+        };
+        let made = match made {
+            Some(made) => made,
+            None if is_stored => layers::compressed(lease, digest)?,
+            None => {
+                let message = format!("layer `{digest}` is not in the store");
+                return Err(BuildError::new(ErrorClass::NotFound, message));
+            }
+        };
+        manifest.layers[position] = Descriptor {
+            media_type: gzip_type(&manifest).to_owned(),
+            ..made
+        };
+    }
+    stored(lease, image, &manifest)
+}
+
+/// Returns the topmost layer of an image whose layers are unpacked, held.
+fn unpacked<'a>(lease: &Lease, info: &'a ImageInfo) -> Option<&'a larder_store::SnapshotId> {
+    let snapshot = info.snapshot.as_ref()?;
+    let is_held = lease.hold_snapshots(std::slice::from_ref(snapshot));
+    matches!(is_held, Ok(true)).then_some(snapshot)
+}
+
+fn gzip_type(manifest: &ImageManifest) -> &'static str {
+    if manifest.media_type == media_type::DOCKER_MANIFEST {
+        media_type::DOCKER_LAYER_GZIP
+    } else {
+        media_type::LAYER_GZIP
+    }
+}
+
+/// Stores a manifest, unless it is the image's own.
+fn stored(lease: &Lease, image: &ResolvedImage, manifest: &ImageManifest) -> Result<Descriptor> {
+    let media_type = match manifest.media_type.as_str() {
+        "" => media_type::MANIFEST,
+        own => own,
+    };
+    let mut descriptor = if *manifest == image.manifest {
+        let digest = image.manifest_digest.clone();
+        let bytes = lease
+            .store()
+            .read_blob(&digest, crate::images::MAX_DOCUMENT_BYTES)?;
+        Descriptor::new(media_type, digest, bytes.len() as u64)
+    } else {
+        let bytes = go_json(manifest);
+        lease.put_blob(&bytes)?;
+        Descriptor::of(media_type, &bytes)
+    };
+    descriptor.platform = Some(image.config.platform());
+    Ok(descriptor)
+}
