@@ -29,6 +29,6 @@ mod plan;
 mod transfer;
 
 pub use actions::{MkdirOptions, mkdir, mkfile, remove, symlink};
-pub use copier::copy;
+pub use copier::{copy, copy_within};
 pub use mode::ModeChange;
 pub use options::{CopyOptions, CopyStats, FileAttributes};

@@ -17,6 +17,7 @@
 //! | [`apply`] | unpacks layers and archives |
 //! | [`tar`] | reads and writes tar |
 //! | [`compression`] | recognises, decodes and encodes compressed streams |
+//! | [`quota`] | asks for disk before it is written |
 //!
 //! ```no_run
 //! use larder_tree::apply::{ApplyOptions, LayerForm, apply_layer};
@@ -55,6 +56,7 @@ pub mod copy;
 pub mod diff;
 mod error;
 pub mod pattern;
+pub mod quota;
 pub mod tar;
 pub mod users;
 mod xattr;

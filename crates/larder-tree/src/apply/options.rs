@@ -5,6 +5,7 @@ use larder_oci::Digest;
 use rustix::fs::Timespec;
 
 use crate::beneath::{DirAttributes, Root};
+use crate::quota::{Quota, Unlimited};
 
 /// How many bytes an archive may unpack to unless [`ApplyOptions::max_bytes`] says otherwise.
 const MAX_BYTES: u64 = 1 << 40;
@@ -70,13 +71,15 @@ pub struct ApplyOptions<'a> {
     pub lower: Option<&'a Root>,
     /// How many bytes the archive may have, uncompressed.
     pub max_bytes: u64,
+    /// Bounds what is written.
+    pub quota: &'a dyn Quota,
     /// Told of each thing that was left out.
     pub on_warning: &'a mut dyn FnMut(Warning),
 }
 
 impl<'a> ApplyOptions<'a> {
     /// Returns options that preserve owners and give implied directories mode 0755, root as owner
-    /// and time 0.
+    /// and time 0. Nothing but the archive's length is bounded.
     pub fn new(on_warning: &'a mut dyn FnMut(Warning)) -> Self {
         Self {
             ownership: Ownership::Preserve,
@@ -87,6 +90,7 @@ impl<'a> ApplyOptions<'a> {
             },
             lower: None,
             max_bytes: MAX_BYTES,
+            quota: &Unlimited,
             on_warning,
         }
     }

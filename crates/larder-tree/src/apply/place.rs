@@ -2,6 +2,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{
@@ -14,6 +15,7 @@ use super::options::{LayerForm, Ownership, Warning};
 use super::unpacker::{DirEnd, Parent, Unpacker, failed};
 use crate::beneath::remove_entry;
 use crate::error::owner_failed;
+use crate::quota;
 use crate::tar::{Header, Kind, Reader};
 use crate::xattr::{self, Attributes};
 use crate::{Error, ErrorKind, Result};
@@ -31,6 +33,7 @@ impl Unpacker<'_> {
     ) -> Result<()> {
         let parent = self.parent_of(path)?;
         let name = path.file_name().unwrap_or_default();
+        self.take(path, entry_bytes(name, header, archive))?;
         match &header.kind {
             Kind::File => self.place_file(&parent, name, path, header, archive)?,
             Kind::Directory => self.place_dir(&parent, name, path, header)?,
@@ -354,6 +357,24 @@ impl Unpacker<'_> {
         }
         Ok(())
     }
+}
+
+/// Returns what an entry takes on the disk.
+fn entry_bytes(name: &OsStr, header: &Header, archive: &Reader<impl Read>) -> u64 {
+    let content = match &header.kind {
+        Kind::File => {
+            let segments = archive.segments().iter();
+            segments
+                .map(|segment| quota::content_bytes(segment.length))
+                .sum()
+        }
+        Kind::Directory => quota::directory_bytes(),
+        Kind::Symlink(target) => quota::link_bytes(target.as_os_str().as_bytes()),
+        _ => 0,
+    };
+    let xattrs = header.xattrs.iter();
+    let xattrs = quota::xattrs_bytes(xattrs.map(|(name, value)| (&name[..], &value[..])));
+    content + xattrs + quota::name_bytes(name.len())
 }
 
 fn is_not_dir(error: &Error) -> bool {

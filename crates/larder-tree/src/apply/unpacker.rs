@@ -12,6 +12,7 @@ use super::name;
 use super::options::{ApplyOptions, ApplyStats, LayerForm, UnpackStats};
 use crate::beneath::{CreatedDir, Root};
 use crate::compression::Decoder;
+use crate::quota;
 use crate::tar::Reader;
 use crate::{Error, ErrorKind, Result};
 
@@ -214,7 +215,14 @@ impl<'a> Unpacker<'a> {
         self.dirs.insert(path.to_owned(), end);
     }
 
+    /// Takes what is about to be written.
+    pub(super) fn take(&self, path: &Path, bytes: u64) -> Result<()> {
+        let taken = self.options.quota.take(bytes);
+        taken.map_err(|error| Error::io(unpack_text(path), error))
+    }
+
     fn create_implied(&mut self, dir: &Path) -> Result<OwnedFd> {
+        self.take(dir, quota::directories_bytes(dir))?;
         let mut attributes = self.options.implied;
         attributes.owner = self.owner(attributes.owner);
         let CreatedDir { fd, created } = self.root.create_dir_all(dir, attributes)?;

@@ -17,6 +17,7 @@ use crate::apply::{self, ApplyOptions, Ownership};
 use crate::beneath::{DirAttributes, Root};
 use crate::context::{Entry, Kind, Stamp, Tree, changed};
 use crate::pattern::{Glob, PatternMatcher, clean_rooted, has_wildcards, split_wildcards};
+use crate::quota::{self, Quota, Unlimited};
 use crate::{Error, ErrorKind, Result};
 
 /// Fewer directories than this are not worth a second thread.
@@ -30,6 +31,16 @@ const PARALLEL_FROM: usize = 8;
 /// longer what it was when it was scanned, or digested; `Io` for all that the system refuses.
 /// Paths in messages are those of the trees.
 pub fn copy(source: &Tree, destination: &Root, options: &CopyOptions) -> Result<CopyStats> {
+    copy_within(source, destination, options, &Unlimited)
+}
+
+/// As [`copy`], bounded by `quota`.
+pub fn copy_within(
+    source: &Tree,
+    destination: &Root,
+    options: &CopyOptions,
+    quota: &dyn Quota,
+) -> Result<CopyStats> {
     let matcher = |patterns: &[String], which: &str| {
         let matcher = (!patterns.is_empty()).then(|| PatternMatcher::new(patterns));
         matcher.transpose().map_err(|error| error.within(which))
@@ -39,7 +50,7 @@ pub fn copy(source: &Tree, destination: &Root, options: &CopyOptions) -> Result<
         exclude: matcher(&options.exclude_patterns, "invalid excludepatterns")?,
     };
     let mut copier = Copier {
-        transfer: Transfer::new(source, options),
+        transfer: Transfer::new(source, options, quota),
         destination,
         patterns,
         created: Vec::new(),
@@ -106,6 +117,9 @@ impl<'a> Copier<'a> {
             self.create_dirs(Path::new(&dest))?;
         }
         let mut target = self.destination.resolve(&dest)?;
+        // The directories above are copied up.
+        self.transfer
+            .take(&target, quota::directories_bytes(&target))?;
         let existing = self.look_up(&target)?;
         let goes_inside = if is_dir {
             existing.is_some() && !options.dir_copy_contents
@@ -182,6 +196,8 @@ impl<'a> Copier<'a> {
         }
         let (parent, name) = self.destination.parent_of(target)?;
         let failed = |errno| cannot_write(target, errno);
+        let bytes = quota::directory_bytes() + quota::name_bytes(name.len());
+        self.transfer.take(target, bytes)?;
         let create = || fs::mkdirat(&parent, &name, Mode::RWXU);
         match create() {
             Err(Errno::EXIST) => {}
@@ -279,6 +295,7 @@ impl<'a> Copier<'a> {
         // What can't be restored is left out, as BuildKit does without a word.
         let mut ignore = |warning: apply::Warning| tracing::debug!(%warning, "unpacking");
         let mut apply_options = ApplyOptions::new(&mut ignore);
+        apply_options.quota = self.transfer.quota;
         // Directories that the archive does not name are of the present, as any other new one.
         apply_options.implied.time = options.timestamp.map(timespec);
         if let Some((uid, gid)) = options.owner {
@@ -304,6 +321,7 @@ impl<'a> Copier<'a> {
             owner: options.owner,
             time: options.timestamp.map(timespec),
         };
+        self.transfer.take(path, quota::directories_bytes(path))?;
         let made = self.destination.create_dir_all(path, attributes);
         let made = made.map_err(|error| match error.io_source().map(std::io::Error::kind) {
             Some(std::io::ErrorKind::NotADirectory) => {

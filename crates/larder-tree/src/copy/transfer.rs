@@ -13,12 +13,14 @@ use crate::context::{
     Attributes, Entry, Kind, RecordHasher, Stamp, Tree, Xattrs, cannot_read, changed, read_xattrs,
 };
 use crate::error::owner_failed;
+use crate::quota::{self, Quota};
 use crate::{Error, ErrorKind, Result};
 
 /// Copies single entries.
 pub(super) struct Transfer<'a> {
     pub(super) source: &'a Tree,
     pub(super) options: &'a CopyOptions,
+    pub(super) quota: &'a dyn Quota,
     content: ContentCopier,
 }
 
@@ -32,12 +34,19 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) fn new(source: &'a Tree, options: &'a CopyOptions) -> Self {
+    pub(super) fn new(source: &'a Tree, options: &'a CopyOptions, quota: &'a dyn Quota) -> Self {
         Self {
             source,
             options,
+            quota,
             content: ContentCopier::default(),
         }
+    }
+
+    /// Takes what is about to be written at `path`.
+    pub(super) fn take(&self, path: &Path, bytes: u64) -> Result<()> {
+        let taken = self.quota.take(bytes);
+        taken.map_err(|error| Error::io(format!("cannot write `{}`", shown(path)), error))
     }
 
     /// Copies what is not a directory, out of the open directory `dir`, and replaces what is at
@@ -45,6 +54,8 @@ impl<'a> Transfer<'a> {
     pub(super) fn copy(&self, entry: &Entry<'_>, dir: impl AsFd, place: Place<'_>) -> Result<u64> {
         let failed = |errno| cannot_write(place.path, errno);
         let attributes = entry.attributes();
+        let link = quota::link_bytes(entry.link_target());
+        self.take(place.path, quota::name_bytes(place.name.len()) + link)?;
         match attributes.kind {
             Kind::File => return self.copy_file(entry, dir.as_fd(), place),
             Kind::Symlink => self.make(place, || {
@@ -121,13 +132,23 @@ impl<'a> Transfer<'a> {
             return Err(changed(entry.path()));
         }
         let xattrs = read_xattrs(&source).map_err(unreadable)?;
+        // What is untrusted is read, so that its holes are filled.
+        let verified = entry
+            .known_digest()
+            .filter(|_| !self.source.is_trusted(&attributes.stamp));
+        let allocated = match verified {
+            Some(_) => attributes.size,
+            None => attributes.size.min(stat.st_blocks as u64 * 512),
+        };
+        let pairs = xattrs.iter().map(|(name, value)| (&name[..], &value[..]));
+        let bytes = quota::content_bytes(allocated) + quota::xattrs_bytes(pairs);
+        self.take(place.path, bytes)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let target = self.make(place, || fs::openat(place.dir, place.name, flags, mode))?;
         let (from, to) = (source.as_fd(), target.as_fd());
-        let known = entry.known_digest();
-        let count = match known {
-            Some(expected) if !self.source.is_trusted(&attributes.stamp) => {
+        let count = match verified {
+            Some(expected) => {
                 let mut hasher = RecordHasher::new(attributes, &[], &xattrs);
                 let count = read_and_write(from, to, |bytes| hasher.update(bytes));
                 if hasher.finish() != expected {
@@ -135,7 +156,7 @@ impl<'a> Transfer<'a> {
                 }
                 count
             }
-            _ => self.content.copy(from, &stat, to),
+            None => self.content.copy(from, &stat, to),
         };
         let count = count.map_err(failed)?;
         let after = fs::fstat(&source).map_err(unreadable)?;
