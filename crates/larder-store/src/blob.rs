@@ -3,9 +3,11 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use larder_oci::{Digest, Sha256};
+use larder_tree::quota::content_bytes;
 use rusqlite::params;
 use rustix::fs::{Mode, OFlags};
 
+use crate::ceiling::{Reservation, into_io};
 use crate::id::random_text;
 use crate::lock::{FileLock, LockMode};
 use crate::{Error, ErrorKind, Lease, Result, Store, disk};
@@ -90,11 +92,15 @@ impl Lease {
     /// what an earlier attempt left is taken up ([`BlobWriter::offset`]), and what this one
     /// leaves is kept for the next. Several may write one digest at a time; one of them resumes.
     pub fn blob_writer(&self, expected: Option<(Digest, u64)>) -> Result<BlobWriter> {
+        // Before a rest is locked: whoever takes stock then leaves it to us.
+        let expected_bytes = expected.as_ref().map_or(0, |(_, size_bytes)| *size_bytes);
+        let reservation = Reservation::new(self, content_bytes(expected_bytes))?;
         if let Some((digest, size_bytes)) = &expected {
             require_sha256(digest)?;
             let path = self.store().layout().partial(digest);
             if let Some(lock) = FileLock::attempt(&path, LockMode::Exclusive)? {
-                return BlobWriter::resume(self.clone(), lock, path, (digest.clone(), *size_bytes));
+                let expected = (digest.clone(), *size_bytes);
+                return BlobWriter::resume(self.clone(), lock, path, expected, reservation);
             }
         }
         let path = self.tmp()?.join(random_text());
@@ -110,6 +116,7 @@ impl Lease {
             offset: 0,
             resumable: None,
             finished: false,
+            reservation,
         })
     }
 }
@@ -126,6 +133,8 @@ pub struct BlobWriter {
     /// The lock on the file, if it stays when this value goes.
     resumable: Option<FileLock>,
     finished: bool,
+    /// Released last, when the bytes are recorded, gone, or a rest for another to take up.
+    reservation: Reservation,
 }
 
 impl BlobWriter {
@@ -134,6 +143,7 @@ impl BlobWriter {
         lock: FileLock,
         path: PathBuf,
         (digest, size_bytes): (Digest, u64),
+        reservation: Reservation,
     ) -> Result<Self> {
         let failed = |error| Error::io(format_args!("cannot resume blob `{digest}`"), error);
         let file = lock.file().try_clone().map_err(failed)?;
@@ -146,6 +156,7 @@ impl BlobWriter {
             offset: 0,
             resumable: Some(lock),
             finished: false,
+            reservation,
         };
         if writer.file.metadata().map_err(failed)?.len() > size_bytes {
             writer.file.set_len(0).map_err(failed)?;
@@ -207,6 +218,7 @@ impl BlobWriter {
         let failed =
             |error: io::Error| Error::io(format_args!("cannot store blob `{digest}`"), error);
         let stat = rustix::fs::fstat(&self.file).map_err(|errno| failed(errno.into()))?;
+        self.reservation.cover(disk::allocated_of(&stat))?;
         let _publication = store.lock_publication()?;
         if store.has_blob(&digest)? {
             self.remove_file();
@@ -253,6 +265,9 @@ impl Write for BlobWriter {
                 ),
             ));
         }
+        self.reservation
+            .cover(content_bytes(self.offset + bytes.len() as u64))
+            .map_err(into_io)?;
         let count = self.file.write(bytes)?;
         self.hasher.update(&bytes[..count]);
         self.offset += count as u64;

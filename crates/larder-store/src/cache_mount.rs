@@ -4,11 +4,16 @@ use std::sync::Arc;
 
 use larder_oci::{Digest, Mount, MountKind};
 use larder_tree::beneath::Root;
+use larder_tree::quota::Quota;
 use rusqlite::params;
 use rustix::fs::{Gid, Mode, Uid};
 
+use crate::ceiling::Reservation;
 use crate::lock::{Existing, FileLock, LockMode, wait_a_moment};
 use crate::{Error, Lease, Result, SnapshotId, Store, disk};
+
+/// What an empty cache mount takes, its lock included.
+const EMPTY_BYTES: u64 = 16 << 10;
 
 /// How many may use one cache mount at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,8 +26,8 @@ pub enum Sharing {
     Locked,
 }
 
-/// Fills the directory of a new cache mount.
-pub type FillCacheMount<'a> = dyn Fn(&Root) -> larder_tree::Result<()> + 'a;
+/// Fills the directory of a new cache mount, within what the store has room for.
+pub type FillCacheMount<'a> = dyn Fn(&Root, &dyn Quota) -> larder_tree::Result<()> + 'a;
 
 /// A cache mount asked for.
 #[derive(Clone, Copy)]
@@ -63,12 +68,22 @@ struct Held {
     store: Store,
     id: SnapshotId,
     lock: Option<FileLock>,
+    /// The recorded size when it was acquired.
+    recorded_bytes: u64,
+    /// Room for what it has grown by since; released when that is recorded.
+    reservation: Reservation,
 }
 
 impl CacheMountGuard {
     /// Returns the record's name in `du`.
     pub fn id(&self) -> &SnapshotId {
         &self.0.id
+    }
+
+    /// Returns where it lies, its recorded size, and what holds room for its growth.
+    pub(crate) fn accounts(&self) -> (PathBuf, u64, &Reservation) {
+        let path = self.0.store.layout().cache_mount(&self.0.id);
+        (path, self.0.recorded_bytes, &self.0.reservation)
     }
 
     /// Returns how to see the cache mount, writable.
@@ -124,7 +139,7 @@ impl Lease {
         loop {
             // Finding and making is exclusive, so that two who share don't make one each.
             let making = store.lock_key(&identity, canceled, &|| {})?;
-            match store.find_cache_mount(request)? {
+            match self.find_cache_mount(request)? {
                 Found::Free(guard) => return Ok(guard),
                 Found::Busy => {}
                 Found::None => return self.create_cache_mount(request),
@@ -143,6 +158,7 @@ impl Lease {
             )
         };
         let id = SnapshotId::random();
+        let reservation = Reservation::new(self, EMPTY_BYTES)?;
         let directory = self.tmp()?.join(id.as_str());
         disk::make_private_dir(&directory)?;
         let files = directory.join("fs");
@@ -150,7 +166,7 @@ impl Lease {
         if let Some(fill) = request.fill {
             let text = format!("cannot fill cache mount `{}`", request.name);
             let root = Root::open(&files).map_err(|error| Error::tree(&text, error))?;
-            fill(&root).map_err(|error| Error::tree(&text, error))?;
+            fill(&root, &reservation).map_err(|error| Error::tree(&text, error))?;
         }
         if let Some((uid, gid)) = request.owner {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
@@ -162,6 +178,7 @@ impl Lease {
         let lock_mode = lock_mode(request.sharing);
         let lock = FileLock::wait(&directory.join("lock"), lock_mode)?;
         let size_bytes = disk::allocated(&directory).map_err(failed)?;
+        reservation.cover(size_bytes)?;
         let _publication = store.lock_publication()?;
         std::fs::rename(&directory, store.layout().cache_mount(&id)).map_err(failed)?;
         store.write(|tx| {
@@ -179,7 +196,51 @@ impl Lease {
             ])?;
             Ok(())
         })?;
-        Ok(store.guard(id, lock))
+        self.guard(id, lock, size_bytes)
+    }
+
+    fn find_cache_mount(&self, request: &CacheMountRequest<'_>) -> Result<Found> {
+        let store = self.store();
+        let mounts: Vec<(SnapshotId, i64)> = store.read(|db| {
+            let mut list = db.prepare_cached(
+                "SELECT id, size_bytes FROM cache_mounts \
+                 WHERE name = ? AND seed = ? AND detached = 0 ORDER BY rowid",
+            )?;
+            let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+            let rows = list.query_map([request.name, request.seed], row)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })?;
+        let mut any_busy = false;
+        for (id, size_bytes) in mounts {
+            let path = store.cache_mount_lock(&id);
+            match FileLock::attempt_existing(&path, lock_mode(request.sharing))? {
+                Existing::Held => any_busy = true,
+                // It may have been emptied before it was locked, not after: a user keeps it.
+                Existing::Locked(lock) if store.is_attached(&id)? => {
+                    return Ok(Found::Free(self.guard(id, lock, size_bytes as u64)?));
+                }
+                Existing::Locked(_) | Existing::Missing => {}
+            }
+        }
+        Ok(match request.sharing {
+            Sharing::Locked if any_busy => Found::Busy,
+            _ => Found::None,
+        })
+    }
+
+    fn guard(
+        &self,
+        id: SnapshotId,
+        lock: FileLock,
+        recorded_bytes: u64,
+    ) -> Result<CacheMountGuard> {
+        Ok(CacheMountGuard(Arc::new(Held {
+            store: self.store().clone(),
+            id,
+            lock: Some(lock),
+            recorded_bytes,
+            reservation: Reservation::new(self, 0)?,
+        })))
     }
 }
 
@@ -260,31 +321,26 @@ impl Store {
         Ok(())
     }
 
-    fn find_cache_mount(&self, request: &CacheMountRequest<'_>) -> Result<Found> {
+    /// Records anew how large the unused cache mounts are: who was using one may have been killed.
+    pub(crate) fn measure_cache_mounts(&self) -> Result<()> {
         let ids: Vec<SnapshotId> = self.read(|db| {
-            let mut list = db.prepare_cached(
-                "SELECT id FROM cache_mounts WHERE name = ? AND seed = ? AND detached = 0 \
-                 ORDER BY rowid",
-            )?;
-            let rows = list.query_map([request.name, request.seed], |row| row.get(0))?;
+            let mut list = db.prepare_cached("SELECT id FROM cache_mounts")?;
+            let rows = list.query_map([], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })?;
-        let mut any_busy = false;
         for id in ids {
-            let path = self.cache_mount_lock(&id);
-            match FileLock::attempt_existing(&path, lock_mode(request.sharing))? {
-                Existing::Held => any_busy = true,
-                // It may have been emptied before it was locked, not after: a user keeps it.
-                Existing::Locked(lock) if self.is_attached(&id)? => {
-                    return Ok(Found::Free(self.guard(id, lock)));
-                }
-                Existing::Locked(_) | Existing::Missing => {}
+            if self.is_cache_mount_used(&id)? {
+                continue;
             }
+            let size_bytes = disk::allocated(&self.layout().cache_mount(&id))
+                .map_err(|error| Error::io("cannot measure a cache mount", error))?;
+            self.write(|tx| {
+                tx.prepare_cached("UPDATE cache_mounts SET size_bytes = ? WHERE id = ?")?
+                    .execute(params![size_bytes as i64, id])?;
+                Ok(())
+            })?;
         }
-        Ok(match request.sharing {
-            Sharing::Locked if any_busy => Found::Busy,
-            _ => Found::None,
-        })
+        Ok(())
     }
 
     fn is_attached(&self, id: &SnapshotId) -> Result<bool> {
@@ -292,14 +348,6 @@ impl Store {
             let sql = "SELECT 1 FROM cache_mounts WHERE id = ? AND detached = 0";
             Ok(db.prepare_cached(sql)?.exists([id])?)
         })
-    }
-
-    fn guard(&self, id: SnapshotId, lock: FileLock) -> CacheMountGuard {
-        CacheMountGuard(Arc::new(Held {
-            store: self.clone(),
-            id,
-            lock: Some(lock),
-        }))
     }
 
     fn cache_mount_files(&self, id: &SnapshotId) -> PathBuf {
@@ -316,6 +364,10 @@ impl Held {
     fn end(&mut self) -> Result<()> {
         let size_bytes = disk::allocated(&self.store.layout().cache_mount(&self.id))
             .map_err(|error| Error::io("cannot measure a cache mount", error))?;
+        let grown_bytes = size_bytes.saturating_sub(self.recorded_bytes);
+        if let Err(error) = self.reservation.cover(grown_bytes) {
+            tracing::warn!(%error, "a cache mount has outgrown the ceiling");
+        }
         let detached: Vec<bool> = self.store.write(|tx| {
             let mut update = tx.prepare_cached(
                 "UPDATE cache_mounts \

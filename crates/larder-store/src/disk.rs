@@ -36,22 +36,37 @@ pub(crate) fn allocated_entry(path: &Path) -> io::Result<u64> {
 /// Only one directory is open at a time, so no depth is too deep. What vanishes or moves
 /// meanwhile is not counted.
 pub(crate) fn allocated(path: &Path) -> io::Result<u64> {
-    count(path, false)
+    Ok(measure(path)?.bytes)
 }
 
 /// As [`allocated`], of directories only.
 pub(crate) fn allocated_directories(path: &Path) -> io::Result<u64> {
-    count(path, true)
+    Ok(count(path, true)?.bytes)
 }
 
-fn count(path: &Path, only_directories: bool) -> io::Result<u64> {
+/// As [`allocated`], with the number of entries.
+pub(crate) fn measure(path: &Path) -> io::Result<Measured> {
+    count(path, false)
+}
+
+/// How large a directory is, with all beneath it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Measured {
+    pub(crate) bytes: u64,
+    pub(crate) entry_count: u64,
+}
+
+fn count(path: &Path, only_directories: bool) -> io::Result<Measured> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut current = match rustix::fs::open(path, flags, Mode::empty()) {
         Ok(fd) => fd,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(0),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Measured::default()),
         Err(errno) => return Err(errno.into()),
     };
-    let mut total = allocated_of(&rustix::fs::fstat(&current)?);
+    let mut total = Measured {
+        bytes: allocated_of(&rustix::fs::fstat(&current)?),
+        entry_count: 1,
+    };
     let mut linked = HashSet::new();
     let mut frames = vec![Frame::read(
         &current,
@@ -95,7 +110,7 @@ impl Frame {
     fn read(
         fd: &OwnedFd,
         only_directories: bool,
-        total: &mut u64,
+        total: &mut Measured,
         linked: &mut HashSet<(u64, u64)>,
     ) -> io::Result<Self> {
         let mut directories = Vec::new();
@@ -116,7 +131,8 @@ impl Frame {
             } else if only_directories || (stat.st_nlink > 1 && !linked.insert(inode(&stat))) {
                 continue;
             }
-            *total += allocated_of(&stat);
+            total.bytes += allocated_of(&stat);
+            total.entry_count += 1;
         }
         Ok(Self {
             inode: inode(&rustix::fs::fstat(fd)?),

@@ -76,6 +76,13 @@ impl Store {
         let free = self.disk_space()?.free_bytes;
         let used = self.known_bytes()?;
         let mut freed = 0;
+        if let Some(ceiling) = self.ceiling() {
+            freed += self.trim_mounts(&ceiling)?;
+            self.make_room_locked(&ceiling, 0)?;
+            if self.has_made_room() {
+                self.remove_unreachable_keys()?;
+            }
+        }
         for policy in policies {
             let used = used.saturating_sub(freed);
             let is_over = used > policy.target_bytes(used, free + freed);
@@ -87,7 +94,7 @@ impl Store {
     }
 
     /// Returns the sum of the recorded sizes, without looking at the disk.
-    fn known_bytes(&self) -> Result<u64> {
+    pub(crate) fn known_bytes(&self) -> Result<u64> {
         self.read(|db| {
             let mut sum = db.prepare_cached(
                 "SELECT (SELECT total(size_bytes) FROM snapshots) \

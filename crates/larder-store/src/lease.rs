@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock};
 use larder_oci::Digest;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use crate::ceiling::Ledger;
 use crate::id::random_text;
 use crate::lock::{Existing, FileLock, LockMode};
-use crate::{KeyDep, KeyMatch, Result, SnapshotId, Store, disk};
+use crate::{Error, ErrorKind, KeyDep, KeyMatch, Result, SnapshotId, Store, disk};
 
 /// A build's protection against prune: take it before the first look-up.
 ///
@@ -24,6 +25,8 @@ struct Inner {
     lock: Option<FileLock>,
     /// Where what is being written lies; made when first needed.
     tmp: OnceLock<PathBuf>,
+    /// What is reserved for what it writes.
+    ledger: Ledger,
 }
 
 impl Store {
@@ -36,6 +39,7 @@ impl Store {
             id,
             lock: Some(lock),
             tmp: OnceLock::new(),
+            ledger: Ledger::default(),
         };
         self.write(|tx| {
             tx.prepare_cached("INSERT INTO leases (id, started_at) VALUES (?, ?)")?
@@ -127,6 +131,16 @@ impl Lease {
     /// last clone is gone; errors of a release by drop are only logged.
     pub fn release(self) -> Result<()> {
         Arc::into_inner(self.0).map_or(Ok(()), |mut inner| inner.end())
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
+    /// Returns the lock by which others see that the lease lives.
+    pub(crate) fn lock(&self) -> Result<&FileLock> {
+        let ended = || Error::new(ErrorKind::Internal, "a lease that has ended is used");
+        self.0.lock.as_ref().ok_or_else(ended)
     }
 
     /// Adds a snapshot to what is protected, in the caller's transaction.

@@ -13,6 +13,7 @@
 //! - [`CacheKey`], [`NewKey`] and [`KeyMatch`] are the cache: from keys to snapshots.
 //! - [`CacheMountGuard`] is the right to use a cache mount, [`KeyLock`] the right to compute what
 //!   a key names.
+//! - [`Ceiling`] bounds what the directory takes; [`Watch`] looks after processes that write to it.
 //! - [`UsageRecord`], [`Filter`] and [`PruneRequest`] are `du`, prune and garbage collection.
 //!
 //! ```
@@ -25,6 +26,7 @@
 //!     clock: Clock::new(jiff::Timestamp::now),
 //!     snapshotter: Snapshotter::Overlay { userxattr: false },
 //!     ownership: larder_tree::apply::Ownership::Preserve,
+//!     ceiling: None,
 //! })?;
 //! let lease = store.lease()?;
 //! let active = lease.prepare(&NewSnapshot {
@@ -49,8 +51,8 @@
 //! snapshots/ID/fs        a snapshot's own files
 //! cache-mounts/ID/fs     a cache mount, with its lock beside it
 //! contexts/              the caller's caches about build contexts
-//! leases/ID              locked by the lease's owner
-//! locks/                 of the collector, of publication, of keys
+//! leases/ID              locked by the lease's owner; what it has reserved
+//! locks/                 of the collector, of reservations, of publication, of keys
 //! partial/HEX            the rests of downloads, locked by who goes on
 //! tmp/LEASE/             what a lease is writing
 //! trash/                 what is being removed
@@ -65,6 +67,7 @@
 
 mod blob;
 mod cache_mount;
+mod ceiling;
 mod check;
 mod db;
 mod disk;
@@ -78,6 +81,7 @@ mod key;
 mod layout;
 mod lease;
 mod lock;
+mod origin;
 mod prune;
 mod reserve;
 mod settle;
@@ -88,6 +92,7 @@ mod usage;
 
 pub use blob::BlobWriter;
 pub use cache_mount::{CacheMountGuard, CacheMountRequest, FillCacheMount, Sharing};
+pub use ceiling::{Ceiling, Watch};
 pub use check::Problem;
 pub use error::{Error, ErrorKind, Result};
 pub use filter::Filter;

@@ -121,24 +121,39 @@ impl Store {
     ) -> Result<u64> {
         let loaded = load(self)?;
         let now = from_nanos(self.now());
-        let limit = if request.has_limit() {
+        let wanted = if request.has_limit() {
             let used = loaded.iter().map(|one| one.record.size_bytes).sum::<u64>()
                 + usage::overhead(self)?.size_bytes;
             let target = request.target_bytes(used, self.disk_space()?.free_bytes);
             if used <= target {
                 return Ok(0);
             }
-            Some((used, target))
+            used - target
         } else {
-            None
+            u64::MAX
         };
-        let mut selection = Selection::new(&loaded, |one| request.concerns(one, now));
+        let concerns = |one: &Loaded| request.concerns(one, now);
+        let freed = self.remove_some(&loaded, concerns, wanted, on_removed)?;
+        self.remove_unreachable_keys()?;
+        self.write(history::trim)?;
+        Ok(freed)
+    }
+
+    /// Removes those of `loaded` that are meant, the least valuable first, children before their
+    /// parents, until `wanted` bytes are freed. Returns how many are.
+    pub(crate) fn remove_some(
+        &self,
+        loaded: &[Loaded],
+        is_meant: impl Fn(&Loaded) -> bool,
+        wanted: u64,
+        on_removed: &mut dyn FnMut(&UsageRecord),
+    ) -> Result<u64> {
+        let mut selection = Selection::new(loaded, is_meant);
         let mut freed = 0;
         loop {
-            let enough = |freed: u64| limit.is_some_and(|(used, target)| used <= target + freed);
             let mut batch = Vec::new();
             let mut expected = freed;
-            while batch.len() < BATCH && !enough(expected) {
+            while batch.len() < BATCH && expected < wanted {
                 let Some(index) = selection.next() else { break };
                 expected += loaded[index].record.size_bytes;
                 batch.push(&loaded[index]);
@@ -151,8 +166,6 @@ impl Store {
                 on_removed(&record);
             }
         }
-        self.remove_unreachable_keys()?;
-        self.write(history::trim)?;
         Ok(freed)
     }
 }
@@ -259,7 +272,7 @@ type Files = Vec<PathBuf>;
 
 impl Store {
     /// Removes the keys that lead to no result. Not while a build may be about to link to them.
-    fn remove_unreachable_keys(&self) -> Result<()> {
+    pub(crate) fn remove_unreachable_keys(&self) -> Result<()> {
         self.write(|tx| {
             if crate::lease::end_dead(self, tx)? {
                 return Ok(());

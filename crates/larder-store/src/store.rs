@@ -1,6 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use larder_tree::apply::Ownership;
@@ -9,7 +10,7 @@ use rusqlite::{Connection, Transaction};
 use crate::db::{Db, to_nanos};
 use crate::layout::{DIRECTORIES, Layout};
 use crate::lock::{FileLock, LockMode};
-use crate::{Error, ErrorKind, Result, disk, reserve, settle};
+use crate::{Ceiling, Error, ErrorKind, Result, disk, reserve, settle};
 
 /// Where the store takes the time from.
 #[derive(Clone)]
@@ -55,6 +56,8 @@ pub struct Options {
     pub snapshotter: Snapshotter,
     /// Who owns the files of unpacked layers.
     pub ownership: Ownership,
+    /// What the state directory may take; no bound if absent.
+    pub ceiling: Option<Ceiling>,
 }
 
 /// The state directory, shared with any number of other processes.
@@ -70,6 +73,8 @@ struct Inner {
     db: Db,
     options: Options,
     boot: String,
+    /// Whether this process removed records to make room.
+    made_room: AtomicBool,
 }
 
 impl Store {
@@ -102,6 +107,7 @@ impl Store {
             db,
             options,
             boot: settle::boot_id(),
+            made_room: AtomicBool::new(false),
         }));
         store.forget_unsettled()?;
         Ok(store)
@@ -128,6 +134,20 @@ impl Store {
 
     pub(crate) fn ownership(&self) -> Ownership {
         self.0.options.ownership
+    }
+
+    pub(crate) fn ceiling(&self) -> Option<Ceiling> {
+        self.0.options.ceiling
+    }
+
+    /// Takes note that records were removed to make room.
+    pub(crate) fn set_made_room(&self) {
+        self.0.made_room.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether keys of removed records may be left.
+    pub(crate) fn has_made_room(&self) -> bool {
+        self.0.made_room.load(Ordering::Relaxed)
     }
 
     /// The present time, as the database holds it.

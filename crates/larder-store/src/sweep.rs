@@ -29,6 +29,9 @@ impl Store {
             let _publications = self.lock_removal()?;
             self.sweep_unreferenced()?;
         }
+        if crashed {
+            self.measure_cache_mounts()?;
+        }
         // Last, so that a crash of ours leaves the signs of the earlier one.
         for (id, lock) in dead {
             self.write(|tx| {

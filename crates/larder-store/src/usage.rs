@@ -4,7 +4,7 @@ use crate::{Filter, RecordType, Result, SnapshotId, Store};
 
 mod load;
 
-pub(crate) use load::{Kind, Loaded, load, overhead};
+pub(crate) use load::{Kind, Loaded, load, overhead, overhead_bytes};
 
 /// One line of `du`.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,13 +1,18 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use larder_oci::{Mount, OverlayUpper};
+use larder_tree::quota::Quota;
 use rusqlite::{Transaction, params};
 use rustix::fs::{Gid, Mode, Uid};
 
 use super::chain::Form;
 use super::flatten::{Files, flatten};
 use super::info::RecordType;
+use crate::ceiling::Reservation;
 use crate::{Error, Lease, Result, SnapshotId, Snapshotter, disk};
+
+/// What the directories of a writable snapshot take, overlayfs' own included.
+const EMPTY_BYTES: u64 = 32 << 10;
 
 /// What a snapshot is made for.
 #[derive(Debug, Clone, Copy)]
@@ -27,21 +32,28 @@ impl Lease {
     /// `NotFound` if the parent does not exist (any more).
     pub fn prepare(&self, new: &NewSnapshot<'_>) -> Result<ActiveSnapshot> {
         let id = SnapshotId::random();
+        let lowers = match new.parent {
+            Some(parent) => self.store().visible(parent)?,
+            None => Vec::new(),
+        };
+        let copied_bytes = match self.store().snapshotter() {
+            Snapshotter::Overlay { .. } => 0,
+            Snapshotter::Native => self.store().copies_bytes(&lowers, Files::Copied)?,
+        };
+        let reservation = Reservation::new(self, EMPTY_BYTES + copied_bytes)?;
         let directory = self.tmp()?.join(id.as_str());
         disk::make_private_dir(&directory)?;
-        let mut active = ActiveSnapshot {
+        let active = ActiveSnapshot {
             lease: self.clone(),
             id,
             directory,
             parent: new.parent.cloned(),
-            lowers: Vec::new(),
+            lowers,
             description: new.description.to_owned(),
             record_type: new.record_type,
             committed: false,
+            reservation,
         };
-        if let Some(parent) = new.parent {
-            active.lowers = self.store().visible(parent)?;
-        }
         match self.store().snapshotter() {
             Snapshotter::Overlay { .. } => active.make_upper()?,
             Snapshotter::Native => active.copy_parent()?,
@@ -62,6 +74,8 @@ pub struct ActiveSnapshot {
     description: String,
     record_type: RecordType,
     committed: bool,
+    /// Released last, when the files are recorded or gone.
+    reservation: Reservation,
 }
 
 impl ActiveSnapshot {
@@ -83,6 +97,19 @@ impl ActiveSnapshot {
         }
     }
 
+    /// Returns what bounds who fills the snapshot, if the store has a ceiling.
+    pub fn quota(&self) -> &dyn Quota {
+        &self.reservation
+    }
+
+    pub(crate) fn reservation(&self) -> &Reservation {
+        &self.reservation
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Makes the snapshot immutable and visible to all. It must not be mounted any more.
     ///
     /// Atomic, and not forced to the disk: see [`Store::settle`].
@@ -91,6 +118,7 @@ impl ActiveSnapshot {
         let store = self.lease.store().clone();
         disk::remove(&self.work())?;
         let size_bytes = disk::allocated(&self.directory).map_err(failed)?;
+        self.reservation.cover(size_bytes)?;
         let form = match store.snapshotter() {
             Snapshotter::Overlay { .. } => Form::Directory,
             Snapshotter::Native => Form::Tree,

@@ -13,7 +13,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::{Error, Result, disk};
+use crate::{Error, Result, Store, disk};
 
 /// How deep directories may be nested: each level holds two of them open.
 const MAX_DEPTH: usize = 400;
@@ -31,6 +31,23 @@ pub(super) enum Files {
     Linked,
     /// Copies, sharing blocks where the filesystem can.
     Copied,
+}
+
+impl Store {
+    /// Returns what `files` of all `layers` take at most; 0 in a store where that doesn't matter.
+    pub(super) fn copies_bytes(&self, layers: &[PathBuf], files: Files) -> Result<u64> {
+        if self.ceiling().is_none() {
+            return Ok(0);
+        }
+        let measure = match files {
+            Files::Linked => disk::allocated_directories,
+            Files::Copied => disk::allocated,
+        };
+        let sizes = layers.iter().map(|layer| measure(layer));
+        sizes
+            .sum::<io::Result<u64>>()
+            .map_err(|error| Error::io("cannot measure layers", error))
+    }
 }
 
 /// Makes the directory `target`, with the tree that `layers` (topmost first) show together.

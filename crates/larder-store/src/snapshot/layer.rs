@@ -1,6 +1,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use larder_oci::{Descriptor, Digest, Mount};
 use larder_tree::apply::{ApplyOptions, LayerForm, Warning, apply_layer};
 use larder_tree::beneath::Root;
@@ -13,8 +14,13 @@ use super::active::SnapshotRow;
 use super::chain::Form;
 use super::flatten::{Files, flatten, inherit_attributes};
 use super::info::{insert_layer_blob, missing};
+use crate::ceiling::Reservation;
+use crate::db::to_nanos;
 use crate::id::random_text;
 use crate::{Error, Lease, RecordType, Result, SnapshotId, Snapshotter, Store, disk};
+
+/// What the directories of an empty layer take.
+const EMPTY_BYTES: u64 = 8 << 10;
 
 /// Where an unpacked layer goes.
 #[derive(Debug, Clone, Copy)]
@@ -27,14 +33,14 @@ pub struct NewLayer<'a> {
     pub blob: Option<&'a Descriptor>,
     /// Where it came from, for `du`.
     pub description: &'a str,
+    /// When it was made elsewhere; `None` for now.
+    pub created_at: Option<Timestamp>,
 }
 
 /// A layer that is unpacked and verified, but not yet part of a snapshot. Dropped, it is
 /// discarded.
 #[derive(Debug)]
 pub struct UnpackedLayer {
-    /// Keeps the directory from being swept.
-    _lease: Lease,
     id: SnapshotId,
     directory: PathBuf,
     diff_id: Digest,
@@ -43,6 +49,9 @@ pub struct UnpackedLayer {
     /// of those below.
     implied: Vec<PathBuf>,
     linked: bool,
+    /// Keeps the directory from being swept, as it keeps the lease. Released last, when the files
+    /// are recorded or gone.
+    reservation: Reservation,
 }
 
 impl Lease {
@@ -62,13 +71,13 @@ impl Lease {
         let directory = self.tmp()?.join(id.as_str());
         disk::make_private_dir(&directory)?;
         let mut layer = UnpackedLayer {
-            _lease: self.clone(),
             id,
             directory,
             diff_id: diff_id.clone(),
             tar_bytes: 0,
             implied: vec![PathBuf::new()],
             linked: false,
+            reservation: Reservation::new(self, EMPTY_BYTES)?,
         };
         let failed = |error| Error::tree(format_args!("cannot apply layer `{diff_id}`"), error);
         let mode = Mode::from_raw_mode(0o755);
@@ -84,6 +93,7 @@ impl Lease {
         };
         let options = ApplyOptions {
             ownership: self.store().ownership(),
+            quota: &layer.reservation,
             ..ApplyOptions::new(on_warning)
         };
         let stats = apply_layer(&root, stream, form, options).map_err(failed)?;
@@ -111,6 +121,7 @@ impl Lease {
         let store = self.store();
         let form = self.settle_on(&mut layer, new.parent)?;
         let size_bytes = disk::allocated(&layer.directory).map_err(failed)?;
+        layer.reservation.cover(size_bytes)?;
         let _publication = store.lock_publication()?;
         std::fs::rename(&layer.directory, store.layout().snapshot(&layer.id)).map_err(failed)?;
         layer.linked = true;
@@ -133,12 +144,14 @@ impl Lease {
             };
             row.insert(self, tx)?;
             tx.prepare_cached(
-                "UPDATE snapshots SET chain_id = ?, diff_id = ?, tar_bytes = ? WHERE id = ?",
+                "UPDATE snapshots SET chain_id = ?, diff_id = ?, tar_bytes = ?, \
+                   created_at = coalesce(?, created_at) WHERE id = ?",
             )?
             .execute(params![
                 new.chain_id.as_str(),
                 layer.diff_id.as_str(),
                 layer.tar_bytes as i64,
+                new.created_at.map(to_nanos),
                 layer.id
             ])?;
             if let Some(blob) = new.blob {
@@ -165,6 +178,8 @@ impl Lease {
         }
         let mut directories = vec![layer.files()];
         directories.extend(below);
+        let copies_bytes = self.store().copies_bytes(&directories, Files::Copied)?;
+        layer.reservation.add(copies_bytes)?;
         let whole = self.tmp()?.join(random_text());
         disk::make_private_dir(&whole)?;
         flatten(&directories, &whole.join("fs"), Files::Copied)?;

@@ -3,6 +3,7 @@ use std::collections::{HashMap, HashSet};
 use super::active::SnapshotRow;
 use super::chain::{Ancestry, Form, Layer, visible};
 use super::flatten::{Files, flatten};
+use crate::ceiling::Reservation;
 use crate::{Error, Lease, RecordType, Result, SnapshotId, Snapshotter, Store, disk};
 
 /// How many lower directories one overlay mount takes: overlayfs' own limit of 500, and one for
@@ -61,15 +62,17 @@ impl Lease {
         directories: &[std::path::PathBuf],
     ) -> Result<()> {
         let store = self.store();
-        let directory = self.tmp()?.join(id.as_str());
-        disk::make_private_dir(&directory)?;
+        let failed = |error: std::io::Error| Error::io("cannot store a flattened snapshot", error);
         let files = match form {
             Form::Flat => Files::Linked,
             _ => Files::Copied,
         };
+        let reservation = Reservation::new(self, store.copies_bytes(directories, files)?)?;
+        let directory = self.tmp()?.join(id.as_str());
+        disk::make_private_dir(&directory)?;
         let made_bytes = flatten(directories, &directory.join("fs"), files)?;
-        let failed = |error: std::io::Error| Error::io("cannot store a flattened snapshot", error);
         let own = disk::allocated_entry(&directory).map_err(failed)?;
+        reservation.cover(made_bytes + own)?;
         let row = SnapshotRow {
             id,
             form,

@@ -63,22 +63,8 @@ pub(crate) fn load(store: &Store) -> Result<Vec<Loaded>> {
 /// Returns the record of all that is no record: databases, locks, directories, caches about
 /// contexts, rests of downloads, and what a crash left.
 pub(crate) fn overhead(store: &Store) -> Result<UsageRecord> {
-    let layout = store.layout();
     let failed = |error: std::io::Error| Error::io("cannot measure the state directory", error);
-    let mut size_bytes = disk::allocated_entry(layout.root()).map_err(failed)?;
-    for name in disk::entries(layout.root())? {
-        let path = layout.root().join(&name);
-        size_bytes += match name.as_str() {
-            "blobs" | "cache-mounts" | "snapshots" | "tmp" => disk::allocated_entry(&path),
-            _ if path.is_dir() => disk::allocated(&path),
-            _ => disk::allocated_entry(&path),
-        }
-        .map_err(failed)?;
-    }
-    for name in disk::entries(&layout.tmp())? {
-        size_bytes += disk::allocated_entry(&layout.tmp().join(name)).map_err(failed)?;
-    }
-    size_bytes += disk::allocated_entry(&layout.blobs()).map_err(failed)?;
+    let mut size_bytes = overhead_bytes(store, &[])?;
     for path in store.unreferenced()? {
         size_bytes += if path.is_dir() {
             disk::allocated(&path)
@@ -100,6 +86,28 @@ pub(crate) fn overhead(store: &Store) -> Result<UsageRecord> {
         description: "indexes, locks, context caches and partial downloads".to_owned(),
         record_type: RecordType::Internal,
     })
+}
+
+/// Returns what all takes that is no record, without the directories `left_out` and what a crash
+/// left among the records.
+pub(crate) fn overhead_bytes(store: &Store, left_out: &[&str]) -> Result<u64> {
+    let layout = store.layout();
+    let failed = |error: std::io::Error| Error::io("cannot measure the state directory", error);
+    let mut size_bytes = disk::allocated_entry(layout.root()).map_err(failed)?;
+    for name in disk::entries(layout.root())? {
+        let path = layout.root().join(&name);
+        size_bytes += match name.as_str() {
+            name if left_out.contains(&name) => Ok(0),
+            "blobs" | "cache-mounts" | "snapshots" | "tmp" => disk::allocated_entry(&path),
+            _ if path.is_dir() => disk::allocated(&path),
+            _ => disk::allocated_entry(&path),
+        }
+        .map_err(failed)?;
+    }
+    for name in disk::entries(&layout.tmp())? {
+        size_bytes += disk::allocated_entry(&layout.tmp().join(name)).map_err(failed)?;
+    }
+    Ok(size_bytes + disk::allocated_entry(&layout.blobs()).map_err(failed)?)
 }
 
 fn live_leases(store: &Store) -> Result<HashSet<String>> {

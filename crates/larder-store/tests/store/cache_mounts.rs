@@ -116,7 +116,7 @@ fn a_seed_makes_a_different_one_and_fills_it() {
     let store = TestStore::new();
     let lease = store.lease().unwrap();
     let plain = acquire(&lease, "pip", Sharing::Shared);
-    let fill = |root: &larder_tree::beneath::Root| {
+    let fill = |root: &larder_tree::beneath::Root, _: &dyn larder_tree::quota::Quota| {
         let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
         root.open_file("seeded", flags, 0o644.into()).map(|_| ())
     };

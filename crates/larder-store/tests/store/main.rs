@@ -8,10 +8,12 @@
 
 mod blobs;
 mod cache_mounts;
+mod ceiling;
 mod crash;
 mod images;
 mod keys;
 mod opening;
+mod origins;
 mod pruning;
 mod sharing;
 mod snapshots;

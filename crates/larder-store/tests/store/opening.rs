@@ -11,6 +11,7 @@ fn open(root: &Path) -> larder_store::Result<Store> {
         clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
         snapshotter: OVERLAY,
         ownership: Ownership::Preserve,
+        ceiling: None,
     };
     Store::open(root, options)
 }
@@ -28,7 +29,7 @@ fn a_store_is_made_once_and_found_again() {
     assert!(open(&root).unwrap().has_blob(&digest).unwrap());
     assert_eq!(
         std::fs::read_to_string(root.join("version")).unwrap(),
-        "1\n"
+        "2\n"
     );
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&root).unwrap());
     assert_eq!(mode & 0o777, 0o700);

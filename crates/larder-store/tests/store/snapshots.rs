@@ -212,6 +212,7 @@ fn a_layer_survives_packing_and_unpacking() {
         chain_id: &base_diff,
         blob: None,
         description: "pulled",
+        created_at: None,
     };
     let id = lease.link(unpacked, &new).unwrap();
     let (again, _) = tar(&lease, &id, None);
@@ -279,6 +280,7 @@ fn directories_without_an_entry_keep_what_they_have_below() {
         chain_id: &digest("chain"),
         blob: None,
         description: "pulled",
+        created_at: None,
     };
     let id = lease.link(unpacked, &new).unwrap();
     let top = &lowers(&store.view(&id).unwrap())[0];
@@ -411,6 +413,7 @@ fn whole_trees_serve_where_overlays_cannot() {
             chain_id: diff_id,
             blob: None,
             description: "pulled",
+            created_at: None,
         };
         lease.link(unpacked, &new).unwrap()
     };

@@ -9,7 +9,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use larder_oci::{Digest, Mount, MountKind};
 use larder_store::{
-    Clock, Lease, NewSnapshot, Options, PruneRequest, RecordType, SnapshotId, Snapshotter, Store,
+    Ceiling, Clock, Lease, NewSnapshot, Options, PruneRequest, RecordType, SnapshotId, Snapshotter,
+    Store,
 };
 use larder_tree::apply::Ownership;
 
@@ -20,6 +21,7 @@ pub(crate) struct TestStore {
     pub(crate) store: Store,
     _dir: tempfile::TempDir,
     seconds: Arc<AtomicI64>,
+    ceiling: Option<Ceiling>,
 }
 
 impl std::ops::Deref for TestStore {
@@ -36,19 +38,31 @@ impl TestStore {
     }
 
     pub(crate) fn with(snapshotter: Snapshotter) -> Self {
+        Self::bounded(snapshotter, None)
+    }
+
+    pub(crate) fn bounded(snapshotter: Snapshotter, ceiling: Option<Ceiling>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let seconds = Arc::new(AtomicI64::new(1_700_000_000));
-        let store = Store::open(&dir.path().join("root"), options(snapshotter, &seconds)).unwrap();
+        let options = Options {
+            ceiling,
+            ..options(snapshotter, &seconds)
+        };
         Self {
-            store,
+            store: Store::open(&dir.path().join("root"), options).unwrap(),
             _dir: dir,
             seconds,
+            ceiling,
         }
     }
 
     /// Opens the same store once more, as another process would.
     pub(crate) fn again(&self) -> Store {
-        Store::open(self.root(), options(OVERLAY, &self.seconds)).unwrap()
+        let options = Options {
+            ceiling: self.ceiling,
+            ..options(OVERLAY, &self.seconds)
+        };
+        Store::open(self.root(), options).unwrap()
     }
 
     pub(crate) fn advance(&self, by: Duration) {
@@ -88,6 +102,7 @@ fn options(snapshotter: Snapshotter, seconds: &Arc<AtomicI64>) -> Options {
         clock: Clock::new(now),
         snapshotter,
         ownership: Ownership::Preserve,
+        ceiling: None,
     }
 }
 
