@@ -1,5 +1,7 @@
 //! How the text behind an instruction is split: flags, words, JSON arrays, name-value pairs.
 
+use crate::instruction::Pairs;
+
 /// White space inside a line. A line feed is none: it only comes with heredocs.
 pub(crate) fn is_blank(c: char) -> bool {
     matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
@@ -110,11 +112,7 @@ pub(crate) fn split_quoted(text: &str, escape: char) -> Vec<String> {
 }
 
 /// Reads `name=value …`, or the legacy `name value`, for ENV and LABEL.
-pub(crate) fn name_values(
-    text: &str,
-    keyword: &str,
-    escape: char,
-) -> Result<Vec<(String, String)>, String> {
+pub(crate) fn name_values(text: &str, keyword: &str, escape: char) -> Result<Pairs, String> {
     let words = split_quoted(text, escape);
     let Some(first) = words.first() else {
         return Err(format!("{keyword} requires at least one argument"));
@@ -123,12 +121,13 @@ pub(crate) fn name_values(
         let Some((name, value)) = text.split_once(is_blank) else {
             return Err(format!("{keyword} must have two arguments"));
         };
-        return Ok(vec![(
-            name.to_owned(),
-            value.trim_start_matches(is_blank).to_owned(),
-        )]);
+        let value = value.trim_start_matches(is_blank);
+        return Ok(Pairs {
+            pairs: vec![(name.to_owned(), value.to_owned())],
+            is_legacy: true,
+        });
     }
-    words
+    let pairs: Result<_, String> = words
         .iter()
         .map(|word| match word.split_once('=') {
             Some(("", _)) => Err(format!("{keyword} names can not be blank")),
@@ -138,7 +137,11 @@ pub(crate) fn name_values(
                 crate::golang::quote(word)
             )),
         })
-        .collect()
+        .collect();
+    Ok(Pairs {
+        pairs: pairs?,
+        is_legacy: false,
+    })
 }
 
 /// Reads one record of comma-separated values: a field that begins with `"` ends at the next
@@ -223,7 +226,11 @@ mod tests {
     #[test]
     fn pairs_come_in_two_forms() {
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-        let read = |text| name_values(text, "ENV", '\\');
+        let read = |text| {
+            let read = name_values(text, "ENV", '\\')?;
+            assert_eq!(read.is_legacy, !text.contains("a="), "{text}");
+            Ok::<_, String>(read.pairs)
+        };
         assert_eq!(
             read("a=b c=\"d e\""),
             Ok(vec![pair("a", "b"), pair("c", "\"d e\"")])

@@ -25,15 +25,15 @@ impl Directives {
         }
     }
 
-    /// Takes in the next line, leading white space removed. The first line that is no directive
-    /// ends them.
-    pub(crate) fn read(&mut self, line: &str) -> Result<(), String> {
+    /// Takes in the next line, leading white space removed, and returns whether it is a directive.
+    /// The first line that is none ends them.
+    pub(crate) fn read(&mut self, line: &str) -> Result<bool, String> {
         if self.done {
-            return Ok(());
+            return Ok(false);
         }
         let Some((name, value)) = split(line, "#") else {
             self.done = true;
-            return Ok(());
+            return Ok(false);
         };
         if self.values.contains_key(name) {
             return Err(format!("only one {name} parser directive can be used"));
@@ -42,7 +42,7 @@ impl Directives {
             return Err(format!("invalid ESCAPE '{value}' does not match ` or \\"));
         }
         self.values.insert(name, value.to_owned());
-        Ok(())
+        Ok(true)
     }
 }
 

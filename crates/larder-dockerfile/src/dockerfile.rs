@@ -1,8 +1,7 @@
-use larder_llb::SourceRange;
-
 use crate::directive;
 use crate::error::{Error, ErrorKind};
 use crate::instruction::{From, Instruction, InstructionKind};
+use crate::lint::{self, Finding};
 use crate::parse::{self, Parsed};
 use crate::statement::{self, Statement};
 
@@ -13,11 +12,13 @@ pub struct Dockerfile {
     pub(crate) text: Vec<u8>,
     pub(crate) escape: char,
     pub(crate) syntax: Option<String>,
-    check: Option<String>,
+    /// The value of the `check` directive.
+    pub(crate) check: Option<String>,
     /// The ARGs before the first FROM.
     pub(crate) global_args: Vec<Instruction>,
     pub(crate) stages: Vec<Stage>,
-    diagnostics: Vec<Diagnostic>,
+    /// What the text alone shows.
+    pub(crate) findings: Vec<Finding>,
 }
 
 /// FROM and what follows it.
@@ -38,17 +39,6 @@ pub struct StageSummary<'a> {
     pub description: Option<&'a str>,
     /// The line of its FROM.
     pub line: u32,
-}
-
-/// Something that is allowed, and better avoided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diagnostic {
-    /// The name of the rule, as BuildKit has it.
-    pub rule: &'static str,
-    /// What is wrong.
-    pub message: String,
-    /// The lines.
-    pub ranges: Vec<SourceRange>,
 }
 
 impl Dockerfile {
@@ -82,7 +72,7 @@ impl Dockerfile {
             check: directives.get("check").map(str::to_owned),
             global_args: Vec::new(),
             stages: Vec::new(),
-            diagnostics: Vec::new(),
+            findings: Vec::new(),
         };
         for statement in &statements {
             dockerfile.add(statement).map_err(parse_error)?;
@@ -94,13 +84,7 @@ impl Dockerfile {
     }
 
     fn add(&mut self, statement: &Statement) -> Result<(), Error> {
-        if statement.empty_continuation {
-            self.diagnostics.push(Diagnostic {
-                rule: "NoEmptyContinuation",
-                message: "Empty continuation line".to_owned(),
-                ranges: statement.lines.ranges(),
-            });
-        }
+        self.findings.extend(lint::check_statement(statement));
         match parse::parse(statement, self.escape)? {
             Parsed::From(from) => self.stages.push(Stage {
                 from,
@@ -138,16 +122,6 @@ impl Dockerfile {
                 line: stage.from.lines.start,
             }
         })
-    }
-
-    /// Returns what is allowed, and better avoided, in the order of the lines.
-    pub fn diagnostics(&self) -> &[Diagnostic] {
-        &self.diagnostics
-    }
-
-    /// Returns the value of the `check` directive.
-    pub fn check_directive(&self) -> Option<&str> {
-        self.check.as_deref()
     }
 
     /// Returns the frontend that the `syntax` directive names.

@@ -1,5 +1,7 @@
 use larder_llb::{GraphError, SourceRange};
 
+use crate::lint::Warning;
+
 /// What a caller can do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -22,6 +24,7 @@ pub struct Error {
     kind: ErrorKind,
     message: String,
     ranges: Vec<SourceRange>,
+    warnings: Vec<Warning>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -37,11 +40,17 @@ impl Error {
         &self.ranges
     }
 
+    /// Returns what the build checks had found before, in order.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),
             ranges: Vec::new(),
+            warnings: Vec::new(),
             source: None,
         }
     }
@@ -79,6 +88,11 @@ impl Error {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn after(mut self, warnings: Vec<Warning>) -> Self {
+        self.warnings = warnings;
         self
     }
 

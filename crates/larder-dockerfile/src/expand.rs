@@ -46,6 +46,8 @@ pub(crate) struct Expansion {
     pub(crate) text: String,
     /// The result split at white space that is neither quoted nor escaped.
     pub(crate) words: Vec<String>,
+    /// The variables that were looked up and found.
+    pub(crate) matched: BTreeSet<String>,
     /// The variables that were looked up and not found.
     pub(crate) unmatched: BTreeSet<String>,
 }
@@ -78,6 +80,7 @@ impl Expander {
         Ok(Expansion {
             text,
             words: words.finish(),
+            matched: scanner.matched,
             unmatched: scanner.unmatched,
         })
     }

@@ -3,14 +3,19 @@
 use larder_oci::Healthcheck;
 
 use crate::error::Lines;
+use crate::lint::LintOptions;
 
 /// One instruction with its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Instruction {
     pub(crate) kind: InstructionKind,
+    /// The first word, as written.
+    pub(crate) keyword: String,
     /// The text as written, joined to one line.
     pub(crate) code: String,
     pub(crate) lines: Lines,
+    /// What the comment above says of checks.
+    pub(crate) lint: LintOptions,
 }
 
 /// What an instruction says.
@@ -20,10 +25,10 @@ pub(crate) enum InstructionKind {
     Cmd(CommandLine),
     Copy(Copy),
     Entrypoint(CommandLine),
-    Env(Vec<(String, String)>),
+    Env(Pairs),
     Expose(Vec<String>),
     Healthcheck(Healthcheck),
-    Label(Vec<(String, String)>),
+    Label(Pairs),
     Maintainer(String),
     Onbuild(String),
     Run(Run),
@@ -46,6 +51,14 @@ impl InstructionKind {
 pub(crate) struct ArgPair {
     pub(crate) name: String,
     pub(crate) default: Option<String>,
+}
+
+/// `name=value …` of ENV and LABEL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pairs {
+    pub(crate) pairs: Vec<(String, String)>,
+    /// Whether it is one pair, written `name value`.
+    pub(crate) is_legacy: bool,
 }
 
 /// A command: a list of words, or a text for the shell.
@@ -116,7 +129,11 @@ pub(crate) struct From {
     /// Lower case.
     pub(crate) name: Option<String>,
     pub(crate) platform: Option<String>,
+    /// The first word, as written.
+    pub(crate) keyword: String,
     pub(crate) code: String,
     pub(crate) lines: Lines,
     pub(crate) comments: Vec<String>,
+    /// What the comments say of checks.
+    pub(crate) lint: LintOptions,
 }

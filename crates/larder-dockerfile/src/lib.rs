@@ -7,6 +7,8 @@
 //! - [`Dockerfile::lower`] makes the graph, equal to BuildKit's to the byte, so that cache keys
 //!   are BuildKit's too; [`Lowered`] also has the image config with its history, and for each
 //!   vertex the instruction that it is made from.
+//! - [`Dockerfile::view`] shows it as it is written, to who would rather advise than build.
+//! - [`Lowered::warnings`] has what the build checks find; their rules are [`Rule`].
 //! - [`parse_ignore`] reads a `.dockerignore` file.
 //!
 //! ```
@@ -28,8 +30,8 @@
 //!
 //! **Limitations**: ADD from http(s) and git, named contexts other than directories and images,
 //! `RUN --mount=type=ssh`, `RUN --device`, `SOURCE_DATE_EPOCH` taken from a context, and Windows
-//! images are refused with an error that says so. Of the build checks only `NoEmptyContinuation`
-//! is reported.
+//! images are refused with an error that says so. An error of the parser hides what the build checks
+//! find elsewhere in the file.
 
 mod args;
 mod directive;
@@ -41,18 +43,22 @@ mod golang;
 mod heredoc;
 mod ignore;
 mod instruction;
+mod lint;
 mod lower;
 mod options;
 mod parse;
 mod path;
 mod statement;
 mod suggest;
+mod view;
 
-pub use dockerfile::{Diagnostic, Dockerfile, StageSummary};
+pub use dockerfile::{Dockerfile, StageSummary};
 pub use error::{Error, ErrorKind};
 pub use ignore::parse_ignore;
+pub use lint::{Rule, Warning};
 pub use lower::{EnvOrigin, Lowered, StepInfo};
 pub use options::{
     ImageRequest, ImageResolver, LocalContext, LowerOptions, NamedContext, Network, NoCache,
-    ResolveError, ResolveMode, ResolvedImage, Ulimit,
+    PathMatcher, ResolveError, ResolveMode, ResolvedImage, Ulimit,
 };
+pub use view::{CommandView, CopyView, InstructionView, KindView, MountView, RunView, StageView};

@@ -20,14 +20,16 @@ use larder_oci::{Digest, HistoryEntry, ImageConfig, ImageRef, Platform};
 use crate::directive;
 use crate::dockerfile::{Dockerfile, unavailable_frontend};
 use crate::error::{Error, Lines};
-use crate::expand::{Expander, Variables};
+use crate::expand::{Expander, Expansion, Variables};
 use crate::instruction::{Instruction, InstructionKind};
+use crate::lint::{self, Lint, LintOptions, Warning};
 use crate::options::{ImageRequest, ImageResolver, LowerOptions, ResolvedImage};
 
 use dag::Dag;
 pub use env::EnvOrigin;
 use env::{Env, split_pair};
 use local::Locals;
+pub(crate) use stages::default_bases;
 use stages::{Command, Stages};
 
 /// How many bytes all expansions, environments and inherited histories of one Dockerfile may take
@@ -55,6 +57,8 @@ pub struct Lowered {
     pub steps: BTreeMap<Digest, StepInfo>,
     /// The value of `SOURCE_DATE_EPOCH`, in seconds.
     pub source_date_epoch: Option<i64>,
+    /// What the build checks found, in order.
+    pub warnings: Vec<Warning>,
 }
 
 /// The instruction that a vertex is made from.
@@ -83,7 +87,7 @@ impl Dockerfile {
     /// As [`Dockerfile::lower`].
     pub fn base_images(&self, options: &LowerOptions) -> Result<Vec<ImageRequest>, Error> {
         self.check_frontend(options)?;
-        let stages = Stages::new(self, options)?;
+        let stages = Stages::new(self, options, &Lint::default())?;
         let mut requests: Vec<ImageRequest> = Vec::new();
         for (id, reachable) in stages.reachable().into_iter().enumerate() {
             if !reachable {
@@ -98,14 +102,33 @@ impl Dockerfile {
     /// Lowers the target stage, and what it needs, to LLB.
     ///
     /// # Errors
-    /// By kind: [`ErrorKind`](crate::ErrorKind). Errors of the Dockerfile carry its lines.
+    /// By kind: [`ErrorKind`](crate::ErrorKind). Errors of the Dockerfile carry its lines. Where the
+    /// Dockerfile or the build asks for it, what the build checks find is one.
     pub fn lower(
         &self,
         options: &LowerOptions,
         resolver: &dyn ImageResolver,
     ) -> Result<Lowered, Error> {
         self.check_frontend(options)?;
-        let stages = Stages::new(self, options)?;
+        let lint = Lint::new(self.lint_options(options)?);
+        let lowered = self.lower_checked(options, resolver, &lint);
+        match (lowered, lint.violation()) {
+            (Ok(lowered), None) => Ok(Lowered {
+                warnings: lint.take(),
+                ..lowered
+            }),
+            (Ok(_), Some(violation)) => Err(Error::dockerfile(violation).after(lint.take())),
+            (Err(error), _) => Err(error.after(lint.take())),
+        }
+    }
+
+    fn lower_checked(
+        &self,
+        options: &LowerOptions,
+        resolver: &dyn ImageResolver,
+        lint: &Lint,
+    ) -> Result<Lowered, Error> {
+        let stages = Stages::new(self, options, lint)?;
         if options.target_platform().os == "windows" {
             return Err(Error::unsupported("Windows images are not available"));
         }
@@ -113,6 +136,7 @@ impl Dockerfile {
             dockerfile: self,
             options,
             resolver,
+            lint,
             epoch: source_date_epoch(options, &stages.global)?,
             stages,
             dag: Dag::default(),
@@ -121,6 +145,19 @@ impl Dockerfile {
             text_bytes: Cell::new(0),
         };
         lowering.finish()
+    }
+
+    /// Returns which build checks are wanted: by the build, else by the Dockerfile.
+    fn lint_options(&self, options: &LowerOptions) -> Result<LintOptions, Error> {
+        const ARG: &str = "BUILDKIT_DOCKERFILE_CHECK";
+        if let Some(value) = options.build_args.get(ARG) {
+            return LintOptions::parse(value).map_err(|message| {
+                Error::options(format!("failed to parse build-arg:{ARG}: {message}"))
+            });
+        }
+        LintOptions::parse(lint::first_word(self.check.as_deref().unwrap_or_default())).map_err(
+            |message| Error::dockerfile(format!("failed to parse check options: {message}")),
+        )
     }
 
     fn check_frontend(&self, options: &LowerOptions) -> Result<(), Error> {
@@ -154,6 +191,7 @@ struct Lowering<'a> {
     dockerfile: &'a Dockerfile,
     options: &'a LowerOptions,
     resolver: &'a dyn ImageResolver,
+    lint: &'a Lint,
     stages: Stages,
     dag: Dag,
     locals: Locals,
@@ -189,6 +227,7 @@ impl Lowering<'_> {
             base,
             steps,
             source_date_epoch: self.epoch,
+            warnings: Vec::new(),
         })
     }
 
@@ -256,6 +295,7 @@ impl Lowering<'_> {
     fn dispatch(&mut self, id: usize, command: &Command) -> Result<(), Error> {
         let instruction = &command.instruction;
         self.stages.states[id].in_trigger = command.on_build;
+        self.lint.enter(instruction.lines, &instruction.lint);
         match &instruction.kind {
             InstructionKind::Copy(copy) => self.copy(id, command, copy),
             InstructionKind::Run(run) => self.run(id, command, run),
@@ -266,8 +306,27 @@ impl Lowering<'_> {
 
     /// Expands a word with the variables of a stage.
     fn expand(&self, id: usize, word: &str) -> Result<String, Error> {
-        let expander = Expander::new(self.dockerfile.escape);
-        self.expand_with(expander, word, &self.stages.states[id].env)
+        self.expand_checked(Expander::new(self.dockerfile.escape), id, word)
+    }
+
+    /// Expands a word with the variables of a stage, and checks that they are set.
+    fn expand_checked(&self, expander: Expander, id: usize, word: &str) -> Result<String, Error> {
+        let env = &self.stages.states[id].env;
+        let expansion = expander.expand(word, env).map_err(Error::dockerfile)?;
+        self.check_variables(id, &expansion);
+        self.count_text(expansion.text.len())?;
+        Ok(expansion.text)
+    }
+
+    fn check_variables(&self, id: usize, expansion: &Expansion) {
+        let state = &self.stages.states[id];
+        let is_declared = |name: &str| {
+            config::SCAN_ARGS.contains(&name) || state.args.iter().any(|(arg, _)| arg == name)
+        };
+        if !expansion.unmatched.is_empty() {
+            let known: Vec<&str> = state.env.names().collect();
+            self.lint.variables(expansion, is_declared, &known);
+        }
     }
 
     fn expand_with(

@@ -1,9 +1,12 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use larder_oci::{Digest, ImageConfig, ImageRef, Platform};
 
+use crate::lower::Lowered;
+
 /// What a build asks of a Dockerfile.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct LowerOptions {
     /// The stage to build; the last one by default.
     pub target: Option<String>,
@@ -37,6 +40,12 @@ pub struct LowerOptions {
     pub resolve_mode: ResolveMode,
     /// The build context.
     pub context: LocalContext,
+    /// Tells what the context's ignore file leaves out, for the check of COPY and ADD. `None` where
+    /// nothing is left out, or where an exception makes the answer depend on more than a path.
+    pub ignored: Option<PathMatcher>,
+    /// Whether stages that the target does not need are lowered, too: what the checks find in them
+    /// counts, and what they depend on must be there.
+    pub all_stages: bool,
     /// `--build-context` values. They stand in for stages and images of their name.
     pub named_contexts: BTreeMap<String, NamedContext>,
 }
@@ -59,6 +68,8 @@ impl Default for LowerOptions {
             cgroup_parent: None,
             resolve_mode: ResolveMode::Default,
             context: LocalContext::new("context"),
+            ignored: None,
+            all_stages: false,
             named_contexts: BTreeMap::new(),
         }
     }
@@ -151,13 +162,36 @@ impl LocalContext {
     }
 }
 
+/// Tells of a path whether it belongs to a set.
+#[derive(Clone)]
+pub struct PathMatcher(Arc<dyn Fn(&str) -> bool + Send + Sync>);
+
+impl PathMatcher {
+    /// Wraps `contains`. It is asked about cleaned paths relative to the context.
+    pub fn new(contains: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(contains))
+    }
+
+    pub(crate) fn contains(&self, path: &str) -> bool {
+        (self.0)(path)
+    }
+}
+
+impl std::fmt::Debug for PathMatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PathMatcher(…)")
+    }
+}
+
 /// What a named context stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum NamedContext {
     /// A directory of the client.
     Local(LocalContext),
     /// An image, as written: `docker-image://REF`.
     Image(String),
+    /// What another Dockerfile builds, with its image config.
+    Input(Arc<Lowered>),
     /// Another build context by its URL (git, HTTP, OCI layout): refused when it is used.
     Other(String),
 }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::flags::{FlagKind, Flags};
 use crate::golang;
 use crate::instruction::{ArgPair, CommandLine, From, Instruction, InstructionKind};
+use crate::lint::LintOptions;
 use crate::statement::Statement;
 use crate::suggest::with_suggestion;
 
@@ -49,8 +50,10 @@ pub(crate) fn parse(statement: &Statement, escape: char) -> Result<Parsed, Error
         kind(statement, escape).map(|kind| {
             Parsed::Instruction(Instruction {
                 kind,
+                keyword: statement.keyword.clone(),
                 code: statement.original.trim().to_owned(),
                 lines: statement.lines,
+                lint: LintOptions::of_comments(&statement.comments),
             })
         })
     };
@@ -217,9 +220,11 @@ fn from(statement: &Statement) -> Result<From, String> {
         base: base.clone(),
         name,
         platform: platform.map(str::to_owned),
+        keyword: statement.keyword.clone(),
         code: statement.original.trim().to_owned(),
         lines: statement.lines,
         comments: statement.comments.clone(),
+        lint: LintOptions::of_comments(&statement.comments),
     })
 }
 

@@ -23,8 +23,8 @@ pub(crate) struct Statement {
     pub(crate) lines: Lines,
     /// The comment lines directly above, without `#`.
     pub(crate) comments: Vec<String>,
-    /// Whether an empty line stood between its lines.
-    pub(crate) empty_continuation: bool,
+    /// Where an empty line stood between its lines: the last of them, documents not counted.
+    pub(crate) empty_continuation: Option<u32>,
 }
 
 impl Statement {
@@ -50,7 +50,7 @@ impl Statement {
             heredocs: Vec::new(),
             lines: Lines::default(),
             comments: Vec::new(),
-            empty_continuation: false,
+            empty_continuation: None,
         }
     }
 
@@ -86,7 +86,9 @@ pub(crate) fn read(text: &[u8]) -> Result<(Vec<Statement>, Directives), Error> {
     let mut comments: Vec<String> = Vec::new();
     while let Some(line) = reader.next_line()? {
         let line = line.trim_start();
-        reader.read_directive(line)?;
+        if reader.read_directive(line)? {
+            continue;
+        }
         if let Some(comment) = line.strip_prefix('#') {
             comments.push(comment.trim().to_owned());
             continue;
@@ -155,7 +157,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn read_directive(&mut self, line: &str) -> Result<(), Error> {
+    fn read_directive(&mut self, line: &str) -> Result<bool, Error> {
         let result = self.directives.read(line);
         result.map_err(|message| self.error(message))
     }
@@ -182,7 +184,7 @@ impl<'a> Reader<'a> {
             more = continues;
         }
         let mut statement = Statement::from_line(&joined);
-        statement.empty_continuation = empty_continuation;
+        statement.empty_continuation = empty_continuation.then_some(self.number);
         if statement.takes_heredocs() {
             self.heredocs(&mut statement, start)?;
         }

@@ -18,7 +18,10 @@ pub(crate) fn with_suggestion<'a>(
     }
 }
 
-fn closest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn closest<'a>(
+    word: &str,
+    options: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
     if word.chars().count() > MAX_WORD_CHARS {
         return None;
     }

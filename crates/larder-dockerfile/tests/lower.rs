@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use larder_dockerfile::{
     Dockerfile, EnvOrigin, Error, ImageRequest, ImageResolver, LocalContext, LowerOptions, Lowered,
@@ -481,6 +482,67 @@ fn named_contexts_stand_in_for_stages_images_and_sources() {
     options.named_contexts = [("base".to_owned(), NamedContext::Other("git://x".into()))].into();
     let error = try_lower(text, &options, &images(|_| {})).unwrap_err();
     assert!(error.to_string().contains("`git://x`"), "{error}");
+}
+
+/// Lowers `text` with what `dep` builds as the context `dep`.
+fn lower_on(dep: &str, text: &str) -> (Arc<Lowered>, Lowered) {
+    let dep = Arc::new(lower(dep));
+    let lowered = lower_with(text, |options| {
+        let input = NamedContext::Input(Arc::clone(&dep));
+        options.named_contexts = [("dep".to_owned(), input)].into();
+    });
+    (dep, lowered)
+}
+
+#[test]
+fn what_another_dockerfile_builds_is_as_good_as_a_stage() {
+    let dep = "ENV A=1\nWORKDIR /w\nUSER www\nRUN one\nLABEL l=1\nCMD [\"x\"]\n";
+    for rest in [
+        "FROM dep\nRUN two $A\n",
+        "FROM base\nCOPY --from=dep /one /\nRUN --mount=from=dep,target=/dep three\n",
+    ] {
+        let one_file = lower(&format!("FROM base AS dep\n{dep}{rest}"));
+        let (_, two_files) = lower_on(&format!("FROM base\n{dep}"), rest);
+        assert_eq!(
+            two_files.definition.result(),
+            one_file.definition.result(),
+            "{rest}"
+        );
+        assert_eq!(two_files.config, one_file.config, "{rest}");
+        assert_eq!(two_files.base, one_file.base, "{rest}");
+    }
+}
+
+#[test]
+fn steps_of_another_dockerfile_keep_their_names_and_lines() {
+    let (dep, lowered) = lower_on("FROM base\nRUN one\n", "FROM base\nCOPY --from=dep / /d\n");
+    let one = &vertex(&dep, "RUN one").digest;
+    let run = vertex(&lowered, "[2/2] RUN one");
+    assert_eq!(&run.digest, one);
+    let (source, ranges) = &lowered.definition.locations(one)[0];
+    let text = &lowered.definition.sources()[*source].data;
+    assert!(text.starts_with(b"FROM base\nRUN one"));
+    assert_eq!(ranges[0].start, 2);
+    assert_eq!(lowered.steps[one].stage, "dep:stage-0");
+    // Of both files there is the base, once.
+    assert_eq!(lowered.definition.vertices().len(), 3);
+}
+
+#[test]
+fn an_input_may_be_empty_stand_in_for_a_stage_and_order_steps() {
+    let (_, lowered) = lower_on("FROM scratch\nENV A=1\n", "FROM dep\nCOPY a /\n");
+    assert_eq!(lowered.definition.vertices().len(), 2);
+    assert!(lowered.config.config.env.contains(&"A=1".to_owned()));
+
+    let (dep, lowered) = lower_on(
+        "FROM base\nRUN one\n",
+        "FROM base AS dep\nRUN never\nFROM dep\n",
+    );
+    assert_eq!(lowered.definition.result(), dep.definition.result());
+
+    let (_, lowered) = lower_on("FROM base\nONBUILD RUN ordered\n", "FROM dep\n");
+    vertex(&lowered, "ONBUILD RUN ordered");
+    assert!(lowered.config.config.on_build.is_empty());
 }
 
 #[test]

@@ -53,6 +53,7 @@ pub(super) struct Scanner<'a, V> {
     raw_escapes: bool,
     depth: usize,
     max_bytes: usize,
+    pub(super) matched: BTreeSet<String>,
     pub(super) unmatched: BTreeSet<String>,
 }
 
@@ -66,6 +67,7 @@ impl<'a, V: Variables> Scanner<'a, V> {
             raw_escapes: options.raw_escapes,
             depth: 0,
             max_bytes: word.len() + MAX_GROWTH_BYTES,
+            matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
         }
     }
@@ -326,9 +328,11 @@ impl<'a, V: Variables> Scanner<'a, V> {
 
     fn lookup(&mut self, name: &str) -> Option<String> {
         let value = self.variables.get(name);
-        if value.is_none() {
-            self.unmatched.insert(name.to_owned());
-        }
+        let seen = match value {
+            Some(_) => &mut self.matched,
+            None => &mut self.unmatched,
+        };
+        seen.insert(name.to_owned());
         value.map(str::to_owned)
     }
 

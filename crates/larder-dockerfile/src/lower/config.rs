@@ -11,11 +11,12 @@ use super::{Lowering, ports};
 use crate::error::Error;
 use crate::expand::Expander;
 use crate::golang;
-use crate::instruction::{ArgPair, CommandLine, Instruction, InstructionKind};
+use crate::instruction::{ArgPair, CommandLine, Instruction, InstructionKind, Pairs};
+use crate::lint::Rule;
 use crate::path;
 
 /// ARGs that only tell what to scan; steps do not see them.
-const SCAN_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+pub(super) const SCAN_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 const DIRECTORY_MODE: i32 = 0o755;
 
 impl Lowering<'_> {
@@ -23,30 +24,38 @@ impl Lowering<'_> {
         let line = instruction.lines.start;
         match &instruction.kind {
             InstructionKind::Arg(pairs) => return self.args(id, pairs, line),
-            InstructionKind::Env(pairs) => return self.env(id, pairs, line),
-            InstructionKind::Label(pairs) => return self.labels(id, pairs),
+            InstructionKind::Env(pairs) => {
+                self.check_pairs(instruction, pairs);
+                return self.env(id, &pairs.pairs, line);
+            }
+            InstructionKind::Label(pairs) => {
+                self.check_pairs(instruction, pairs);
+                return self.labels(id, &pairs.pairs);
+            }
             InstructionKind::Expose(words) => return self.expose(id, words),
             InstructionKind::Volume(words) => return self.volumes(id, words),
             InstructionKind::Cmd(command) => {
+                self.check_command(id, instruction, command);
                 let words = self.with_shell(id, command);
                 let text = format!("CMD {}", golang::quote_list(&words));
                 let state = &mut self.stages.states[id];
-                state.has_cmd = true;
                 state.image.config.cmd = Some(words);
                 state.image.config.args_escaped = true;
                 self.commit(id, text, false);
             }
             InstructionKind::Entrypoint(command) => {
+                self.check_command(id, instruction, command);
                 let words = self.with_shell(id, command);
                 let text = format!("ENTRYPOINT {}", golang::quote_list(&words));
                 let state = &mut self.stages.states[id];
                 state.image.config.entrypoint = Some(words).filter(|words| !words.is_empty());
-                if !state.has_cmd {
+                if !state.last_given.contains_key("CMD") {
                     state.image.config.cmd = None;
                 }
                 self.commit(id, text, false);
             }
             InstructionKind::Healthcheck(check) => {
+                self.check_once(id, instruction);
                 let text = healthcheck_text(check);
                 self.stages.states[id].image.config.healthcheck = Some(check.clone());
                 self.commit(id, text, false);
@@ -85,10 +94,53 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// Checks that ENV or LABEL is written with `=`.
+    fn check_pairs(&self, instruction: &Instruction, pairs: &Pairs) {
+        if pairs.is_legacy {
+            let keyword = &instruction.keyword;
+            let message = format!(
+                "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
+            );
+            self.lint.warn(Rule::LegacyKeyValueFormat, message);
+        }
+    }
+
+    /// Checks CMD or ENTRYPOINT: that it is the only one, and needs no shell that nobody chose.
+    fn check_command(&mut self, id: usize, instruction: &Instruction, command: &CommandLine) {
+        self.check_once(id, instruction);
+        let shell = &self.stages.states[id].image.config.shell;
+        if shell.is_empty() && matches!(command, CommandLine::Shell(_)) {
+            let message = format!(
+                "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
+                instruction.keyword
+            );
+            self.lint.warn(Rule::JsonArgsRecommended, message);
+        }
+    }
+
+    /// Checks that an instruction is the only one of its kind: the one before has no effect.
+    fn check_once(&mut self, id: usize, instruction: &Instruction) {
+        let kind = match instruction.kind {
+            InstructionKind::Cmd(_) => "CMD",
+            InstructionKind::Entrypoint(_) => "ENTRYPOINT",
+            _ => "HEALTHCHECK",
+        };
+        let given = &mut self.stages.states[id].last_given;
+        if let Some(before) = given.insert(kind, instruction.lines) {
+            let message = format!(
+                "Multiple {} instructions should not be used in the same stage because only the last one will be used",
+                instruction.keyword
+            );
+            let rule = Rule::MultipleInstructionsDisallowed;
+            self.lint.warn_at(rule, before, message);
+        }
+    }
+
     fn args(&mut self, id: usize, pairs: &[ArgPair], line: u32) -> Result<(), Error> {
         let mut texts = Vec::with_capacity(pairs.len());
         for pair in pairs {
             let name = &pair.name;
+            self.lint.secret("ARG", name);
             let (value, origin) = if let Some(value) = self.options.build_args.get(name) {
                 let origin = EnvOrigin::Arg { line, given: true };
                 (Some(value.clone()), origin)
@@ -142,6 +194,7 @@ impl Lowering<'_> {
         let names = list.iter().map(|text| split_pair(text).0.to_owned());
         let mut places: BTreeMap<String, usize> = names.zip(0..).collect();
         for (name, value) in &pairs {
+            self.lint.secret("ENV", name);
             state.env.set(name, value, EnvOrigin::Env { line });
             let place = *places.entry(name.clone()).or_insert(list.len());
             let text = format!("{name}={value}");
@@ -171,6 +224,9 @@ impl Lowering<'_> {
             let result = result.map_err(Error::dockerfile)?;
             self.count_text(result.text.len())?;
             specs.extend(result.words);
+        }
+        for spec in &specs {
+            ports::check(spec, self.lint);
         }
         let ports = ports::parse(&specs)?;
         let text = format!("EXPOSE [{}]", ports.join(" "));
@@ -221,6 +277,13 @@ impl Lowering<'_> {
     ) -> Result<(), Error> {
         let given = self.expand(id, word)?;
         let state = &mut self.stages.states[id];
+        if !std::mem::replace(&mut state.has_workdir, true) && !given.starts_with('/') {
+            let quoted = golang::quote(&given);
+            let message = format!(
+                "Relative workdir {quoted} can have unexpected results if the base image changes"
+            );
+            self.lint.warn(Rule::WorkdirRelativePath, message);
+        }
         // BuildKit keeps an absolute path as it is written, trailing slash and all.
         let dir = if given.starts_with('/') {
             given

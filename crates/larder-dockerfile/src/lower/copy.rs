@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::expand::Expander;
 use crate::golang;
 use crate::instruction::{Copy, Instruction};
+use crate::lint::Rule;
 use crate::path;
 
 const DOCUMENT_MODE: i32 = 0o644;
@@ -25,6 +26,9 @@ impl Lowering<'_> {
         let copy = self.expand_copy(id, copy)?;
         let source = command.source(0);
         check(&copy)?;
+        if source.is_none() {
+            self.check_ignored(&copy);
+        }
         let mode = mode::parse(&copy.chmod)?;
         let destination = self.destination(id, &copy)?;
         let root = match source {
@@ -54,6 +58,23 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// Checks that no source is left out of the context.
+    fn check_ignored(&self, copy: &Copy) {
+        let Some(ignored) = &self.options.ignored else {
+            return;
+        };
+        let verb = if copy.is_add { "Add" } else { "Copy" };
+        for source in &copy.sources {
+            let cleaned = path::clean(source);
+            if ignored.contains(&cleaned) {
+                let quoted = golang::quote(&cleaned);
+                let message =
+                    format!("Attempting to {verb} file {quoted} that is excluded by .dockerignore");
+                self.lint.warn(Rule::CopyIgnoredFile, message);
+            }
+        }
+    }
+
     fn expand_copy(&self, id: usize, copy: &Copy) -> Result<Copy, Error> {
         let mut expanded = Copy {
             sources: self.expand_all(id, &copy.sources)?,
@@ -68,10 +89,9 @@ impl Lowering<'_> {
             ignore_quotes: true,
             ..Expander::new('\\')
         };
-        let env = &self.stages.states[id].env;
         for document in &mut expanded.documents {
             if document.expand {
-                document.content = self.expand_with(text, &document.content, env)?;
+                document.content = self.expand_checked(text, id, &document.content)?;
             }
         }
         Ok(expanded)

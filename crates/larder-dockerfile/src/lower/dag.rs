@@ -1,11 +1,12 @@
 //! The graph while it grows: ops whose inputs are other nodes, before digests are known.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use larder_llb::{Definition, Edge, GraphBuilder, SourceFile, pb};
 use larder_oci::{Digest, Platform};
 
-use super::StepInfo;
+use super::{Lowered, StepInfo};
 use crate::error::{Error, Lines};
 
 /// One output of a node.
@@ -22,6 +23,8 @@ pub(super) struct Node {
     /// Where it stands; `None` for what no instruction asks for.
     pub(super) lines: Option<Lines>,
     pub(super) step: Option<StepInfo>,
+    /// What another Dockerfile builds, in place of the op; with the name that it has here.
+    input: Option<(String, Arc<Lowered>)>,
 }
 
 impl Node {
@@ -37,6 +40,16 @@ impl Node {
             metadata,
             lines: None,
             step: None,
+            input: None,
+        }
+    }
+
+    /// Returns a node that stands for what another Dockerfile builds.
+    pub(super) fn input(name: &str, lowered: &Arc<Lowered>) -> Self {
+        let placeholder = pb::op::Op::Source(pb::SourceOp::default());
+        Self {
+            input: Some((name.to_owned(), Arc::clone(lowered))),
+            ..Self::new(placeholder, String::new())
         }
     }
 
@@ -86,7 +99,7 @@ impl Dag {
         let mut builder = GraphBuilder::new();
         let source = builder.add_source(source);
         let mut steps = BTreeMap::new();
-        let mut digests: Vec<Option<Digest>> = vec![None; self.nodes.len()];
+        let mut edges: Vec<Option<Edge>> = vec![None; self.nodes.len()];
         let mut nodes: Vec<Option<Node>> = self.nodes.into_iter().map(Some).collect();
         let mut caps = vec!["constraints", "meta.description", "platform"];
         // Depth first, inputs before their readers, without recursion: a chain may be long. Where
@@ -96,16 +109,19 @@ impl Dag {
             let inputs = nodes[at].as_ref().map_or(&[][..], |node| &node.inputs);
             if let Some(&input) = inputs.get(next) {
                 stack.push((NodeRef(at), next + 1));
-                if digests[input.0].is_none() {
+                if edges[input.0].is_none() {
                     stack.push((input, 0));
                 }
                 continue;
             }
             let mut node = nodes[at].take().expect("each node is finished once");
-            let edge = |input: &NodeRef| Edge {
-                vertex: digests[input.0].clone().expect("inputs come first"),
-                index: 0,
-            };
+            if let Some((name, input)) = node.input {
+                builder.add_definition(&input.definition);
+                steps.extend(input.steps.iter().map(|step| input_step(&name, step)));
+                edges[at] = input.definition.result().cloned();
+                continue;
+            }
+            let edge = |input: &NodeRef| edges[input.0].clone().expect("inputs come first");
             let inputs = node.inputs.iter().map(edge).collect();
             let inputs = merge_equal_inputs(&mut node.op, inputs);
             let op = pb::Op {
@@ -118,17 +134,26 @@ impl Dag {
                 caps.push("meta.ignorecache");
             }
             let location = node.lines.map(|lines| (source, lines.ranges()));
-            let digest = builder.add(op, &inputs, node.metadata, location)?;
+            let vertex = builder.add(op, &inputs, node.metadata, location)?;
             if let Some(step) = node.step {
-                steps.insert(digest.clone(), step);
+                steps.insert(vertex.clone(), step);
             }
-            digests[at] = Some(digest);
+            edges[at] = Some(Edge { vertex, index: 0 });
         }
         builder.set_tail_caps(&caps);
-        let vertex = digests[result.0].clone().expect("the result was visited");
-        let definition = builder.finish(Edge { vertex, index: 0 })?;
+        let result = edges[result.0].clone().expect("the result was visited");
+        let definition = builder.finish(result)?;
         Ok((definition, steps))
     }
+}
+
+/// Tells a step of another Dockerfile from those of this one.
+fn input_step(name: &str, (vertex, step): (&Digest, &StepInfo)) -> (Digest, StepInfo) {
+    let step = StepInfo {
+        stage: format!("{name}:{}", step.stage),
+        ..step.clone()
+    };
+    (vertex.clone(), step)
 }
 
 fn platform_to_pb(platform: &Platform) -> pb::Platform {

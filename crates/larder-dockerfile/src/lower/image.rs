@@ -1,11 +1,13 @@
 //! Where stages begin: images, named contexts, and what base images order.
 
+use std::sync::Arc;
+
 use larder_llb::pb;
 use larder_oci::{ImageConfig, ImageRef, Platform};
 
 use super::dag::Node;
 use super::stages::State;
-use super::{DEFAULT_PATH, Lowering, StepInfo, range};
+use super::{DEFAULT_PATH, Lowered, Lowering, StepInfo, range};
 use crate::error::{Error, ErrorKind};
 use crate::golang;
 use crate::instruction::InstructionKind;
@@ -27,6 +29,8 @@ enum Origin {
     Local(String, LocalContext),
     /// An image, with the name of its context if it has one.
     Image(ImageRequest, Option<String>),
+    /// What another Dockerfile builds, with the name of its context.
+    Input(String, Arc<Lowered>),
 }
 
 /// Finds what the state begins with, before anything is looked up.
@@ -77,6 +81,7 @@ fn context_origin(
             };
             Ok(Origin::Image(request, Some(name.to_owned())))
         }
+        NamedContext::Input(lowered) => Ok(Origin::Input(name.to_owned(), Arc::clone(lowered))),
         NamedContext::Other(url) => Err(Error::unsupported(format!(
             "build context `{name}` is not available: larder can't use `{url}` as a named context yet, \
              only directories and docker-image:// references"
@@ -99,7 +104,7 @@ pub(super) fn request(
     }
     match origin(options, state).map_err(|error| error.at(state.lines))? {
         Origin::Image(request, _) => Ok(Some(request)),
-        Origin::Scratch | Origin::Local(..) => Ok(None),
+        Origin::Scratch | Origin::Local(..) | Origin::Input(..) => Ok(None),
     }
 }
 
@@ -232,6 +237,7 @@ impl Lowering<'_> {
                 state.platform = Some(platform);
             }
             Origin::Image(request, context) => self.resolve_image(id, &request, context)?,
+            Origin::Input(name, lowered) => self.resolve_input(id, &name, &lowered, platform),
         }
         let state = &mut self.stages.states[id];
         state.resolved = true;
@@ -261,6 +267,11 @@ impl Lowering<'_> {
             return Ok(());
         }
         state.image_platform = Some(platform.clone());
+        if context.is_none() {
+            self.lint.enter(state.lines, &state.lint);
+            let config = &image.config;
+            self.lint.base_platform(&state.base_name, &platform, config);
+        }
         let mut source = pb::SourceOp {
             identifier: format!("docker-image://{pinned}"),
             ..pb::SourceOp::default()
@@ -298,6 +309,27 @@ impl Lowering<'_> {
         let output = self.dag.add(node);
         self.stages.states[id].output = Some(output);
         Ok(())
+    }
+
+    /// Begins a state with what another Dockerfile builds: its tree, its config with the history,
+    /// the image it stands on.
+    fn resolve_input(&mut self, id: usize, name: &str, lowered: &Arc<Lowered>, platform: Platform) {
+        let has_tree = lowered.definition.result().is_some();
+        let node = has_tree.then(|| self.dag.add(Node::input(name, lowered)));
+        let config = &lowered.config;
+        let platform = match config.os.is_empty() || config.architecture.is_empty() {
+            true => platform,
+            false => config.platform(),
+        };
+        let state = &mut self.stages.states[id];
+        state.output = node;
+        state.image = ImageConfig {
+            created: None,
+            ..config.clone()
+        };
+        state.base_image.clone_from(&lowered.base);
+        state.image_platform = has_tree.then(|| platform.clone());
+        state.platform = Some(platform);
     }
 
     fn look_up(&mut self, id: usize, request: &ImageRequest) -> Result<ResolvedImage, Error> {

@@ -1,6 +1,7 @@
 //! EXPOSE.
 
 use crate::error::Error;
+use crate::lint::{Lint, Rule};
 
 /// How many ports one EXPOSE may name: every port once for each protocol.
 const MAX_PORTS: usize = 3 << 16;
@@ -18,6 +19,26 @@ pub(super) fn parse(words: &[String]) -> Result<Vec<String>, Error> {
         ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));
     }
     Ok(ports)
+}
+
+/// Checks one word of EXPOSE: its protocol is to be in lower case, and it is to name neither an
+/// address nor a port of the host.
+pub(super) fn check(word: &str, lint: &Lint) {
+    let (host, container) = word.rsplit_once(':').unwrap_or(("", word));
+    let protocol = container
+        .split_once('/')
+        .map_or("", |(_, protocol)| protocol);
+    if protocol != protocol.to_lowercase() {
+        let message =
+            format!("Defined protocol '{word}' in EXPOSE instruction should be lowercase");
+        lint.warn(Rule::ExposeProtoCasing, message);
+    }
+    if !host.is_empty() {
+        let message = format!(
+            "EXPOSE instruction should not define an IP address or host-port mapping, found '{word}'"
+        );
+        lint.warn(Rule::ExposeInvalidFormat, message);
+    }
 }
 
 fn port_range(word: &str) -> Result<(u16, u16, String), String> {

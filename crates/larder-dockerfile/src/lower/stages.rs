@@ -15,6 +15,7 @@ use crate::error::{Error, Lines};
 use crate::expand::Expander;
 use crate::golang;
 use crate::instruction::{Instruction, InstructionKind};
+use crate::lint::{self, Lint, LintOptions};
 use crate::options::{LowerOptions, NamedContext};
 use crate::parse::{self, Parsed};
 use crate::statement;
@@ -77,7 +78,12 @@ pub(super) struct State {
     pub(super) base_image: Option<(ImageRef, ImageConfig)>,
     /// The ARGs so far, with their values.
     pub(super) args: Vec<(String, Option<String>)>,
-    pub(super) has_cmd: bool,
+    /// Where CMD, ENTRYPOINT and HEALTHCHECK stood last in this stage.
+    pub(super) last_given: BTreeMap<&'static str, Lines>,
+    /// Whether there was a WORKDIR, in this stage or one below.
+    pub(super) has_workdir: bool,
+    /// What the comment above FROM says of checks.
+    pub(super) lint: LintOptions,
 }
 
 /// All of them.
@@ -86,6 +92,7 @@ pub(super) struct Stages {
     pub(super) states: Vec<State>,
     by_name: BTreeMap<String, usize>,
     stage_count: usize,
+    all_stages: bool,
     pub(super) target: usize,
     /// What FROM may refer to, and ARG without a default takes.
     pub(super) global: Env,
@@ -93,17 +100,27 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    pub(super) fn new(dockerfile: &Dockerfile, options: &LowerOptions) -> Result<Self, Error> {
+    pub(super) fn new(
+        dockerfile: &Dockerfile,
+        options: &LowerOptions,
+        lint: &Lint,
+    ) -> Result<Self, Error> {
+        lint::check_file(dockerfile, lint);
+        // Arguments that can't be expanded are an error in a moment.
+        if let Ok(defaults) = global::default_args(dockerfile, options) {
+            lint.default_bases(dockerfile, &defaults);
+        }
         let mut stages = Self {
             states: Vec::new(),
             by_name: BTreeMap::new(),
             stage_count: dockerfile.stages.len(),
+            all_stages: options.all_stages,
             target: 0,
             global: global::global_args(dockerfile, options)?,
             next_paths: local::PathsId::default(),
         };
         for (index, stage) in dockerfile.stages.iter().enumerate() {
-            let added = stages.add_stage(dockerfile, options, index, stage);
+            let added = stages.add_stage(dockerfile, options, lint, index, stage);
             added.map_err(|error| error.at(stage.from.lines))?;
         }
         stages.target = stages.find_target(options.target.as_deref())?;
@@ -130,17 +147,24 @@ impl Stages {
         &mut self,
         dockerfile: &Dockerfile,
         options: &LowerOptions,
+        lint: &Lint,
         index: usize,
         stage: &Stage,
     ) -> Result<(), Error> {
         let from = &stage.from;
+        lint.enter(from.lines, &from.lint);
+        let known: Vec<&str> = global::declared(dockerfile)
+            .chain(self.global.names())
+            .collect();
         let expander = Expander::new(dockerfile.escape);
         let expand = |word: &str| {
             expander
                 .expand(word, &self.global)
                 .map_err(Error::dockerfile)
         };
-        let base_name = expand(&from.base)?.text;
+        let expansion = expand(&from.base)?;
+        lint.base_variables(&expansion, &known);
+        let base_name = expansion.text;
         if base_name.is_empty() {
             let message = format!("base name ({}) should not be blank", from.base);
             return Err(Error::dockerfile(message));
@@ -148,6 +172,9 @@ impl Stages {
         let mut platform = None;
         if let Some(word) = &from.platform {
             let expansion = expand(word)?;
+            lint.base_variables(&expansion, &known);
+            let stage = from.name.as_deref().unwrap_or_default();
+            lint.platform(stage, word, &expansion, &self.global);
             platform = Some(self.parse_platform(word, &expansion.text, &expansion.unmatched)?);
         }
         let base = self.by_name.get(&base_name.to_lowercase()).copied();
@@ -175,6 +202,7 @@ impl Stages {
                 .no_cache
                 .covers(from.name.as_deref().unwrap_or_default()),
             is_stage: true,
+            lint: from.lint.clone(),
             context,
             paths,
             ..State::default()
@@ -298,6 +326,9 @@ impl Stages {
 
     /// Returns, for each state, whether the target needs it.
     pub(super) fn reachable(&self) -> Vec<bool> {
+        if self.all_stages {
+            return vec![true; self.states.len()];
+        }
         let mut reachable = vec![false; self.states.len()];
         let mut open = vec![self.target];
         while let Some(id) = open.pop() {
@@ -350,9 +381,21 @@ impl Stages {
         state.image_platform.clone_from(&base.image_platform);
         state.base_image.clone_from(&base.base_image);
         state.args.clone_from(&base.args);
+        state.has_workdir = base.has_workdir;
         state.image.clone_from(&base.image);
         state.image.config.on_build.clear();
     }
+}
+
+/// Returns what each FROM names if the build is given no arguments; nothing where that can't be told.
+pub(crate) fn default_bases(dockerfile: &Dockerfile, options: &LowerOptions) -> Vec<String> {
+    let defaults = global::default_args(dockerfile, options).unwrap_or_default();
+    let expander = Expander::new(dockerfile.escape);
+    let stages = dockerfile.stages.iter();
+    stages
+        .map(|stage| expander.expand(&stage.from.base, &defaults))
+        .map(|expansion| expansion.unwrap_or_default().text)
+        .collect()
 }
 
 fn parse_trigger(trigger: &str, lines: Lines) -> Result<Instruction, Error> {

@@ -41,9 +41,10 @@ impl Lowering<'_> {
         let env = &self.stages.states[id].env;
         let mut bytes = 0;
         let mount = parse::parse_mount(text, |value| {
-            let text = expander.expand(value, env)?.text;
-            bytes += text.len();
-            Ok(text)
+            let expansion = expander.expand(value, env)?;
+            self.check_variables(id, &expansion);
+            bytes += expansion.text.len();
+            Ok(expansion.text)
         });
         self.count_text(bytes)?;
         mount.map_err(Error::dockerfile)

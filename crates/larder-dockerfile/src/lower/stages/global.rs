@@ -1,5 +1,7 @@
 //! Arguments that are known before the first FROM.
 
+use std::collections::BTreeMap;
+
 use super::super::env::{Env, EnvOrigin};
 use crate::dockerfile::Dockerfile;
 use crate::error::Error;
@@ -9,6 +11,33 @@ use crate::options::LowerOptions;
 
 /// Returns the platform arguments and those before the first FROM, with the build's values.
 pub(super) fn global_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Result<Env, Error> {
+    declare(
+        dockerfile,
+        platform_args(dockerfile, options),
+        &options.build_args,
+    )
+}
+
+/// Returns the same arguments as if the build had given none.
+pub(super) fn default_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Result<Env, Error> {
+    declare(
+        dockerfile,
+        platform_args(dockerfile, options),
+        &BTreeMap::new(),
+    )
+}
+
+/// Returns the names of the arguments before the first FROM, with and without values.
+pub(super) fn declared(dockerfile: &Dockerfile) -> impl Iterator<Item = &str> {
+    let instructions = dockerfile.global_args.iter();
+    let pairs = instructions.flat_map(|instruction| match &instruction.kind {
+        InstructionKind::Arg(pairs) => &pairs[..],
+        _ => &[],
+    });
+    pairs.map(|pair| pair.name.as_str())
+}
+
+fn platform_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Env {
     let mut env = Env::default();
     let last = dockerfile
         .stages
@@ -31,6 +60,14 @@ pub(super) fn global_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Re
         }
     }
     set_global(&mut env, options, "TARGETSTAGE", &target_stage);
+    env
+}
+
+fn declare(
+    dockerfile: &Dockerfile,
+    mut env: Env,
+    build_args: &BTreeMap<String, String>,
+) -> Result<Env, Error> {
     let expander = Expander::new(dockerfile.escape);
     for instruction in &dockerfile.global_args {
         let InstructionKind::Arg(pairs) = &instruction.kind else {
@@ -38,7 +75,7 @@ pub(super) fn global_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Re
         };
         for pair in pairs {
             let line = instruction.lines.start;
-            if let Some(value) = options.build_args.get(&pair.name) {
+            if let Some(value) = build_args.get(&pair.name) {
                 env.set(&pair.name, value, EnvOrigin::Arg { line, given: true });
             } else if let Some(default) = &pair.default {
                 let value = expander
