@@ -3,16 +3,18 @@
 mod archive;
 mod config;
 mod image;
+mod manifest;
+mod push;
 mod tree;
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
 use larder_dockerfile::Lowered;
 use larder_oci::{Descriptor, Digest, ImageRef};
 use larder_store::{Lease, SnapshotId};
 
-use crate::error::{BuildError, Result};
+use crate::fetch::FarLayer;
+
 use crate::progress::Reporter;
 
 pub(crate) use archive::{ArchiveKind, ArchivedImage, write_images};
@@ -21,8 +23,11 @@ pub(crate) use archive::{ArchiveKind, ArchivedImage, write_images};
 pub(crate) struct Export<'a> {
     pub(crate) lease: &'a Lease,
     pub(crate) reporter: &'a Reporter<'a>,
-    /// The result's tree; `None` for an empty one.
+    /// The result's tree; `None` for an empty one, and for one that is far.
     pub(crate) snapshot: Option<&'a SnapshotId>,
+    /// The layers of a result whose tree is not in the store, lowest first: an image is made
+    /// without fetching them.
+    pub(crate) far: &'a [FarLayer],
     pub(crate) lowered: &'a Lowered,
     /// The layers of all images that the build stands on, by diff ID.
     pub(crate) base_layers: HashMap<Digest, Descriptor>,
@@ -30,11 +35,14 @@ pub(crate) struct Export<'a> {
 }
 
 impl Export<'_> {
-    /// Returns the time that nothing in the result is to be later than.
-    fn epoch(&self) -> Result<Option<Timestamp>> {
-        let seconds = self.lowered.source_date_epoch;
-        let bad =
-            |error| BuildError::invalid("SOURCE_DATE_EPOCH is out of range").with_source(error);
-        seconds.map(Timestamp::from_second).transpose().map_err(bad)
+    /// Returns the request's tags and `further` names, each once.
+    fn names(&self, further: &[ImageRef]) -> Vec<ImageRef> {
+        let mut names: Vec<ImageRef> = Vec::new();
+        for name in self.tags.iter().chain(further) {
+            if !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
     }
 }

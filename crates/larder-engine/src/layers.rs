@@ -1,5 +1,7 @@
 //! The layers of a snapshot: diff IDs and blobs, each made once in the life of the layer.
 
+mod encode;
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -7,66 +9,128 @@ use std::os::fd::OwnedFd;
 use jiff::Timestamp;
 use larder_oci::{Descriptor, Digest, media_type};
 use larder_store::{Lease, SnapshotId, SnapshotInfo, Store};
-use larder_tree::compression::{Compression, Encoder};
 use larder_tree::diff::LayerOptions;
 use rayon::prelude::*;
 
-use crate::error::Result;
+use crate::error::{BuildError, Result};
+use crate::fetch::FarLayer;
 use crate::request::LayerCompression;
 
-/// How many threads compress one layer.
-const COMPRESSION_THREADS: usize = 2;
-
-/// One layer of a result.
+/// A layer with the form in which it travels.
 #[derive(Debug, Clone)]
-pub(crate) struct Layer {
-    pub(crate) snapshot: SnapshotId,
+pub(crate) struct PackedLayer {
+    pub(crate) descriptor: Descriptor,
+    /// The digest of the blob's uncompressed bytes.
     pub(crate) diff_id: Digest,
-    pub(crate) tar_bytes: u64,
     pub(crate) created_at: Timestamp,
     pub(crate) description: String,
 }
 
-/// Returns the layers of `snapshot`, lowest first. Diff IDs that are not known yet are computed,
-/// all at once.
-pub(crate) fn layers_of(lease: &Lease, snapshot: &SnapshotId) -> Result<Vec<Layer>> {
-    let store = lease.store();
-    let infos: Vec<SnapshotInfo> = store
-        .chain(snapshot)?
-        .iter()
-        .map(|id| store.snapshot(id))
-        .collect::<larder_store::Result<_>>()?;
-    let unknown = infos.iter().filter(|info| info.diff_id.is_none()).count();
-    // Threads cost more than the look-ups of a build where nothing is new.
-    if unknown > 1 {
-        infos
-            .into_par_iter()
-            .map(|info| layer_of(store, info))
-            .collect()
-    } else {
-        infos
-            .into_iter()
-            .map(|info| layer_of(store, info))
-            .collect()
+impl From<&FarLayer> for PackedLayer {
+    /// Takes the layer as it is elsewhere, without what a cache's manifest says of it.
+    fn from(far: &FarLayer) -> Self {
+        let blob = &far.descriptor;
+        Self {
+            descriptor: Descriptor::new(&blob.media_type, blob.digest.clone(), blob.size_bytes),
+            diff_id: far.diff_id.clone(),
+            created_at: far.created_at.unwrap_or(Timestamp::UNIX_EPOCH),
+            description: String::new(),
+        }
     }
 }
 
-/// Returns a layer; its diff ID is computed if it is not known yet.
-fn layer_of(store: &Store, info: SnapshotInfo) -> Result<Layer> {
-    let (diff_id, tar_bytes) = if let Some(known) = info.diff_id.zip(info.tar_bytes) {
-        known
-    } else {
-        let written = write_tar(store, &info.id, std::io::sink(), &LayerOptions::default())?;
-        store.set_diff_id(&info.id, &written.0, written.1)?;
-        written
+/// How layers are made blobs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Recipe {
+    pub(crate) compression: LayerCompression,
+    /// The compressor's usual level by default.
+    pub(crate) level: Option<i32>,
+    /// Whether layers of base images that are compressed otherwise are compressed again.
+    pub(crate) force: bool,
+    /// The time in seconds that files in new layers are bound to.
+    pub(crate) clamp_mtime: Option<i64>,
+}
+
+impl Recipe {
+    /// Returns whether a blob of `media_type` is compressed as this says.
+    fn fits(&self, media_type: &str) -> bool {
+        let compression = compression_of(media_type);
+        self.compression != LayerCompression::Estargz && compression == Some(self.compression)
+    }
+
+    /// Returns whether blobs made so are kept as *the* blobs of their layers. Others depend on
+    /// more than the media type tells.
+    fn is_usual(&self) -> bool {
+        self.level.is_none()
+            && self.clamp_mtime.is_none()
+            && self.compression != LayerCompression::Estargz
+    }
+}
+
+/// Returns how blobs of `media_type` are compressed; `None` if it is no layer's.
+pub(crate) fn compression_of(media_type: &str) -> Option<LayerCompression> {
+    match media_type {
+        media_type::LAYER_GZIP | media_type::DOCKER_LAYER_GZIP => Some(LayerCompression::Gzip),
+        media_type::LAYER_ZSTD | media_type::DOCKER_LAYER_ZSTD => Some(LayerCompression::Zstd),
+        media_type::LAYER | media_type::DOCKER_LAYER => Some(LayerCompression::Uncompressed),
+        _ => None,
+    }
+}
+
+/// Returns the layers of `snapshot` as they are, lowest first: as images that the build stands on
+/// (`known`, by diff ID) have them, else as uncompressed tars, of which no copies are kept. Diff
+/// IDs that are not known yet are computed, all at once.
+pub(crate) fn plain_layers(
+    lease: &Lease,
+    snapshot: &SnapshotId,
+    known: &HashMap<Digest, Descriptor>,
+) -> Result<Vec<PackedLayer>> {
+    let store = lease.store();
+    let infos = infos(store, snapshot)?;
+    let plain = |info: SnapshotInfo| {
+        let (diff_id, tar_bytes) = diff_id(store, &info)?;
+        let descriptor = known
+            .get(&diff_id)
+            .cloned()
+            .unwrap_or_else(|| Descriptor::new(media_type::LAYER, diff_id.clone(), tar_bytes));
+        Ok(packed(info, descriptor, diff_id))
     };
-    Ok(Layer {
-        snapshot: info.id,
-        diff_id,
-        tar_bytes,
-        created_at: info.created_at,
-        description: info.description,
-    })
+    let unknown = infos.iter().filter(|info| info.diff_id.is_none()).count();
+    // Threads cost more than the look-ups of a build where nothing is new.
+    if unknown > 1 {
+        infos.into_par_iter().map(plain).collect()
+    } else {
+        infos.into_iter().map(plain).collect()
+    }
+}
+
+/// Returns the layers of `snapshot`, lowest first, all as blobs, which are made where the store
+/// has none that fit. The lease holds them.
+///
+/// `known` has the layers of the images that the build stands on, by diff ID: these stay as they
+/// are if their blobs are stored, unless the recipe says otherwise.
+pub(crate) fn packed_layers(
+    lease: &Lease,
+    snapshot: &SnapshotId,
+    recipe: &Recipe,
+    known: &HashMap<Digest, Descriptor>,
+) -> Result<Vec<PackedLayer>> {
+    // One at a time: each takes all processors.
+    let infos = infos(lease.store(), snapshot)?.into_iter();
+    infos
+        .map(|info| {
+            let base = info.diff_id.as_ref().and_then(|id| known.get(id)).cloned();
+            match base {
+                Some(descriptor) => base_blob(lease, info, recipe, &descriptor),
+                None => own_blob(lease, info, recipe),
+            }
+        })
+        .collect()
+}
+
+/// Makes a compressed blob of the stored tar `digest`, as layers usually are compressed.
+pub(crate) fn compressed(lease: &Lease, digest: &Digest) -> Result<Descriptor> {
+    Ok(encode::transcode(lease, digest, &Recipe::default())?.descriptor)
 }
 
 /// Writes a layer as an uncompressed tar; returns the tar's digest and length.
@@ -83,90 +147,119 @@ pub(crate) fn write_tar(
     Ok(store.write_layer(id, below, out, options)?)
 }
 
-/// Returns the descriptor of a layer as it is: how an image that the build stands on has it, else
-/// as an uncompressed tar, of which no copy is kept.
-pub(crate) fn plain_descriptor(layer: &Layer, known: &HashMap<Digest, Descriptor>) -> Descriptor {
-    known.get(&layer.diff_id).cloned().unwrap_or_else(|| {
-        Descriptor::new(media_type::LAYER, layer.diff_id.clone(), layer.tar_bytes)
-    })
+fn infos(store: &Store, snapshot: &SnapshotId) -> Result<Vec<SnapshotInfo>> {
+    let chain = store.chain(snapshot)?;
+    Ok(chain
+        .iter()
+        .map(|id| store.snapshot(id))
+        .collect::<larder_store::Result<_>>()?)
 }
 
-/// Returns the descriptor of a layer's blob, which is made if it is not in the store.
-///
-/// `known` has the layers of the images that the build stands on: these stay as they are, if
-/// their blobs are stored.
-pub(crate) fn blob(
-    lease: &Lease,
-    layer: &Layer,
-    compression: LayerCompression,
-    known: &HashMap<Digest, Descriptor>,
-) -> Result<Descriptor> {
-    let store = lease.store();
-    if let Some(descriptor) = known.get(&layer.diff_id)
-        && lease.hold_blobs(std::slice::from_ref(&descriptor.digest))?
-    {
-        return Ok(descriptor.clone());
+fn packed(info: SnapshotInfo, descriptor: Descriptor, diff_id: Digest) -> PackedLayer {
+    PackedLayer {
+        descriptor,
+        diff_id,
+        created_at: info.created_at,
+        description: info.description,
     }
-    let (media_type, encoding) = match compression {
-        LayerCompression::Gzip => (media_type::LAYER_GZIP, Compression::gzip()),
-        LayerCompression::Zstd => (media_type::LAYER_ZSTD, Compression::Zstd { level: 0 }),
-        LayerCompression::Uncompressed => (media_type::LAYER, Compression::Uncompressed),
+}
+
+/// Returns a layer's diff ID and the length of its tar; they are computed if not known yet.
+fn diff_id(store: &Store, info: &SnapshotInfo) -> Result<(Digest, u64)> {
+    if let Some(known) = info.diff_id.clone().zip(info.tar_bytes) {
+        return Ok(known);
+    }
+    let written = write_tar(store, &info.id, std::io::sink(), &LayerOptions::default())?;
+    store.set_diff_id(&info.id, &written.0, written.1)?;
+    Ok(written)
+}
+
+/// Returns a layer that an image has as `descriptor`.
+fn base_blob(
+    lease: &Lease,
+    info: SnapshotInfo,
+    recipe: &Recipe,
+    descriptor: &Descriptor,
+) -> Result<PackedLayer> {
+    let is_stored = is_held(lease, &descriptor.digest)?;
+    if is_stored && (!recipe.force || recipe.fits(&descriptor.media_type)) {
+        let diff_id = known_diff_id(&info)?;
+        return Ok(packed(info, descriptor.clone(), diff_id));
+    }
+    // The times in base layers are not this build's to change.
+    let recipe = Recipe {
+        clamp_mtime: None,
+        ..*recipe
     };
-    for blob in store.snapshot(&layer.snapshot)?.blobs {
-        let wanted = blob.stored && blob.descriptor.media_type == media_type;
-        if wanted && lease.hold_blobs(std::slice::from_ref(&blob.descriptor.digest))? {
-            return Ok(blob.descriptor);
+    if !is_stored {
+        return own_blob(lease, info, &recipe);
+    }
+    if let Some(blob) = stored_blob(lease, &info, &recipe)? {
+        let diff_id = known_diff_id(&info)?;
+        return Ok(packed(info, blob, diff_id));
+    }
+    let encoded = encode::transcode(lease, &descriptor.digest, &recipe)?;
+    keep(lease, info, &recipe, encoded)
+}
+
+/// Returns a layer in a form that this store makes.
+fn own_blob(lease: &Lease, info: SnapshotInfo, recipe: &Recipe) -> Result<PackedLayer> {
+    if let Some(blob) = stored_blob(lease, &info, recipe)? {
+        let diff_id = known_diff_id(&info)?;
+        return Ok(packed(info, blob, diff_id));
+    }
+    let options = LayerOptions {
+        clamp_mtime: recipe.clamp_mtime,
+    };
+    let encoded = encode::encode(lease, recipe, |mut out| {
+        write_tar(lease.store(), &info.id, &mut out, &options)
+    })?;
+    keep(lease, info, recipe, encoded)
+}
+
+/// Remembers a new blob, and the diff ID that came with it.
+fn keep(
+    lease: &Lease,
+    info: SnapshotInfo,
+    recipe: &Recipe,
+    encoded: encode::Encoded,
+) -> Result<PackedLayer> {
+    let store = lease.store();
+    if recipe.is_usual() {
+        match &info.diff_id {
+            None => store.set_diff_id(&info.id, &encoded.diff_id, encoded.tar_bytes)?,
+            // A layer that came from elsewhere may have been packed in another way: then the new
+            // blob is not the layer with that diff ID.
+            Some(known) if *known != encoded.diff_id => {
+                return Ok(packed(info, encoded.descriptor, encoded.diff_id));
+            }
+            Some(_) => {}
+        }
+        store.add_layer_blob(&info.id, &encoded.descriptor)?;
+    }
+    Ok(packed(info, encoded.descriptor, encoded.diff_id))
+}
+
+/// Returns the blob of a layer that is stored as the recipe has it, held.
+fn stored_blob(lease: &Lease, info: &SnapshotInfo, recipe: &Recipe) -> Result<Option<Descriptor>> {
+    if !recipe.is_usual() || info.diff_id.is_none() {
+        return Ok(None);
+    }
+    for blob in &info.blobs {
+        let fits = blob.stored && recipe.fits(&blob.descriptor.media_type);
+        if fits && is_held(lease, &blob.descriptor.digest)? {
+            return Ok(Some(blob.descriptor.clone()));
         }
     }
-    let descriptor = pack(
-        lease,
-        &layer.snapshot,
-        media_type,
-        encoding,
-        &LayerOptions::default(),
-    )?
-    .0;
-    store.add_layer_blob(&layer.snapshot, &descriptor)?;
-    Ok(descriptor)
+    Ok(None)
 }
 
-/// Packs a layer into a new blob; returns its descriptor and the diff ID of what was packed.
-pub(crate) fn pack(
-    lease: &Lease,
-    snapshot: &SnapshotId,
-    media_type: &str,
-    encoding: Compression,
-    options: &LayerOptions,
-) -> Result<(Descriptor, Digest)> {
-    let io = |source| {
-        crate::BuildError::new(crate::ErrorClass::Exhausted, "cannot compress a layer")
-            .with_source(source)
-    };
-    let mut writer = Counted {
-        inner: lease.blob_writer(None)?,
-        bytes: 0,
-    };
-    let mut encoder = Encoder::new(&mut writer, encoding, COMPRESSION_THREADS).map_err(io)?;
-    let (diff_id, _) = write_tar(lease.store(), snapshot, &mut encoder, options)?;
-    encoder.finish().map_err(io)?;
-    let bytes = writer.bytes;
-    let digest = writer.inner.commit()?;
-    Ok((Descriptor::new(media_type, digest, bytes), diff_id))
+fn known_diff_id(info: &SnapshotInfo) -> Result<Digest> {
+    info.diff_id
+        .clone()
+        .ok_or_else(|| BuildError::internal(format!("layer `{}` has no diff ID", info.id)))
 }
 
-struct Counted<W> {
-    inner: W,
-    bytes: u64,
-}
-
-impl<W: Write> Write for Counted<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
+fn is_held(lease: &Lease, digest: &Digest) -> Result<bool> {
+    Ok(lease.hold_blobs(std::slice::from_ref(digest))?)
 }

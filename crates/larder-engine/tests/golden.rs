@@ -17,7 +17,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail, ensure};
 use larder_engine::event::BuildEvent;
 use larder_engine::request::{
-    ArchiveOutput, BuildRequest, ContextSource, Destination, DockerfileSource, LayerCompression,
+    ArchiveOutput, BuildRequest, CacheImport, ContextSource, Destination, DockerfileSource, ImageOptions,
     Output, SecretBytes, SecretProvider,
 };
 use larder_engine::{CacheRecord, CancelFlag, Engine, EngineOptions};
@@ -110,8 +110,10 @@ fn check(engine: &Engine, case: &Path, scratch: &Path, base: &BaseImage) -> Resu
             outputs: vec![Output::Oci(ArchiveOutput {
                 destination: Destination::File(archive.clone()),
                 names: Vec::new(),
-                compression: LayerCompression::Gzip,
-                rewrite_timestamp: true,
+                options: ImageOptions {
+                    rewrite_timestamp: true,
+                    ..ImageOptions::default()
+                },
             })],
             ..BuildRequest::new(ContextSource::Directory(context.clone()))
         })
@@ -129,7 +131,13 @@ fn check(engine: &Engine, case: &Path, scratch: &Path, base: &BaseImage) -> Resu
         .map_err(|error| anyhow::anyhow!("{}\n{}", error.full_message(), log.lock().unwrap()))?;
     check_config(case, &archive, base, &name)?;
     if case.join("records.json").exists() {
-        check_records(case, &engine.cache_records(&built)?)?;
+        let records = engine.cache_records(&built)?;
+        check_records(case, &records)?;
+        let request = BuildRequest {
+            outputs: Vec::new(),
+            ..request()?
+        };
+        check_import(&name, scratch, request, &records)?;
     }
     let again = engine.build(request()?, &sink, &CancelFlag::new())?;
     let ran: Vec<_> = again
@@ -150,6 +158,58 @@ fn check(engine: &Engine, case: &Path, scratch: &Path, base: &BaseImage) -> Resu
         "the cached rebuild has another digest"
     );
     Ok(())
+}
+
+/// Checks that all steps are found in the cache that BuildKit wrote. None of its layers is there.
+fn check_import(
+    name: &str,
+    scratch: &Path,
+    mut request: BuildRequest,
+    records: &[CacheRecord],
+) -> Result<()> {
+    let caches = Path::new(env!("CARGO_MANIFEST_DIR")).join("../larder-cache/tests/golden");
+    let recorded = std::fs::read_to_string(caches.join(format!("{name}.json")))?;
+    // Our base image has other digests.
+    let is_ours = |record: &&CacheRecord| {
+        record.inputs.is_empty()
+            && record.has_result
+            && !recorded.contains(record.digest.as_str())
+    };
+    let mut ours = records.iter().filter(is_ours).cycle();
+    let mut adapted = recorded.clone();
+    for root in RECORDED_ROOTS {
+        if let Some(record) = ours.next() {
+            adapted = adapted.replace(root, record.digest.as_str());
+        }
+    }
+    let mut cache: serde_json::Value = serde_json::from_str(&adapted)?;
+    let layout = scratch.join(format!("{name}.cache"));
+    let blobs = layout.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs)?;
+    let config = serde_json::to_vec(&cache["config"])?;
+    let config_digest = Digest::sha256(&config);
+    std::fs::write(blobs.join(config_digest.hex()), &config)?;
+    cache["manifest"]["config"]["digest"] = config_digest.to_string().into();
+    let manifest = serde_json::to_vec(&cache["manifest"])?;
+    let manifest_digest = Digest::sha256(&manifest);
+    std::fs::write(blobs.join(manifest_digest.hex()), &manifest)?;
+    let root = scratch.join(format!("{name}.root"));
+    let engine = Engine::open(EngineOptions::new(root.clone()))?;
+    import_busybox(&engine)?;
+    request.cache_imports = vec![CacheImport::Local {
+        path: layout,
+        digest: Some(manifest_digest),
+        tag: None,
+    }];
+    let built = engine
+        .build(request, &|_| {}, &CancelFlag::new())
+        .map_err(|error| anyhow::anyhow!("with BuildKit's cache: {}", error.full_message()))?;
+    let ran: Vec<_> = built.steps.iter().filter(|step| !step.cached).collect();
+    ensure!(
+        ran.is_empty(),
+        "with BuildKit's cache these steps ran: {ran:?}"
+    );
+    Ok(std::fs::remove_dir_all(root)?)
 }
 
 struct Token;

@@ -20,8 +20,10 @@
 
 mod chunker;
 mod decoder;
+mod deflate;
 mod encoder;
 mod gzip;
+mod pipeline;
 
 pub use decoder::{Decoder, Format};
 pub use encoder::{Compression, Encoder};

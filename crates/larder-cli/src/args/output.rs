@@ -1,8 +1,12 @@
 //! Values of `--output`.
 
-use std::collections::BTreeMap;
+mod attributes;
+
+use larder_engine::request::ImageOutput;
 
 use super::values::csv_fields;
+
+pub(crate) use attributes::{AnnotationArg, annotation_flag};
 
 /// Where a result goes, as given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,14 +14,14 @@ pub(crate) struct OutputArg {
     pub(crate) kind: OutputKind,
     /// A path, or `-` for standard output.
     pub(crate) dest: Option<String>,
-    /// All other attributes, each known to its kind.
-    pub(crate) attributes: BTreeMap<String, String>,
+    /// What the image is made like and what becomes of it; as far as there is one.
+    pub(crate) image: ImageOutput,
 }
 
 /// What a result is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputKind {
-    /// An image in the local store.
+    /// An image in the local store, in registries, or both.
     Image,
     /// An OCI layout, as one tar.
     Oci,
@@ -44,52 +48,30 @@ impl OutputKind {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "image" => Ok(Self::Image),
-            "oci" => Ok(Self::Oci),
-            "docker" => Ok(Self::Docker),
-            "tar" => Ok(Self::Tar),
-            "local" => Ok(Self::Local),
-            "cacheonly" => Ok(Self::CacheOnly),
-            "registry" => Err("`type=registry` is not supported yet".to_owned()),
-            _ => Err(format!(
-                "`{text}` is no type of output (expected image, oci, docker, tar, local or cacheonly)"
-            )),
-        }
+    /// Returns the kind, and whether the image is pushed.
+    fn parse(text: &str) -> Result<(Self, bool), String> {
+        let kind = match text {
+            "image" | "registry" => Self::Image,
+            "oci" => Self::Oci,
+            "docker" => Self::Docker,
+            "tar" => Self::Tar,
+            "local" => Self::Local,
+            "cacheonly" => Self::CacheOnly,
+            _ => {
+                return Err(format!(
+                    "`{text}` is no type of output (expected image, registry, oci, docker, tar, \
+                     local or cacheonly)"
+                ));
+            }
+        };
+        Ok((kind, text == "registry"))
     }
 
-    fn takes(self, attribute: &str) -> bool {
-        match attribute {
-            "name" | "oci-mediatypes" => {
-                matches!(self, Self::Image | Self::Oci | Self::Docker)
-            }
-            "compression" | "rewrite-timestamp" => matches!(self, Self::Oci | Self::Docker),
-            _ => false,
-        }
+    /// Returns whether it is an image.
+    pub(crate) fn is_image(self) -> bool {
+        matches!(self, Self::Image | Self::Oci | Self::Docker)
     }
 }
-
-/// Attributes that BuildKit has and larder lacks. Given as `false` they ask for nothing.
-const LATER: [&str; 17] = [
-    "attestation-inline",
-    "attestation-prefix",
-    "compression-level",
-    "dangling-name-prefix",
-    "force-compression",
-    "mode",
-    "name-canonical",
-    "oci-artifact",
-    "platform-split",
-    "prefer-nondist-layers",
-    "push",
-    "push-by-digest",
-    "registry.insecure",
-    "source-date-epoch",
-    "store",
-    "tar",
-    "unpack",
-];
 
 /// Parses `DIR`, `-`, or `type=oci,dest=PATH,name=REF`.
 pub(super) fn parse(text: &str) -> Result<OutputArg, String> {
@@ -99,7 +81,7 @@ pub(super) fn parse(text: &str) -> Result<OutputArg, String> {
     {
         return shorthand(single);
     }
-    let (mut kind, mut dest, mut attributes) = (None, None, BTreeMap::new());
+    let (mut kind, mut dest, mut attributes) = (None, None, Vec::new());
     for field in &fields {
         let (key, value) = field
             .split_once('=')
@@ -107,17 +89,13 @@ pub(super) fn parse(text: &str) -> Result<OutputArg, String> {
         match key.trim().to_ascii_lowercase().as_str() {
             "type" => kind = Some(OutputKind::parse(value)?),
             "dest" => dest = Some(value.to_owned()).filter(|dest| !dest.is_empty()),
-            key => drop(attributes.insert(key.to_owned(), value.to_owned())),
+            _ => attributes.push((key.trim(), value)),
         }
     }
-    let kind = kind.ok_or("`type` is missing")?;
-    check_attributes(kind, &mut attributes)?;
+    let (kind, pushes) = kind.ok_or("`type` is missing")?;
+    let image = attributes::parse(kind, pushes, &attributes)?;
     check_dest(kind, dest.as_deref())?;
-    Ok(OutputArg {
-        kind,
-        dest,
-        attributes,
-    })
+    Ok(OutputArg { kind, dest, image })
 }
 
 fn shorthand(dest: &str) -> Result<OutputArg, String> {
@@ -129,44 +107,8 @@ fn shorthand(dest: &str) -> Result<OutputArg, String> {
     Ok(OutputArg {
         kind,
         dest: Some(dest.to_owned()),
-        attributes: BTreeMap::new(),
+        image: ImageOutput::default(),
     })
-}
-
-fn check_attributes(
-    kind: OutputKind,
-    attributes: &mut BTreeMap<String, String>,
-) -> Result<(), String> {
-    for (key, value) in &*attributes {
-        let is_later = LATER.contains(&key.as_str()) || key.starts_with("annotation");
-        // `tar` and `store` are on by default.
-        let asks_for_default = match key.as_str() {
-            "tar" | "store" => value == "true",
-            _ => value == "false",
-        };
-        if is_later && !asks_for_default {
-            return Err(format!("attribute `{key}={value}` is not supported yet"));
-        }
-        if !is_later && !kind.takes(key) {
-            return Err(format!("`{key}` is no attribute of `type={}`", kind.name()));
-        }
-    }
-    attributes.retain(|key, _| kind.takes(key));
-    for key in ["oci-mediatypes", "rewrite-timestamp"] {
-        if let Some(value) = attributes.get(key)
-            && !matches!(value.as_str(), "true" | "false" | "")
-        {
-            return Err(format!("`{key}={value}`: expected true or false"));
-        }
-    }
-    if let Some(compression) = attributes.get("compression")
-        && !matches!(compression.as_str(), "gzip" | "zstd" | "uncompressed")
-    {
-        return Err(format!(
-            "`compression={compression}`: expected gzip, zstd or uncompressed"
-        ));
-    }
-    Ok(())
 }
 
 fn check_dest(kind: OutputKind, dest: Option<&str>) -> Result<(), String> {
@@ -206,10 +148,6 @@ mod tests {
                 "{text}"
             );
         }
-        let named = parse("type=oci,dest=x,\"name=a:1,b:2\",compression=zstd,tar=true").unwrap();
-        assert_eq!(named.attributes["name"], "a:1,b:2");
-        assert_eq!(named.attributes["compression"], "zstd");
-        assert_eq!(named.attributes.len(), 2);
     }
 
     #[test]
@@ -217,39 +155,10 @@ mod tests {
         for (text, expected) in [
             ("", "the destination is empty"),
             ("type=nope", "`nope` is no type of output"),
-            ("type=registry", "`type=registry` is not supported yet"),
             ("dest=x,name=y", "`type` is missing"),
             ("type=oci", "`type=oci` needs `dest`"),
             ("type=local,dest=-", "`type=local` needs a directory"),
             ("type=image,dest=x", "`type=image` has no `dest`"),
-            (
-                "type=oci,dest=x,colour=red",
-                "`colour` is no attribute of `type=oci`",
-            ),
-            (
-                "type=tar,dest=x,name=y",
-                "`name` is no attribute of `type=tar`",
-            ),
-            (
-                "type=image,push=true",
-                "attribute `push=true` is not supported yet",
-            ),
-            (
-                "type=oci,dest=x,tar=false",
-                "attribute `tar=false` is not supported yet",
-            ),
-            (
-                "type=oci,dest=x,annotation.a=b",
-                "attribute `annotation.a=b` is not supported yet",
-            ),
-            (
-                "type=oci,dest=x,compression=lz4",
-                "`compression=lz4`: expected gzip",
-            ),
-            (
-                "type=oci,dest=x,rewrite-timestamp=1",
-                "`rewrite-timestamp=1`: expected true or false",
-            ),
             ("type=oci,dest", "`dest` is not of the form `key=value`"),
         ] {
             let error = parse(text).unwrap_err();

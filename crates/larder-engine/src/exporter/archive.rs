@@ -9,7 +9,7 @@ use larder_tree::tar::{Header, Writer};
 use serde::Serialize;
 
 use super::Export;
-use super::image::Packing;
+use super::manifest::Layers;
 use crate::error::Result;
 use crate::output;
 use crate::request::{ArchiveOutput, ImageOutcome};
@@ -49,14 +49,9 @@ impl Export<'_> {
         kind: ArchiveKind,
     ) -> Result<ImageOutcome> {
         let mut vertex = self.reporter.begin_internal(kind.vertex_name(), "archive");
-        let packing = if archive.rewrite_timestamp {
-            Packing::Rewritten(archive.compression)
-        } else {
-            Packing::Blobs(archive.compression)
-        };
-        let mut names = self.tags.to_vec();
-        names.extend(archive.names);
-        let done = self.make_image(packing, &vertex).and_then(|made| {
+        let names = self.names(&archive.names);
+        let made = self.make_image(&archive.options, Layers::Blobs, &vertex);
+        let done = made.and_then(|made| {
             let status = vertex.status("sending tarball", 0);
             let mut descriptor = made.descriptor.clone();
             if let Some(created) = &made.config.created {

@@ -27,6 +27,9 @@ impl Chunker {
     /// Takes as much of `bytes` as belongs to the current chunk. Returns how much, and the chunk
     /// if it is complete.
     pub(super) fn push(&mut self, bytes: &[u8]) -> (usize, Option<Vec<u8>>) {
+        if self.pending.capacity() == 0 {
+            self.pending.reserve_exact(MAX_BYTES);
+        }
         let before = self.pending.len();
         let taken = bytes.len().min(MAX_BYTES - before);
         self.pending.extend_from_slice(&bytes[..taken]);
@@ -44,10 +47,20 @@ impl Chunker {
         (!self.pending.is_empty()).then(|| self.take())
     }
 
+    /// Takes an empty buffer to collect the next chunk in, if it has none.
+    pub(super) fn recycle(&mut self, buffer: Option<Vec<u8>>) {
+        if let Some(buffer) = buffer
+            && self.pending.capacity() == 0
+        {
+            self.pending = buffer;
+            self.pending.clear();
+        }
+    }
+
     fn take(&mut self) -> Vec<u8> {
         self.searched = 0;
         self.hash = 0;
-        std::mem::replace(&mut self.pending, Vec::with_capacity(MAX_BYTES))
+        std::mem::take(&mut self.pending)
     }
 
     fn find_boundary(&mut self) -> Option<usize> {

@@ -9,10 +9,11 @@ use crate::{Error, Result};
 pub enum Compression {
     /// Not at all.
     Uncompressed,
-    /// gzip at a level of 0 to 9.
+    /// gzip.
     Gzip {
-        /// 0 stores, 1 is fastest, 9 smallest.
-        level: u32,
+        /// zlib's: 0 stores, 1 is fastest, 9 smallest. `None` stands for a faster compressor of
+        /// our own.
+        level: Option<u32>,
     },
     /// Zstandard at one of its levels.
     Zstd {
@@ -22,9 +23,9 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Returns gzip at the usual level, 6.
+    /// Returns gzip as it is fastest.
     pub fn gzip() -> Self {
-        Self::Gzip { level: 6 }
+        Self::Gzip { level: None }
     }
 
     /// Returns Zstandard at the usual level, 3.
@@ -44,7 +45,7 @@ enum Inner<W: Write> {
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
-impl<W: Write> Encoder<W> {
+impl<W: Write + Send + 'static> Encoder<W> {
     /// Starts a stream; gzip uses `threads` threads.
     pub fn new(out: W, compression: Compression, threads: usize) -> Result<Self> {
         let inner = match compression {
@@ -88,7 +89,7 @@ impl<W: Write> Encoder<W> {
     }
 }
 
-impl<W: Write> Write for Encoder<W> {
+impl<W: Write + Send + 'static> Write for Encoder<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.inner {
             Inner::Uncompressed(out) => out.write(bytes),

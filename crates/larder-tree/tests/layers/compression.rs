@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -49,7 +50,7 @@ fn output_depends_on_the_input_alone() {
     let input = sample(3 << 20);
     for compression in [
         Compression::gzip(),
-        Compression::Gzip { level: 1 },
+        Compression::Gzip { level: Some(1) },
         Compression::zstd(),
     ] {
         let packed = encode(&input, compression, 1, usize::MAX);
@@ -69,8 +70,8 @@ fn streams_of_any_length_come_back() {
         let input = sample(length);
         for (compression, format) in [
             (Compression::gzip(), Format::Gzip),
-            (Compression::Gzip { level: 0 }, Format::Gzip),
-            (Compression::Gzip { level: 9 }, Format::Gzip),
+            (Compression::Gzip { level: Some(0) }, Format::Gzip),
+            (Compression::Gzip { level: Some(9) }, Format::Gzip),
             (Compression::zstd(), Format::Zstd),
             (Compression::Uncompressed, Format::Plain),
         ] {
@@ -176,43 +177,48 @@ fn known_chunks_are_not_compressed_again() {
     #[derive(Default)]
     struct Cache {
         chunks: Mutex<HashMap<ChunkKey, Vec<u8>>>,
-        puts: AtomicUsize,
+        places: Mutex<Vec<(ChunkKey, Range<u64>)>>,
+        misses: AtomicUsize,
     }
     impl ChunkCache for Cache {
         fn get(&self, key: &ChunkKey) -> Option<Vec<u8>> {
-            self.chunks.lock().unwrap().get(key).cloned()
+            let known = self.chunks.lock().unwrap().get(key).cloned();
+            self.misses
+                .fetch_add(usize::from(known.is_none()), Ordering::Relaxed);
+            known
         }
-        fn put(&self, key: &ChunkKey, compressed: &[u8]) {
-            self.puts.fetch_add(1, Ordering::Relaxed);
-            self.chunks
-                .lock()
-                .unwrap()
-                .insert(key.clone(), compressed.to_vec());
+        fn written(&self, key: &ChunkKey, place: Range<u64>) {
+            self.places.lock().unwrap().push((key.clone(), place));
         }
     }
     let cache = Arc::new(Cache::default());
     let pack = |input: &[u8]| {
-        let cache: Arc<dyn ChunkCache> = cache.clone();
-        let mut encoder = GzipEncoder::with_cache(Vec::new(), 6, 2, cache).unwrap();
+        let shared: Arc<dyn ChunkCache> = cache.clone();
+        let mut encoder = GzipEncoder::with_cache(Vec::new(), None, 2, shared).unwrap();
         encoder.write_all(input).unwrap();
-        encoder.finish().unwrap()
+        let packed = encoder.finish().unwrap();
+        for (key, place) in cache.places.lock().unwrap().drain(..) {
+            let chunk = packed[place.start as usize..place.end as usize].to_vec();
+            cache.chunks.lock().unwrap().insert(key, chunk);
+        }
+        packed
     };
     let input = sample(4 << 20);
     let first = pack(&input);
-    let made = cache.puts.swap(0, Ordering::Relaxed);
+    let made = cache.misses.swap(0, Ordering::Relaxed);
     assert!(made >= 8);
     assert!(pack(&input) == first);
-    assert_eq!(cache.puts.load(Ordering::Relaxed), 0);
+    assert_eq!(cache.misses.load(Ordering::Relaxed), 0);
     assert!(first == encode(&input, Compression::gzip(), 1, usize::MAX));
     let mut changed = input.clone();
     changed.splice(1_000_000..1_000_000, *b"inserted");
     let packed = pack(&changed);
-    assert!(cache.puts.load(Ordering::Relaxed) <= 3);
+    assert!(cache.misses.load(Ordering::Relaxed) <= 3);
     assert!(decode(&packed).1.unwrap() == changed);
 }
 
 #[test]
 fn levels_out_of_range_are_refused() {
-    let error = Encoder::new(Vec::new(), Compression::Gzip { level: 10 }, 1).unwrap_err();
+    let error = Encoder::new(Vec::new(), Compression::Gzip { level: Some(10) }, 1).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }

@@ -2,39 +2,73 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use larder_engine::request::{ArchiveOutput, Destination, LayerCompression, Output};
-use larder_oci::ImageRef;
+use anyhow::bail;
+use larder_engine::request::{ArchiveOutput, Destination, ImageOutput, Output, PushOptions};
 
 use crate::args::{BuildArgs, OutputArg, OutputKind};
 use crate::output;
 
-/// Resolves `--output` and `--load`. Returns the outputs, and the names that they give the image.
-pub(crate) fn resolve(args: &BuildArgs) -> anyhow::Result<(Vec<Output>, Vec<ImageRef>)> {
+/// Resolves `--output`, `--push`, `--load` and `--annotation`.
+pub(crate) fn resolve(args: &BuildArgs) -> anyhow::Result<Vec<Output>> {
     check(args)?;
-    if args.outputs.is_empty() {
-        return Ok((vec![Output::Store], Vec::new()));
-    }
     let mut outputs = Vec::new();
-    let mut names = Vec::new();
     for arg in &args.outputs {
-        match (arg.kind, arg.dest.as_deref()) {
-            (OutputKind::CacheOnly, _) => {}
-            (OutputKind::Image, _) | (OutputKind::Docker, None) => {
-                names.extend(image_names(arg)?);
-                outputs.push(Output::Store);
-            }
-            (OutputKind::Docker, Some(dest)) => outputs.push(Output::Docker(archive(arg, dest)?)),
-            (OutputKind::Oci, Some(dest)) => outputs.push(Output::Oci(archive(arg, dest)?)),
-            (OutputKind::Tar, Some(dest)) => outputs.push(Output::Tar(destination(arg, dest)?)),
-            (OutputKind::Local, Some(dest)) => outputs.push(Output::Local(PathBuf::from(dest))),
-            (kind, None) => bail!("`--output`: `type={}` needs `dest`", kind.name()),
+        outputs.extend(output_of(arg)?);
+    }
+    if args.push {
+        push(&mut outputs);
+    }
+    let is_stored = |output: &Output| matches!(output, Output::Image(image) if image.store);
+    if (args.load && !outputs.iter().any(is_stored)) || (outputs.is_empty() && !keeps_nothing(args))
+    {
+        outputs.push(Output::Image(ImageOutput::default()));
+    }
+    for output in &mut outputs {
+        if let Output::Image(ImageOutput { options, .. })
+        | Output::Oci(ArchiveOutput { options, .. })
+        | Output::Docker(ArchiveOutput { options, .. }) = output
+        {
+            let further = args.annotations.iter().flat_map(|arg| &arg.0);
+            options.annotations.extend(further.cloned());
         }
     }
-    if args.load && !outputs.iter().any(|output| matches!(output, Output::Store)) {
-        outputs.push(Output::Store);
+    Ok(outputs)
+}
+
+/// Returns the output that `arg` asks for, if any.
+fn output_of(arg: &OutputArg) -> anyhow::Result<Option<Output>> {
+    Ok(Some(match (arg.kind, arg.dest.as_deref()) {
+        (OutputKind::CacheOnly, _) => return Ok(None),
+        (OutputKind::Image, _) | (OutputKind::Docker, None) => Output::Image(arg.image.clone()),
+        (OutputKind::Docker, Some(dest)) => Output::Docker(archive(arg, dest)?),
+        (OutputKind::Oci, Some(dest)) => Output::Oci(archive(arg, dest)?),
+        (OutputKind::Tar, Some(dest)) => Output::Tar(destination(arg, dest)?),
+        (OutputKind::Local, Some(dest)) => Output::Local(PathBuf::from(dest)),
+        (kind, None) => bail!("`--output`: `type={}` needs `dest`", kind.name()),
+    }))
+}
+
+/// Pushes the images that an output makes anyway, else one more.
+fn push(outputs: &mut Vec<Output>) {
+    let mut pushed = false;
+    for output in &mut *outputs {
+        if let Output::Image(image) = output {
+            image.push.get_or_insert_default();
+            pushed = true;
+        }
     }
-    Ok((outputs, names))
+    if !pushed {
+        outputs.push(Output::Image(ImageOutput {
+            push: Some(PushOptions::default()),
+            ..ImageOutput::default()
+        }));
+    }
+}
+
+/// Returns whether outputs were given, and none makes anything.
+fn keeps_nothing(args: &BuildArgs) -> bool {
+    let is_nothing = |arg: &OutputArg| arg.kind == OutputKind::CacheOnly;
+    !args.outputs.is_empty() && args.outputs.iter().all(is_nothing)
 }
 
 fn check(args: &BuildArgs) -> anyhow::Result<()> {
@@ -58,17 +92,10 @@ fn check(args: &BuildArgs) -> anyhow::Result<()> {
 }
 
 fn archive(arg: &OutputArg, dest: &str) -> anyhow::Result<ArchiveOutput> {
-    let attribute = |name: &str| arg.attributes.get(name).map(String::as_str);
-    let compression = match attribute("compression") {
-        Some("zstd") => LayerCompression::Zstd,
-        Some("uncompressed") => LayerCompression::Uncompressed,
-        _ => LayerCompression::Gzip,
-    };
     Ok(ArchiveOutput {
         destination: destination(arg, dest)?,
-        names: image_names(arg)?,
-        compression,
-        rewrite_timestamp: attribute("rewrite-timestamp") == Some("true"),
+        names: arg.image.names.clone(),
+        options: arg.image.options.clone(),
     })
 }
 
@@ -83,13 +110,4 @@ fn destination(arg: &OutputArg, dest: &str) -> anyhow::Result<Destination> {
         );
     }
     Ok(Destination::Stream(Box::new(std::io::stdout())))
-}
-
-fn image_names(arg: &OutputArg) -> anyhow::Result<Vec<ImageRef>> {
-    let names = arg.attributes.get("name").map_or("", String::as_str);
-    names
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(|name| name.parse().context("`--output`: `name`"))
-        .collect()
 }
