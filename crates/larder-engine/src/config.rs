@@ -12,14 +12,19 @@
 //! [worker.oci]
 //! maxUsedSpace = "60GB"
 //! ```
+//!
+//! `[cache]` is larder's own: bounds that hold at any moment, where those of BuildKit are what is
+//! pruned to after a build.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use larder_store::{Filter, PruneRequest, default_policies};
+use larder_store::{Ceiling, Filter, PruneRequest, default_policies};
 use serde::{Deserialize, Deserializer};
+
+use crate::error::BuildError;
 
 /// The configuration of an engine.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -33,6 +38,8 @@ pub struct Config {
     pub registry: BTreeMap<String, larder_registry::RegistryConfig>,
     /// The worker.
     pub worker: WorkerConfig,
+    /// The bounds of the state directory.
+    pub cache: CacheConfig,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
@@ -45,6 +52,47 @@ pub struct BuildConfig {
     pub host_ca: bool,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
+}
+
+/// `[cache]`: bounds of the state directory that are never passed.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct CacheConfig {
+    /// The most that the state directory takes.
+    pub max: Option<DiskSpace>,
+    /// The most that cache mounts take of it, half by default.
+    pub mounts: Option<DiskSpace>,
+    /// What is not removed to keep the disk free.
+    pub reserved: Option<DiskSpace>,
+    /// What of the disk is kept free.
+    pub min_free: Option<DiskSpace>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+impl CacheConfig {
+    fn is_bounded(&self) -> bool {
+        self.max.is_some() || self.min_free.is_some()
+    }
+
+    /// Returns the bounds of the state directory `root`, which exists; `None` if there are none.
+    pub(crate) fn ceiling(&self, root: &Path) -> Result<Option<Ceiling>, BuildError> {
+        if !self.is_bounded() {
+            return Ok(None);
+        }
+        let stat = rustix::fs::statvfs(root).map_err(|errno| {
+            BuildError::internal("cannot measure the disk").with_source(std::io::Error::from(errno))
+        })?;
+        let disk_bytes = stat.f_blocks * stat.f_frsize;
+        let bytes = |amount: Option<DiskSpace>| amount.map(|amount| amount.bytes(disk_bytes));
+        let max_bytes = bytes(self.max).unwrap_or(u64::MAX);
+        Ok(Some(Ceiling {
+            max_bytes,
+            mounts_bytes: bytes(self.mounts).unwrap_or(max_bytes / 2),
+            reserved_bytes: bytes(self.reserved).unwrap_or(0),
+            min_free_bytes: bytes(self.min_free).unwrap_or(0),
+        }))
+    }
 }
 
 /// `[worker]`: the one worker is `oci`.
@@ -107,6 +155,16 @@ pub struct GcPolicyConfig {
 }
 
 impl OciWorkerConfig {
+    /// Returns whether there is a limit or a policy other than the default ones.
+    fn is_limited(&self) -> bool {
+        let limits = [
+            self.reserved_space,
+            self.max_used_space,
+            self.min_free_space,
+        ];
+        !self.gcpolicy.is_empty() || limits.iter().any(Option::is_some)
+    }
+
     /// Returns what the store is pruned by, on `disk`: the policies of the configuration, else the
     /// default ones with its limits.
     pub(crate) fn gc_policies(&self, disk: larder_store::DiskSpace) -> Vec<PruneRequest> {
@@ -264,6 +322,15 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Returns what the store is pruned by after a build. A ceiling stands in for the default
+    /// policies, as it is kept to all the time.
+    pub(crate) fn gc_policies(&self, disk: larder_store::DiskSpace) -> Vec<PruneRequest> {
+        if self.cache.is_bounded() && !self.worker.oci.is_limited() {
+            return Vec::new();
+        }
+        self.worker.oci.gc_policies(disk)
+    }
+
     /// Reads `path`, which must exist.
     ///
     /// # Errors
@@ -298,6 +365,7 @@ impl Config {
         };
         add("", &self.unknown);
         add("build.", &self.build.unknown);
+        add("cache.", &self.cache.unknown);
         add("worker.", &self.worker.unknown);
         add("worker.oci.", &self.worker.oci.unknown);
         for policy in &self.worker.oci.gcpolicy {
@@ -372,6 +440,34 @@ mod tests {
         ] {
             assert!(toml::from_str::<GcPolicyConfig>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_ceiling_stands_in_for_the_default_policies() {
+        let disk = larder_store::DiskSpace {
+            total_bytes: 1 << 40,
+            free_bytes: 1 << 39,
+        };
+        let ceiling = |text: &str| {
+            let config: Config = toml::from_str(text).unwrap();
+            let ceiling = config.cache.ceiling(Path::new("/")).unwrap();
+            (ceiling, config.gc_policies(disk).len())
+        };
+        assert_eq!(ceiling(""), (None, 4));
+        let (bounds, policies) = ceiling("[cache]\nmax = \"50GB\"");
+        let bounds = bounds.unwrap();
+        assert_eq!(bounds.max_bytes, 50_000_000_000);
+        assert_eq!(bounds.mounts_bytes, 25_000_000_000);
+        assert_eq!((bounds.min_free_bytes, policies), (0, 0));
+        let (bounds, policies) = ceiling(
+            "[cache]\nmin-free = 7\nmounts = 5\nreserved = 3\n[worker.oci]\nmaxUsedSpace = 9",
+        );
+        let bounds = bounds.unwrap();
+        assert_eq!((bounds.max_bytes, bounds.min_free_bytes), (u64::MAX, 7));
+        assert_eq!((bounds.mounts_bytes, bounds.reserved_bytes), (5, 3));
+        assert_eq!(policies, 4);
+        let config: Config = toml::from_str("[cache]\nmax = 1\nlimit = 2").unwrap();
+        assert_eq!(config.unknown_keys(), ["cache.limit"]);
     }
 
     #[test]

@@ -54,12 +54,14 @@ impl Engine {
     pub fn open(options: EngineOptions) -> Result<Self> {
         let snapshotter = snapshotter(&options.root)?;
         let clock = options.clock.clone();
+        let ceiling = options.config.cache.ceiling(&options.root)?;
         let store = Store::open(
             &options.root,
             Options {
                 clock: options.clock,
                 snapshotter,
                 ownership: ownership(),
+                ceiling,
             },
         )?;
         Ok(Self {
@@ -99,7 +101,7 @@ impl Engine {
             return;
         }
         let done = self.store.disk_space().and_then(|disk| {
-            let policies = self.config.worker.oci.gc_policies(disk);
+            let policies = self.config.gc_policies(disk);
             self.store.gc(&policies)
         });
         if let Err(error) = done.map_err(BuildError::from) {

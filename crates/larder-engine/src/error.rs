@@ -117,6 +117,38 @@ impl BuildError {
         self
     }
 
+    /// Returns the same error for somebody else, its causes as text.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self {
+            class: self.class,
+            message: self.full_message(),
+            hint: self.hint.clone(),
+            vertex: self.vertex.clone(),
+            location: self.location.clone(),
+            source: None,
+        }
+    }
+
+    /// Adds the texts of the causes of a part's error, whose type is not the callers' business.
+    /// The hint is the message's own, else that of a cause, else `hint`.
+    fn caused_by(mut self, error: &dyn StdError, hint: Option<String>) -> Self {
+        let mut texts = Vec::new();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            let (text, own) = match text.split_once("\nhint: ") {
+                Some((text, hint)) => (text.to_owned(), Some(hint.to_owned())),
+                None => (text, None),
+            };
+            texts.push(text);
+            self.hint = self.hint.or(own);
+            source = cause.source();
+        }
+        self.hint = self.hint.or(hint);
+        self.source = (!texts.is_empty()).then(|| texts.join(": ").into());
+        self
+    }
+
     /// Puts the messages of all causes into the message, where only that will be shown.
     #[must_use]
     pub(crate) fn flattened(mut self) -> Self {
@@ -181,30 +213,22 @@ impl From<larder_store::Error> for BuildError {
             ErrorKind::Canceled => return Self::canceled(),
             ErrorKind::Internal => ErrorClass::Internal,
         };
-        Self {
-            source: take_source(&error),
-            hint: (error.kind() == ErrorKind::FullDisk).then(full_disk_hint),
-            ..Self::new(class, error.to_string())
-        }
+        let full = error.kind() == ErrorKind::FullDisk;
+        Self::new(class, error.to_string()).caused_by(&error, full.then(full_disk_hint))
     }
 }
 
 impl From<larder_tree::Error> for BuildError {
     fn from(error: larder_tree::Error) -> Self {
         use larder_tree::ErrorKind;
-        let full = error.io_source().and_then(std::io::Error::raw_os_error)
-            == Some(rustix::io::Errno::NOSPC.raw_os_error());
+        let full = error.io_source().map(std::io::Error::kind)
+            == Some(std::io::ErrorKind::StorageFull);
         let class = match error.kind() {
             _ if full => ErrorClass::Exhausted,
             ErrorKind::NotFound => ErrorClass::NotFound,
             _ => ErrorClass::Invalid,
         };
-        let built = Self::new(class, error.to_string());
-        Self {
-            source: take_source(&error),
-            hint: full.then(full_disk_hint).or(built.hint),
-            ..built
-        }
+        Self::new(class, error.to_string()).caused_by(&error, full.then(full_disk_hint))
     }
 }
 
@@ -217,10 +241,7 @@ impl From<larder_exec::Error> for BuildError {
             ErrorKind::Unsupported => ErrorClass::Unavailable,
             ErrorKind::System => ErrorClass::Internal,
         };
-        Self {
-            source: take_source(&error),
-            ..Self::new(class, error.to_string())
-        }
+        Self::new(class, error.to_string()).caused_by(&error, None)
     }
 }
 
@@ -238,11 +259,7 @@ impl From<larder_registry::Error> for BuildError {
             ErrorClass::Unavailable => error.hint().or(Some(IMPORT_HINT)),
             _ => error.hint(),
         };
-        Self {
-            source: take_source(&error),
-            hint: hint.map(str::to_owned),
-            ..Self::new(class, error.to_string())
-        }
+        Self::new(class, error.to_string()).caused_by(&error, hint.map(str::to_owned))
     }
 }
 
@@ -252,17 +269,6 @@ const IMPORT_HINT: &str =
 
 fn full_disk_hint() -> String {
     "make room on the disk: `larder prune` removes what no image needs".to_owned()
-}
-
-/// Keeps the texts of the causes of a part's error, whose type is not the callers' business.
-fn take_source(error: &dyn StdError) -> Option<Box<dyn StdError + Send + Sync>> {
-    let mut texts = Vec::new();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        texts.push(cause.to_string());
-        source = cause.source();
-    }
-    (!texts.is_empty()).then(|| texts.join(": ").into())
 }
 
 #[cfg(test)]

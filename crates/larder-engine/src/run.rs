@@ -82,7 +82,11 @@ impl Engine {
         let spec = spec(request, &image.config.config, root)?;
         let process = larder_exec::Cancel::new()?;
         cancel.ends(&process);
-        let exit = larder_exec::run(spec, &mut |_, _| {}, &process)?;
+        let watch = lease.watch([&active], [])?;
+        let exit = ops::exec::watch::run(watch, &process, || {
+            larder_exec::run(spec, &mut |_, _| {}, &process)
+        });
+        let exit = exit.map_err(|error| error.context("the container was stopped"))??;
         drop(active);
         lease.release()?;
         match exit.outcome {

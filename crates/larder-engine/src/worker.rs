@@ -13,6 +13,7 @@ use larder_store::{ActiveSnapshot, KeyDep, KeyLock, Lease, NewKey, SnapshotId, S
 use larder_tree::beneath::Root;
 use larder_tree::checksum::{self, Manifest};
 use larder_tree::context::Tree;
+use larder_tree::quota::Quota;
 
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
@@ -102,7 +103,12 @@ impl BuildWorker<'_> {
     }
 
     /// Copies the tree of a snapshot into a directory: the start of a new cache mount.
-    pub(crate) fn copy_out(&self, snapshot: &SnapshotId, target: &Root) -> larder_tree::Result<()> {
+    pub(crate) fn copy_out(
+        &self,
+        snapshot: &SnapshotId,
+        target: &Root,
+        quota: &dyn Quota,
+    ) -> larder_tree::Result<()> {
         let failed = |error: BuildError| {
             larder_tree::Error::new(larder_tree::ErrorKind::Io, error.full_message())
         };
@@ -110,7 +116,7 @@ impl BuildWorker<'_> {
             .open_view(&ResultRef::Snapshot(snapshot.clone()))
             .map_err(failed)?;
         let tree = Tree::view(Root::from_fd(view))?;
-        larder_tree::copy::copy(&tree, target, &ops::local::whole_tree()).map(drop)
+        larder_tree::copy::copy_within(&tree, target, &ops::local::whole_tree(), quota).map(drop)
     }
 
     /// Empties the cache mounts of a step that ignores the cache, once each in a build.

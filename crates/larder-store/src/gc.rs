@@ -77,11 +77,7 @@ impl Store {
         let used = self.known_bytes()?;
         let mut freed = 0;
         if let Some(ceiling) = self.ceiling() {
-            freed += self.trim_mounts(&ceiling)?;
-            self.make_room_locked(&ceiling, 0)?;
-            if self.has_made_room() {
-                self.remove_unreachable_keys()?;
-            }
+            freed += self.keep_below(&ceiling, used, free)?;
         }
         for policy in policies {
             let used = used.saturating_sub(freed);

@@ -51,7 +51,10 @@ impl Build<'_> {
         let (root, context) = self.unpacked_context()?;
         if apply::is_archive(&head[..])? {
             let mut ignore_warnings = |_| {};
-            let options = ApplyOptions::new(&mut ignore_warnings);
+            let mut options = ApplyOptions::new(&mut ignore_warnings);
+            if let Some(unpacked) = &context.unpacked {
+                options.quota = unpacked.quota();
+            }
             apply::unpack(&root, head.chain(stream), options)?;
         } else {
             stream

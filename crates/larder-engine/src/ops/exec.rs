@@ -10,9 +10,10 @@ use larder_exec::{
 use larder_llb::pb;
 use larder_store::{
     ActiveSnapshot, CacheMountGuard, CacheMountRequest, NewSnapshot, RecordType, Sharing,
-    SnapshotId,
+    SnapshotId, Watch,
 };
 use larder_tree::beneath::Root;
+use larder_tree::quota::Quota;
 use larder_tree::users;
 
 use crate::cancel::CancelFlag;
@@ -22,6 +23,8 @@ use crate::ops::host;
 use crate::progress::VertexProgress;
 use crate::solve::WorkError;
 use crate::worker::{BuildWorker, ResultRef};
+
+pub(crate) mod watch;
 
 /// BuildKit's bound on the size of a secret.
 const MAX_SECRET_BYTES: usize = 500 << 10;
@@ -55,8 +58,13 @@ pub(crate) fn run(
         };
         progress.log(stream, bytes);
     };
-    let exit = larder_exec::run(spec, &mut output, &process);
+    let watch = step.watch().map_err(BuildError::from)?;
+    let exit = watch::run(watch, &process, || {
+        larder_exec::run(spec, &mut output, &process)
+    });
     step.held.clear();
+    let exit = exit
+        .map_err(|error| error.context(format!("process {:?} was stopped", meta.args.join(" "))))?;
     let exit = exit.map_err(|error| match error.kind() {
         larder_exec::ErrorKind::Command => {
             progress.log(LogStream::Stderr, format!("{error}\n").as_bytes());
@@ -130,13 +138,25 @@ struct Step<'a> {
     held: Vec<Held>,
 }
 
-#[expect(dead_code, reason = "held for their drop")]
 enum Held {
     Cache(CacheMountGuard),
     Discarded(ActiveSnapshot),
 }
 
 impl Step<'_> {
+    /// Returns what is to be looked after while the process writes.
+    fn watch(&self) -> larder_store::Result<Option<Watch>> {
+        let mut snapshots: Vec<&ActiveSnapshot> = self.active.values().collect();
+        let mut mounts = Vec::new();
+        for held in &self.held {
+            match held {
+                Held::Cache(guard) => mounts.push(guard),
+                Held::Discarded(active) => snapshots.push(active),
+            }
+        }
+        self.worker.lease.watch(snapshots, mounts)
+    }
+
     /// Returns the root, and the other mounts in the op's order.
     fn mounts(
         &mut self,
@@ -260,8 +280,9 @@ impl Step<'_> {
         let fills: Vec<_> = seeds
             .iter()
             .map(|seed| {
-                seed.as_ref()
-                    .map(|seed| move |root: &Root| worker.copy_out(seed, root))
+                seed.as_ref().map(|seed| {
+                    move |root: &Root, quota: &dyn Quota| worker.copy_out(seed, root, quota)
+                })
             })
             .collect();
         let requests: Vec<CacheMountRequest<'_>> = options

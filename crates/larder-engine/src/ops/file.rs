@@ -6,7 +6,7 @@ use larder_llb::{Vertex, pb};
 use larder_store::{ActiveSnapshot, NewSnapshot, RecordType};
 use larder_tree::beneath::Root;
 use larder_tree::copy::{self, CopyOptions, FileAttributes, MkdirOptions, ModeChange};
-use larder_tree::users;
+use larder_tree::{quota, users};
 use pb::file_action::Action;
 
 use crate::error::{BuildError, ErrorClass, Result};
@@ -64,6 +64,16 @@ struct Writable {
     active: ActiveSnapshot,
 }
 
+impl Writable {
+    /// Takes the room for `length` bytes at `path`, with the directories that lead there.
+    fn take(&self, path: &str, length: usize) -> Result<()> {
+        let bytes = quota::content_bytes(length as u64) + quota::directories_bytes(path.as_ref());
+        let taken = self.active.quota().take(bytes);
+        let failed = |error| larder_tree::Error::io(format!("cannot write `{path}`"), error);
+        Ok(taken.map_err(failed)?)
+    }
+}
+
 struct FileOp<'a> {
     worker: &'a BuildWorker<'a>,
     vertex: &'a Vertex,
@@ -82,8 +92,9 @@ impl FileOp<'_> {
     fn act(&mut self, position: usize, action: &pb::FileAction) -> Result<(), WorkError> {
         let target = self.write(action.input)?;
         match &action.action {
-            Some(Action::Copy(copy)) => self.copy(&target.root, action, copy)?,
+            Some(Action::Copy(copy)) => self.copy(&target, action, copy)?,
             Some(Action::Mkdir(mkdir)) => {
+                target.take(&mkdir.path, 0)?;
                 let options = MkdirOptions {
                     mode: (mkdir.mode & MODE_MASK) as u32,
                     make_parents: mkdir.make_parents,
@@ -96,6 +107,7 @@ impl FileOp<'_> {
                 copy::mkdir(&target.root, &mkdir.path, &options).map_err(BuildError::from)?;
             }
             Some(Action::Mkfile(mkfile)) => {
+                target.take(&mkfile.path, mkfile.data.len())?;
                 let attributes =
                     self.attributes(&target.root, mkfile.owner.as_ref(), mkfile.timestamp)?;
                 let mode = (mkfile.mode & MODE_MASK) as u32;
@@ -103,6 +115,7 @@ impl FileOp<'_> {
                     .map_err(BuildError::from)?;
             }
             Some(Action::Rm(rm)) => {
+                target.take(&rm.path, 0)?;
                 copy::remove(
                     &target.root,
                     &rm.path,
@@ -112,6 +125,7 @@ impl FileOp<'_> {
                 .map_err(BuildError::from)?;
             }
             Some(Action::Symlink(symlink)) => {
+                target.take(&symlink.newpath, symlink.oldpath.len())?;
                 let attributes =
                     self.attributes(&target.root, symlink.owner.as_ref(), symlink.timestamp)?;
                 copy::symlink(&target.root, &symlink.oldpath, &symlink.newpath, attributes)
@@ -181,11 +195,11 @@ impl FileOp<'_> {
 
     fn copy(
         &mut self,
-        target: &Root,
+        target: &Writable,
         action: &pb::FileAction,
         copy: &pb::FileActionCopy,
     ) -> Result<(), WorkError> {
-        let attributes = self.attributes(target, copy.owner.as_ref(), copy.timestamp)?;
+        let attributes = self.attributes(&target.root, copy.owner.as_ref(), copy.timestamp)?;
         let mode = match (copy.mode_str.as_str(), copy.mode) {
             ("", -1) => None,
             ("", mode) => Some(ModeChange::octal((mode & MODE_MASK) as u32)),
@@ -217,7 +231,8 @@ impl FileOp<'_> {
             .filter(|&index| index < self.inputs.len());
         let source = self.read(index, input)?;
         self.worker.tree(&source, |tree| {
-            Ok(copy::copy(tree, target, &options).map(|_| ())?)
+            let quota = target.active.quota();
+            Ok(copy::copy_within(tree, &target.root, &options, quota).map(drop)?)
         })?;
         Ok(())
     }

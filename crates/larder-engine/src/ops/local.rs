@@ -19,8 +19,7 @@ pub(crate) struct ContextRoot {
     pub(crate) root: Root,
     /// What names its stat cache: its absolute path. `None` for one that won't be seen again.
     pub(crate) cache_name: Option<String>,
-    /// The snapshot it was unpacked to, if it came as a stream.
-    #[expect(dead_code, reason = "removes the files when it is dropped")]
+    /// The snapshot it was unpacked to, if it came as a stream; removed when this is dropped.
     pub(crate) unpacked: Option<ActiveSnapshot>,
 }
 
@@ -55,7 +54,7 @@ impl LocalContext {
             record_type: RecordType::LocalSource,
         })?;
         let target = Root::from_fd(larder_exec::mount::open(&active.mount()?)?);
-        copy::copy(&self.tree, &target, &whole_tree())?;
+        copy::copy_within(&self.tree, &target, &whole_tree(), active.quota())?;
         drop(target);
         let id = active.commit()?;
         *copied = Some(id.clone());

@@ -45,6 +45,22 @@ impl Store {
         Ok(())
     }
 
+    /// Sees after a build to what no reservation does: the budget of cache mounts, and bounds that
+    /// were lowered. `used` and `free` bytes tell whether there is anything to do. Returns the bytes
+    /// freed.
+    pub(crate) fn keep_below(&self, ceiling: &Ceiling, used: u64, free: u64) -> Result<u64> {
+        let freed = self.trim_mounts(ceiling)?;
+        let most = ceiling.max_bytes.saturating_sub(ceiling.margin_bytes());
+        if used > most || free < ceiling.min_free_bytes {
+            self.make_room_locked(ceiling, 0)?;
+        }
+        // A build that makes room has a lease, and so leaves the keys.
+        if self.has_made_room() {
+            self.remove_unreachable_keys()?;
+        }
+        Ok(freed)
+    }
+
     /// Removes the least valuable cache mounts until all are within their budget; the one used
     /// last stays. Returns the bytes freed. The caller holds the lock of the collector.
     pub(crate) fn trim_mounts(&self, ceiling: &Ceiling) -> Result<u64> {
