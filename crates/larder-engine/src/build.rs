@@ -1,9 +1,10 @@
-//! One build, from request to report.
+//! One target, from request to graph.
 
+mod check;
 mod inputs;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use larder_dockerfile::{
     Dockerfile, LocalContext, LowerOptions, Lowered, NamedContext, ResolveMode,
@@ -12,62 +13,22 @@ use larder_llb::SourceFile;
 use larder_oci::{Digest, ImageRef, Platform};
 use larder_store::{KeyId, Lease};
 
-use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Location, Result};
-use crate::event::EventSink;
-use crate::exporter;
-use crate::history::History;
+use crate::history::IgnoreFile;
 use crate::images::Images;
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
 use crate::request::{
-    BuildOutcome, BuildRequest, ContextSource, DockerfileSource, NetworkMode, NoCacheSteps, Output,
+    BuildOutcome, BuildRequest, CacheImport, ContextSource, DockerfileSource, NetworkMode,
+    NoCacheSteps, Output, SecretProvider,
 };
-use crate::solve;
 use crate::task::Tasks;
-use crate::worker::BuildWorker;
+pub use check::CheckOutcome;
 use inputs::{DockerfileText, open_directory, read_ignore_patterns};
 
 /// The name of the build's own context in LLB.
 const CONTEXT: &str = "context";
-
-impl Engine {
-    /// Builds an image, and tells `sink` how it goes.
-    ///
-    /// # Errors
-    /// The first failure. What had been finished stays in the cache.
-    pub fn build(
-        &self,
-        request: BuildRequest,
-        sink: &dyn EventSink,
-        cancel: &CancelFlag,
-    ) -> Result<BuildOutcome> {
-        if let Some(platform) = &request.platform
-            && !platform.satisfies(&Platform::host())
-        {
-            let host = Platform::host();
-            return Err(BuildError::invalid(format!(
-                "`--platform {platform}`: this version of larder builds for {host} only, the platform it runs on"
-            )));
-        }
-        let lease = self.store.lease()?;
-        let clock = || self.now();
-        let reporter = Reporter::new(sink, &clock);
-        let outcome = Build {
-            engine: self,
-            lease: lease.clone(),
-            reporter: &reporter,
-            cancel,
-        }
-        .run(request);
-        lease.release()?;
-        if outcome.is_ok() {
-            self.gc();
-        }
-        outcome
-    }
-}
 
 /// A cache record, as the cache formats know it.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,149 +59,161 @@ impl Engine {
     }
 }
 
-struct Build<'a> {
-    engine: &'a Engine,
-    lease: Lease,
-    reporter: &'a Reporter<'a>,
-    cancel: &'a CancelFlag,
+/// Prepares a target.
+pub(crate) struct Build<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) lease: &'a Lease,
+    pub(crate) reporter: &'a Reporter<'a>,
+    pub(crate) images: &'a Images<'a>,
+    /// What the target is called; empty where it has no name.
+    pub(crate) name: &'a str,
+    /// What the target reads of others, by the names of its contexts.
+    pub(crate) inputs: BTreeMap<String, Arc<Lowered>>,
+}
+
+/// A target that can be solved.
+pub(crate) struct Prepared {
+    pub(crate) lowered: Arc<Lowered>,
+    /// The directories that it reads, by their names in LLB.
+    pub(crate) contexts: Vec<(String, ContextRoot)>,
+    /// Names what is built, for its history.
+    pub(crate) scope: String,
+    pub(crate) ignore: IgnoreFile,
+    pub(crate) no_cache_flag: String,
+    pub(crate) keep_cache_mounts: bool,
+    pub(crate) host_ca: bool,
+    pub(crate) secrets: Arc<dyn SecretProvider>,
+    pub(crate) cache_imports: Vec<CacheImport>,
+    pub(crate) tags: Vec<ImageRef>,
+    /// Taken when they are written.
+    pub(crate) outputs: Mutex<Vec<Output>>,
+}
+
+/// What a target is made of, read and not lowered yet.
+struct Inputs {
+    text: DockerfileText,
+    dockerfile: Dockerfile,
+    options: LowerOptions,
+    /// The directories that it reads, by their names in LLB.
+    contexts: Vec<(String, ContextRoot)>,
+    scope: String,
+    ignore: IgnoreFile,
 }
 
 impl Build<'_> {
-    fn run(&self, mut request: BuildRequest) -> Result<BuildOutcome> {
+    /// Reads what `request` names, and lowers its Dockerfile.
+    pub(crate) fn prepare(self, mut request: BuildRequest) -> Result<Prepared> {
+        if let Some(platform) = &request.platform
+            && !platform.satisfies(&Platform::host())
+        {
+            let host = Platform::host();
+            return Err(BuildError::invalid(format!(
+                "`--platform {platform}`: this version of larder builds for {host} only, the platform it runs on"
+            )));
+        }
+        let inputs = self.read(&mut request, false)?;
+        let lowered = inputs.dockerfile.lower(&inputs.options, self.images);
+        let lowered = lowered.map_err(|error| {
+            self.warn(error.warnings(), &inputs.text);
+            dockerfile_error(&error, &inputs.text)
+        })?;
+        self.warn(&lowered.warnings, &inputs.text);
+        Ok(Prepared {
+            lowered: Arc::new(lowered),
+            contexts: inputs.contexts,
+            scope: inputs.scope,
+            ignore: inputs.ignore,
+            no_cache_flag: no_cache_flag(&request),
+            keep_cache_mounts: request.no_cache.keep_cache_mounts,
+            host_ca: request.host_ca || self.engine.config.build.host_ca,
+            secrets: request.secrets,
+            cache_imports: request.cache_imports,
+            tags: request.tags,
+            outputs: Mutex::new(request.outputs),
+        })
+    }
+
+    /// Reads what `request` names: the context, the Dockerfile, the ignore file, and what the base
+    /// images are.
+    fn read(&self, request: &mut BuildRequest, all_stages: bool) -> Result<Inputs> {
         let source = std::mem::replace(&mut request.context, ContextSource::Empty);
-        let outputs = std::mem::take(&mut request.outputs);
-        let context = self.open_context(source, &mut request)?;
-        let scope = scope(&context, &request);
-        let text = self.read_dockerfile(&context.root, &request)?;
+        let context = self.open_context(source, request)?;
+        let scope = self.scope(&context, request);
+        let text = self.read_dockerfile(&context.root, request)?;
         let dockerfile = Dockerfile::parse(&text.bytes, &text.name)
             .map_err(|error| dockerfile_error(&error, &text))?;
-        let images = Images::new(self.engine, &self.lease, request.pull);
-        let mut options = lower_options(&request);
-        let mut contexts = BTreeMap::new();
-        for (name, path) in &request.named_contexts {
-            let context = open_directory(path)?;
-            let excludes = read_ignore_patterns(&context.root)?;
-            let local = LocalContext {
-                excludes,
-                ..LocalContext::new(name)
-            };
-            options
-                .named_contexts
-                .insert(name.clone(), NamedContext::Local(local));
-            contexts.insert(name.clone(), context);
-        }
-        self.find_base_images(&dockerfile, &options, &images)
+        let mut options = lower_options(request);
+        options.all_stages = all_stages;
+        options.context = LocalContext::new(&self.local_name(CONTEXT, &context));
+        let mut contexts = self.named_contexts(request, &mut options)?;
+        self.find_base_images(&dockerfile, &options)
             .map_err(|error| dockerfile_error(&error, &text))?;
         let ignore = self.read_ignore(&context.root, &text)?;
         options.context.excludes.clone_from(&ignore.patterns);
-        let lowered = dockerfile
-            .lower(&options, &images)
-            .map_err(|error| dockerfile_error(&error, &text))?;
-        contexts.insert(CONTEXT.to_owned(), context);
-        let history = History::open(
-            &self.engine.store,
-            scope,
-            &lowered,
-            ignore,
-            no_cache_flag(&request),
-        )?;
-        let variables = |name: &str| std::env::var(name).ok();
-        let worker = BuildWorker {
-            engine: self.engine,
-            lease: self.lease.clone(),
-            lowered: &lowered,
-            images: images.into_found(),
+        options.ignored = check::ignored(&ignore.patterns);
+        contexts.push((options.context.name.clone(), context));
+        Ok(Inputs {
+            text,
+            dockerfile,
+            options,
             contexts,
-            secrets: &*request.secrets,
-            variables: &variables,
-            host_ca: request.host_ca || self.engine.config.build.host_ca,
-            history,
-            emptied: Mutex::default(),
-            empties_cache_mounts: !request.no_cache.keep_cache_mounts,
-            reports: Mutex::default(),
-        };
-        let outcome = self.solve_and_export(&worker, &lowered, &request.tags, outputs);
-        let steps = worker
-            .reports
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
-        if let Err(error) = worker.history.save(steps) {
-            tracing::warn!(
-                error = error.full_message(),
-                "the report of the build was not kept"
-            );
-        }
-        outcome
+            scope,
+            ignore,
+        })
     }
 
-    fn solve_and_export(
+    /// Opens the directories that stand in for stages and images, and adds them, and what is read
+    /// of other targets, to the options.
+    fn named_contexts(
         &self,
-        worker: &BuildWorker<'_>,
-        lowered: &Lowered,
-        tags: &[ImageRef],
-        outputs: Vec<Output>,
-    ) -> Result<BuildOutcome> {
-        let (result, keys) = if lowered.definition.result().is_some() {
-            let limit = self.engine.config.worker.oci.max_parallelism;
-            let solved = solve::solve(
-                worker,
-                &lowered.definition,
-                self.reporter,
-                self.cancel,
-                limit,
-            );
-            let solved = solved.map_err(|errors| first_error(errors, lowered))?;
-            (Some(worker.snapshot_of(&solved.result)?), solved.keys)
-        } else {
-            (None, Vec::new())
-        };
-        self.cancel.check()?;
-        let mut outcome = BuildOutcome {
-            image: None,
-            keys: keys.into_iter().map(|key| key.0).collect(),
-            steps: worker
-                .reports
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .clone(),
-            emptied_cache_bytes: worker
-                .emptied
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .values()
-                .sum(),
-        };
-        let export = exporter::Export {
-            lease: &self.lease,
-            reporter: self.reporter,
-            snapshot: result.as_ref(),
-            lowered,
-            base_layers: worker.base_layers(),
-            tags,
-        };
-        for output in outputs {
-            self.cancel.check()?;
-            let made = match output {
-                Output::Store => Some(export.to_store()?),
-                Output::Oci(archive) => {
-                    Some(export.to_archive(archive, exporter::ArchiveKind::Oci)?)
-                }
-                Output::Docker(archive) => {
-                    Some(export.to_archive(archive, exporter::ArchiveKind::Docker)?)
-                }
-                Output::Tar(destination) => {
-                    export.to_tar(destination)?;
-                    None
-                }
-                Output::Local(directory) => {
-                    export.to_directory(&directory)?;
-                    None
-                }
+        request: &BuildRequest,
+        options: &mut LowerOptions,
+    ) -> Result<Vec<(String, ContextRoot)>> {
+        let mut contexts = Vec::new();
+        for (name, path) in &request.named_contexts {
+            let context = open_directory(path)?;
+            let local = LocalContext {
+                excludes: read_ignore_patterns(&context.root)?,
+                ..LocalContext::new(&self.local_name(name, &context))
             };
-            outcome.image = outcome.image.or(made);
+            contexts.push((local.name.clone(), context));
+            let named = NamedContext::Local(local);
+            options.named_contexts.insert(name.clone(), named);
         }
-        Ok(outcome)
+        for (name, lowered) in &self.inputs {
+            let input = NamedContext::Input(Arc::clone(lowered));
+            options.named_contexts.insert(name.clone(), input);
+        }
+        Ok(contexts)
+    }
+
+    /// Names a directory in LLB: by what it is to the build; for targets, by its path, so that
+    /// those that share a directory share what is read of it.
+    fn local_name(&self, name: &str, context: &ContextRoot) -> String {
+        match &context.cache_name {
+            _ if self.name.is_empty() => name.to_owned(),
+            Some(path) => Digest::sha256(path).hex().to_owned(),
+            None => format!("{}/{name}", self.name),
+        }
+    }
+
+    /// Names what is built, for its history: the context, the Dockerfile, the target.
+    fn scope(&self, context: &ContextRoot, request: &BuildRequest) -> String {
+        let mut scope = context.cache_name.clone().unwrap_or_default();
+        scope.push('\0');
+        match &request.dockerfile {
+            DockerfileSource::Default => scope.push_str("Dockerfile"),
+            DockerfileSource::Path(path) => {
+                let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.clone());
+                scope.push_str(&path.to_string_lossy());
+            }
+            DockerfileSource::Text(_) => scope.push('-'),
+        }
+        if !self.name.is_empty() {
+            scope.push('\0');
+            scope.push_str(self.name);
+        }
+        Digest::sha256(scope).hex().to_owned()
     }
 
     /// Looks up all base images at once.
@@ -248,21 +221,9 @@ impl Build<'_> {
         &self,
         dockerfile: &Dockerfile,
         options: &LowerOptions,
-        images: &Images<'_>,
     ) -> Result<(), larder_dockerfile::Error> {
         let requests = dockerfile.base_images(options)?;
-        let look_up = |request: &larder_dockerfile::ImageRequest| {
-            let mut vertex = self.reporter.begin_internal(&request.log_name, "");
-            match images.resolve(&request.image_ref, &request.platform) {
-                Ok(_) => {
-                    vertex.complete();
-                }
-                Err(error) => {
-                    vertex.fail(&error.full_message());
-                    images.keep_failure(request, error);
-                }
-            }
-        };
+        let look_up = |request| self.images.look_up(request, self.reporter);
         if let [only] = &requests[..] {
             look_up(only);
             return Ok(());
@@ -270,7 +231,7 @@ impl Build<'_> {
         std::thread::scope(|scope| {
             for request in &requests {
                 // What could not be looked up now is looked up when it is asked for.
-                if Tasks::spawn(scope, "metadata", || look_up(request)).is_err() {
+                if Tasks::spawn(scope, "metadata", move || look_up(request)).is_err() {
                     break;
                 }
             }
@@ -313,25 +274,8 @@ fn lower_options(request: &BuildRequest) -> LowerOptions {
         } else {
             ResolveMode::Default
         },
-        context: LocalContext::new(CONTEXT),
         ..LowerOptions::default()
     }
-}
-
-/// Names what is built, for its history: the context, the Dockerfile.
-fn scope(context: &ContextRoot, request: &BuildRequest) -> String {
-    let directory = context.cache_name.clone().unwrap_or_default();
-    let dockerfile = match &request.dockerfile {
-        DockerfileSource::Default => "Dockerfile".to_owned(),
-        DockerfileSource::Path(path) => fs_err::canonicalize(path)
-            .unwrap_or_else(|_| path.clone())
-            .to_string_lossy()
-            .into_owned(),
-        DockerfileSource::Text(_) => "-".to_owned(),
-    };
-    Digest::sha256(format!("{directory}\0{dockerfile}"))
-        .hex()
-        .to_owned()
 }
 
 fn no_cache_flag(request: &BuildRequest) -> String {
@@ -376,12 +320,9 @@ fn source_file(text: &DockerfileText) -> SourceFile {
     }
 }
 
-/// Returns the first error, with where its vertex stands in the Dockerfile.
-fn first_error(errors: Vec<BuildError>, lowered: &Lowered) -> BuildError {
+/// Adds to an error where its vertex stands in the Dockerfile.
+pub(crate) fn located(error: BuildError, lowered: &Lowered) -> BuildError {
     let definition = &lowered.definition;
-    let Some(error) = errors.into_iter().next() else {
-        return BuildError::internal("a build failed without an error");
-    };
     if error.location().is_some() {
         return error;
     }

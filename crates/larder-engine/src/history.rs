@@ -14,7 +14,7 @@ use larder_tree::checksum::{Manifest, Selector};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{BuildError, Result};
-use crate::event::{BuildEvent, MissCause, MissEvent};
+use crate::event::MissCause;
 use crate::explain::{self, BasePart, EnvPart, InputPart, ShortDigest, StepParts};
 use crate::progress::VertexProgress;
 use crate::request::StepReport;
@@ -48,8 +48,15 @@ pub(crate) struct History<'a> {
     steps: HashMap<&'a Digest, StepParts>,
     /// Which of the earlier steps each was.
     counterparts: HashMap<&'a Digest, usize>,
-    state: Mutex<State>,
+    notes: &'a Notes,
+    /// Over all that the steps and images are made of that some step stands on.
+    states: Mutex<HashMap<Digest, ShortDigest>>,
 }
+
+/// What becomes known of vertices while all targets of a run are built: what several of them need
+/// is read and made in the name of one.
+#[derive(Default)]
+pub(crate) struct Notes(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -61,8 +68,6 @@ struct State {
     ended: HashSet<Digest>,
     /// The records whose results the vertices have.
     keys: HashMap<Digest, KeyId>,
-    /// Over all that the steps and images are made of that some step stands on.
-    states: HashMap<Digest, ShortDigest>,
 }
 
 /// The ignore file of a build.
@@ -85,6 +90,7 @@ impl<'a> History<'a> {
         lowered: &'a Lowered,
         ignore: IgnoreFile,
         no_cache_flag: String,
+        notes: &'a Notes,
     ) -> Result<Self> {
         let last = store.last_build(Some(&scope))?;
         let earlier = last
@@ -100,7 +106,8 @@ impl<'a> History<'a> {
             earlier,
             steps: HashMap::new(),
             counterparts: HashMap::new(),
-            state: Mutex::default(),
+            notes,
+            states: Mutex::default(),
         };
         history.find_counterparts();
         Ok(history)
@@ -124,7 +131,12 @@ impl<'a> History<'a> {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let Notes(state) = self.notes;
+        state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn states(&self) -> MutexGuard<'_, HashMap<Digest, ShortDigest>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether the manifest of a listing is not on record yet.
@@ -175,10 +187,7 @@ impl<'a> History<'a> {
         let is_news = cause != MissCause::FirstBuild || !self.earlier.parts.is_empty();
         // That nothing is cached in a first build is known without being told at each step.
         if is_news {
-            progress.send(BuildEvent::Miss(MissEvent {
-                vertex: vertex.digest.clone(),
-                cause: cause.clone(),
-            }));
+            progress.miss(cause.clone());
         }
         self.state()
             .causes
@@ -248,7 +257,7 @@ impl<'a> History<'a> {
     fn now(&self, vertex: &Vertex) -> Option<StepParts> {
         let mut pending = vec![vertex];
         while let Some(&last) = pending.last() {
-            let is_unknown = |input: &&Digest| !self.state().states.contains_key(*input);
+            let is_unknown = |input: &&Digest| !self.states().contains_key(*input);
             let unknown = self.step_inputs(last).filter(is_unknown);
             let unknown = unknown.filter_map(|input| self.lowered.definition.get(input));
             let count = pending.len();
@@ -260,7 +269,7 @@ impl<'a> History<'a> {
                         Some(parts) => parts.state(),
                         None => explain::short(format!("{:?}", self.image_digest(&last.digest))),
                     };
-                    self.state().states.insert(last.digest.clone(), state);
+                    self.states().insert(last.digest.clone(), state);
                 }
             }
         }
@@ -287,7 +296,7 @@ impl<'a> History<'a> {
         }
         let input = |input: &Digest| InputPart {
             instruction: self.lowered.steps[input].instruction.clone(),
-            state: state.states.get(input).copied().unwrap_or_default(),
+            state: self.states().get(input).copied().unwrap_or_default(),
         };
         parts.inputs = self.step_inputs(vertex).map(input).collect();
         parts.key = state.keys.get(&vertex.digest).map(|key| key.get());

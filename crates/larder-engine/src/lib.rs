@@ -26,6 +26,7 @@
 //! builds, the diff op, and sources other than images and local directories are refused.
 
 mod build;
+mod cache;
 mod cancel;
 pub mod config;
 mod engine;
@@ -33,20 +34,24 @@ mod error;
 pub mod event;
 mod explain;
 mod exporter;
+mod fetch;
 mod history;
 mod image_store;
 mod images;
 mod layers;
+mod multi;
 mod ops;
 mod output;
 mod progress;
+mod push;
 pub mod request;
 mod run;
 mod solve;
 mod task;
 mod worker;
 
-pub use build::CacheRecord;
+pub use build::{CacheRecord, CheckOutcome};
+pub use larder_dockerfile::{Rule, Warning};
 pub use cancel::CancelFlag;
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, ErrorClass, Location, Result};
@@ -54,4 +59,6 @@ pub use image_store::ImageDetails;
 pub use larder_store::{
     Clock, Filter, ImageInfo, PruneRequest, RecordType, SnapshotId, UsageRecord,
 };
+pub use multi::{ManyOptions, TargetError, TargetRequest};
+pub use push::{PushOutcome, Pushed, PushedBlob};
 pub use run::{RunRequest, Volume};

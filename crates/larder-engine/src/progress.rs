@@ -1,25 +1,27 @@
 //! Tells the sink what happens to a vertex.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use larder_oci::Digest;
 
 use crate::event::{
-    BuildEvent, EventSink, LogEvent, LogStream, ProgressGroup, StatusEvent, VertexEvent,
-    WarningEvent,
+    BuildEvent, EventSink, LogEvent, LogStream, MissCause, MissEvent, ProgressGroup, StatusEvent,
+    VertexEvent, WarningEvent,
 };
 
 /// How often the state of one status is told while bytes move.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The sink of one build, with its clock.
+/// The sink of one run, with its clock.
 pub(crate) struct Reporter<'a> {
     sink: &'a dyn EventSink,
     clock: &'a (dyn Fn() -> Timestamp + Send + Sync),
     /// Serializes the events of all threads.
-    order: Mutex<()>,
+    order: Arc<Mutex<()>>,
+    /// What all names begin with: that of the target, where there are several.
+    prefix: Option<String>,
 }
 
 impl<'a> Reporter<'a> {
@@ -30,7 +32,27 @@ impl<'a> Reporter<'a> {
         Self {
             sink,
             clock,
-            order: Mutex::new(()),
+            order: Arc::default(),
+            prefix: None,
+        }
+    }
+
+    /// Returns a reporter whose names begin with that of a target, if there is one.
+    pub(crate) fn for_target(&self, name: Option<&str>) -> Self {
+        Self {
+            sink: self.sink,
+            clock: self.clock,
+            order: Arc::clone(&self.order),
+            prefix: name.map(str::to_owned),
+        }
+    }
+
+    /// Returns a name as buildx shows it: `[target 2/3] RUN make`.
+    fn named(&self, name: &str) -> String {
+        match (&self.prefix, name.strip_prefix('[')) {
+            (None, _) => name.to_owned(),
+            (Some(prefix), Some(rest)) => format!("[{prefix} {rest}"),
+            (Some(prefix), None) => format!("[{prefix}] {name}"),
         }
     }
 
@@ -46,10 +68,16 @@ impl<'a> Reporter<'a> {
         self.sink.event(event);
     }
 
+    /// Tells of something that does not stop the build.
+    pub(crate) fn warning(&self, warning: WarningEvent) {
+        self.send(BuildEvent::Warning(warning));
+    }
+
     /// Announces a vertex that stands for work outside the graph, and starts it. `seed` tells
     /// apart vertices of equal names.
     pub(crate) fn begin_internal(&self, name: &str, seed: &str) -> VertexProgress<'_> {
-        let digest = Digest::sha256(format!("larder.internal\0{seed}\0{name}"));
+        let named = self.named(name);
+        let digest = Digest::sha256(format!("larder.internal\0{seed}\0{named}"));
         self.begin(digest, Vec::new(), name, None)
     }
 
@@ -73,10 +101,19 @@ impl<'a> Reporter<'a> {
         name: &str,
         progress_group: Option<ProgressGroup>,
     ) -> VertexProgress<'_> {
+        let progress_group = progress_group.map(|group| ProgressGroup {
+            id: match &self.prefix {
+                // Equal steps of several targets are not one.
+                Some(prefix) => format!("{prefix}/{}", group.id),
+                None => group.id,
+            },
+            name: self.named(&group.name),
+            weak: group.weak,
+        });
         let event = VertexEvent {
             digest,
             inputs,
-            name: name.to_owned(),
+            name: self.named(name),
             started: None,
             completed: None,
             cached: false,
@@ -103,8 +140,15 @@ impl<'a> VertexProgress<'a> {
         self.reporter.send(BuildEvent::Vertex(self.event.clone()));
     }
 
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.event.digest
+    }
+
+    /// Tells that the work began; once more, if what was found turned out to be lost.
     pub(crate) fn start(mut self) -> Self {
         self.event.started = Some(self.reporter.now());
+        self.event.completed = None;
+        self.event.cached = false;
         self.announce();
         self
     }
@@ -166,8 +210,12 @@ impl<'a> VertexProgress<'a> {
         }));
     }
 
-    pub(crate) fn send(&self, event: BuildEvent) {
-        self.reporter.send(event);
+    /// Tells why the vertex was not cached.
+    pub(crate) fn miss(&self, cause: MissCause) {
+        self.reporter.send(BuildEvent::Miss(MissEvent {
+            vertex: self.event.digest.clone(),
+            cause,
+        }));
     }
 
     pub(crate) fn warn(&self, short: impl Into<String>) {

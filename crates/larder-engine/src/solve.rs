@@ -1,6 +1,8 @@
 //! Drives the solver: performs its commands, on threads where they take long, and feeds the
 //! answers back.
 
+mod rows;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -16,14 +18,13 @@ use larder_solver::{
 
 use crate::cancel::CancelFlag;
 use crate::error::{BuildError, Result};
-use crate::event::ProgressGroup;
 use crate::progress::{Reporter, VertexProgress};
 use crate::request::StepReport;
 use crate::task::Tasks;
+use rows::Rows;
 
 /// How soon a cancellation is noticed while nothing else happens.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
-const JOB: JobId = JobId(0);
 
 /// What the driver can't do by itself: the meaning of ops and of the store.
 pub(crate) trait Worker: Sync {
@@ -35,8 +36,11 @@ pub(crate) trait Worker: Sync {
     /// Returns what a vertex feeds into its key. Does not block.
     fn cache_map(&self, vertex: &Vertex) -> Result<CacheMap>;
 
-    /// Looks up records. Does not block.
+    /// Looks up records. May wait for the network if [`Worker::query_waits`].
     fn query(&self, vertex: &Vertex, output: usize, key: &CacheKey) -> Result<Found<Self::Result>>;
+
+    /// Whether a look-up may wait for imported caches.
+    fn query_waits(&self) -> bool;
 
     /// Digests what `vertex` reads of an input.
     fn content_key(
@@ -126,42 +130,54 @@ impl From<larder_solver::Error> for Failure {
     }
 }
 
-/// Solves `definition` and returns its result.
+/// A definition to be solved, with who does the work.
+pub(crate) struct Job<'env, W> {
+    pub(crate) worker: &'env W,
+    pub(crate) definition: &'env Definition,
+    pub(crate) reporter: &'env Reporter<'env>,
+}
+
+/// Why jobs ended.
+pub(crate) struct JobError {
+    /// The index of the first job that failed; `None` where all were canceled.
+    pub(crate) job: Option<usize>,
+    pub(crate) error: BuildError,
+}
+
+/// Solves all jobs at once: what they have in common is done once, in the name of the first. As
+/// soon as a job has its result (`None` where its definition is empty), `finish` takes it, on a
+/// thread of its own; the flag tells it that other jobs failed, or all were canceled. Returns what
+/// it returned, in the order of the jobs.
 ///
 /// # Errors
-/// All failures that were there when the build ended, the first one first; or that it was
-/// canceled.
-pub(crate) fn solve<W: Worker>(
-    worker: &W,
-    definition: &Definition,
-    reporter: &Reporter<'_>,
+/// The first failure, which ends all jobs; or that they were canceled.
+pub(crate) fn solve<W: Worker, T: Send>(
+    jobs: &[Job<'_, W>],
     cancel: &CancelFlag,
     max_parallelism: Option<usize>,
-) -> Result<Solved<W::Result>, Vec<BuildError>> {
-    let Some(target) = definition.result() else {
-        return Err(vec![BuildError::internal(
-            "an empty definition was to be solved",
-        )]);
-    };
+    finish: Finish<'_, W, T>,
+) -> Result<Vec<T>, JobError> {
     let (answers, inbox) = channel();
     std::thread::scope(|scope| {
         let mut driver = Driver {
-            worker,
-            definition,
-            reporter,
+            jobs,
+            finish,
+            finished: jobs.iter().map(|_| None).collect(),
+            unfinished: jobs.len(),
+            failed: None,
+            stop: CancelFlag::new(),
             scope,
             solver: Solver::new(Options { max_parallelism }),
             queue: VecDeque::new(),
             answers,
-            progress: HashMap::new(),
+            rows: Rows::new(jobs),
             missed: HashMap::new(),
             cancels: HashMap::new(),
             locks: Arc::default(),
         };
-        driver.add_job(larder_solver::Edge {
-            vertex: target.vertex.clone(),
-            output: target.index,
-        });
+        for job in 0..jobs.len() {
+            driver.add_job(job);
+        }
         driver.run(&inbox, cancel)
     })
 }
@@ -169,137 +185,196 @@ pub(crate) fn solve<W: Worker>(
 type SolverEvent<W> = Event<<W as Worker>::Result, Failure>;
 type SolverCommand<W> = Command<<W as Worker>::Result, Failure>;
 type Locks<W> = Arc<Mutex<HashMap<Digest, <W as Worker>::Lock>>>;
+/// Takes the result of a job, by its index.
+pub(crate) type Finish<'env, W, T> =
+    &'env (dyn Fn(usize, Option<Solved<<W as Worker>::Result>>, &CancelFlag) -> Result<T> + Sync);
 
-struct Driver<'scope, 'env, W: Worker> {
-    worker: &'env W,
-    definition: &'env Definition,
-    reporter: &'env Reporter<'env>,
+/// What threads tell the driver.
+enum Answer<W: Worker, T> {
+    /// For the solver.
+    Solver(SolverEvent<W>),
+    /// What came of a job's result.
+    Finished(usize, Result<T>),
+}
+
+struct Driver<'scope, 'env, W: Worker, T> {
+    jobs: &'env [Job<'env, W>],
+    finish: Finish<'env, W, T>,
+    /// What came of each job.
+    finished: Vec<Option<T>>,
+    /// How many jobs have neither failed nor finished.
+    unfinished: usize,
+    failed: Option<JobError>,
+    /// Set when all is to end.
+    stop: CancelFlag,
     scope: &'scope Scope<'scope, 'env>,
     solver: Solver<W::Result, Failure>,
     queue: VecDeque<SolverCommand<W>>,
-    answers: Sender<SolverEvent<W>>,
-    progress: HashMap<Digest, VertexProgress<'env>>,
+    answers: Sender<Answer<W, T>>,
+    rows: Rows<'env>,
     missed: HashMap<Digest, Missed>,
     cancels: HashMap<RequestId, CancelFlag>,
     locks: Locks<W>,
 }
 
-impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
-    fn add_job(&mut self, target: larder_solver::Edge) {
+impl<'scope, 'env, W: Worker, T: Send + 'scope> Driver<'scope, 'env, W, T>
+where
+    W::Result: 'scope,
+    W::Lock: 'scope,
+{
+    fn add_job(&mut self, index: usize) {
+        let definition = self.jobs[index].definition;
+        let Some(target) = definition.result() else {
+            self.finish_job(index, None);
+            return;
+        };
         let edge = |edge: &larder_llb::Edge| larder_solver::Edge {
             vertex: edge.vertex.clone(),
             output: edge.index,
         };
-        let vertices = self.definition.vertices().iter().map(|vertex| VertexSpec {
+        let vertices = definition.vertices().iter().map(|vertex| VertexSpec {
             digest: vertex.digest.clone(),
             inputs: vertex.inputs.iter().map(edge).collect(),
             ignore_cache: vertex.ignores_cache(),
             limited: !matches!(vertex.op.op, Some(larder_llb::pb::op::Op::Source(_))),
         });
-        let job = Event::AddJob {
-            job: JOB,
+        self.feed(Event::AddJob {
+            job: JobId(index as u64),
             vertices: vertices.collect(),
-            targets: vec![target],
-        };
-        for vertex in self.definition.vertices() {
-            let inputs = vertex
-                .inputs
-                .iter()
-                .map(|input| input.vertex.clone())
-                .collect();
-            let group = vertex
-                .metadata
-                .progress_group
-                .as_ref()
-                .map(|group| ProgressGroup {
-                    id: group.id.clone(),
-                    name: group.name.clone(),
-                    weak: group.weak,
-                });
-            let progress =
-                self.reporter
-                    .announced(vertex.digest.clone(), inputs, &vertex.name(), group);
-            self.progress.insert(vertex.digest.clone(), progress);
-        }
-        self.feed(job);
+            targets: vec![edge(target)],
+        });
     }
 
     fn run(
-        &mut self,
-        inbox: &Receiver<SolverEvent<W>>,
+        mut self,
+        inbox: &Receiver<Answer<W, T>>,
         cancel: &CancelFlag,
-    ) -> Result<Solved<W::Result>, Vec<BuildError>> {
-        let mut canceled = false;
+    ) -> Result<Vec<T>, JobError> {
         loop {
             while let Some(command) = self.queue.pop_front() {
-                if let Command::JobDone { outcome, .. } = command {
-                    return self.finish(outcome);
-                }
                 self.perform(command);
             }
-            if cancel.is_set() && !canceled {
-                canceled = true;
-                self.feed(Event::CancelJob { job: JOB });
+            if self.unfinished == 0 {
+                return self.end();
+            }
+            if (cancel.is_set() || self.failed.is_some()) && !self.stop.is_set() {
+                self.stop.set();
+                for job in 0..self.jobs.len() {
+                    self.feed(Event::CancelJob {
+                        job: JobId(job as u64),
+                    });
+                }
                 continue;
             }
             match inbox.recv_timeout(CANCEL_POLL) {
-                Ok(event) => self.feed(event),
+                Ok(Answer::Solver(event)) => self.feed(event),
+                Ok(Answer::Finished(job, result)) => self.take(job, result),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(vec![BuildError::internal(
-                        "the solver waits for an answer that will not come",
-                    )]);
+                    let error = "the solver waits for an answer that will not come";
+                    return Err(JobError {
+                        job: None,
+                        error: BuildError::internal(error),
+                    });
                 }
             }
         }
+    }
+
+    fn end(self) -> Result<Vec<T>, JobError> {
+        if let Some(failed) = self.failed {
+            return Err(failed);
+        }
+        // A job without a result was canceled.
+        let finished: Option<Vec<T>> = self.finished.into_iter().collect();
+        finished.ok_or_else(|| JobError {
+            job: None,
+            error: BuildError::canceled(),
+        })
     }
 
     fn feed(&mut self, event: SolverEvent<W>) {
         self.queue.extend(self.solver.step(event));
     }
 
-    fn finish(
-        &mut self,
-        outcome: Outcome<W::Result, Failure>,
-    ) -> Result<Solved<W::Result>, Vec<BuildError>> {
+    fn job_done(&mut self, job: JobId, outcome: Outcome<W::Result, Failure>) {
+        let index = job.0 as usize;
+        self.rows.job_done(index);
         match outcome {
             Outcome::Built(targets) => {
                 let solved = targets.into_iter().next().map(|target| Solved {
                     result: target.result,
                     keys: target.keys,
                 });
-                self.feed(Event::CloseJob { job: JOB });
-                self.queue.clear();
-                solved.ok_or_else(|| vec![BuildError::internal("the solver built no target")])
+                self.feed(Event::CloseJob { job });
+                self.finish_job(index, solved);
             }
             Outcome::Failed(failures) => {
-                self.queue.clear();
-                self.solver = Solver::new(Options::default());
-                let error = |failure: larder_solver::Failure<Failure>| {
-                    let vertex = failure.vertex;
-                    match Arc::try_unwrap(failure.error.0) {
-                        Ok(error) => error.with_vertex(vertex),
-                        Err(shared) => BuildError::new(shared.class(), shared.full_message())
-                            .with_vertex(vertex),
-                    }
-                };
-                self.progress.clear();
-                Err(failures.into_iter().map(error).collect())
+                let failure = failures.into_iter().next().map(|failure| {
+                    let error = Arc::try_unwrap(failure.error.0);
+                    let error = error.unwrap_or_else(|shared| shared.duplicate());
+                    error.with_vertex(failure.vertex)
+                });
+                let nothing = || BuildError::internal("a build failed without an error");
+                self.take(index, Err(failure.unwrap_or_else(nothing)));
             }
-            Outcome::Canceled => Err(vec![BuildError::canceled()]),
+            Outcome::Canceled => self.unfinished -= 1,
         }
     }
 
-    fn vertex(&self, digest: &Digest) -> &'env Vertex {
-        self.definition
-            .get(digest)
-            .expect("the solver knows the definition's vertices only")
+    /// Hands on the result of a job, on a thread of its own.
+    fn finish_job(&mut self, job: usize, solved: Option<Solved<W::Result>>) {
+        let (finish, answers, stop) = (self.finish, self.answers.clone(), self.stop.clone());
+        let spawned = Tasks::spawn(self.scope, "finish", move || {
+            let work = std::panic::AssertUnwindSafe(|| finish(job, solved, &stop));
+            let done = std::panic::catch_unwind(work);
+            let panicked = |_| Err(BuildError::internal("the thread of an export panicked"));
+            // The driver is gone only after it has all answers.
+            let _ = answers.send(Answer::Finished(job, done.unwrap_or_else(panicked)));
+        });
+        if let Err(source) = spawned {
+            self.take(job, Err(no_thread(source)));
+        }
+    }
+
+    /// Takes note of how a job ended.
+    fn take(&mut self, job: usize, result: Result<T>) {
+        self.unfinished -= 1;
+        match result {
+            Ok(value) => self.finished[job] = Some(value),
+            Err(error) if self.failed.is_none() => {
+                let job = Some(job);
+                self.failed = Some(JobError { job, error });
+            }
+            // The first failure has ended the others.
+            Err(_) => {}
+        }
+    }
+
+    /// Returns the index of the first job that a request is made for: its worker does the work.
+    fn job_of(&self, request: RequestId, vertex: &Digest) -> usize {
+        let jobs = self.solver.jobs(request);
+        let first = jobs.first().map(|job| job.0 as usize);
+        first.unwrap_or_else(|| self.any_job_of(vertex))
+    }
+
+    fn any_job_of(&self, vertex: &Digest) -> usize {
+        let mut jobs = self.jobs.iter();
+        jobs.position(|job| job.definition.get(vertex).is_some())
+            .expect("the solver knows the definitions' vertices only")
+    }
+
+    /// Returns who does the work of a request, and the vertex that it is about.
+    fn worker(&self, request: RequestId, vertex: &Digest) -> (&'env W, &'env Vertex) {
+        let job = &self.jobs[self.job_of(request, vertex)];
+        (job.worker, vertex_of(job, vertex))
     }
 
     fn perform(&mut self, command: SolverCommand<W>) {
         match command {
             Command::ComputeCacheMap { request, vertex } => {
-                let map = self.worker.cache_map(self.vertex(&vertex));
+                let (worker, vertex) = self.worker(request, &vertex);
+                let map = worker.cache_map(vertex);
                 self.answer(request, map, |map| Event::CacheMap { request, map });
             }
             Command::Query {
@@ -308,12 +383,20 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                 output,
                 key,
             } => {
-                let found = self.worker.query(self.vertex(&vertex), output, &key);
-                self.answer(request, found, |found| Event::Queried {
+                let (worker, vertex) = self.worker(request, &vertex);
+                let queried = move |found: Found<W::Result>| Event::Queried {
                     request,
                     matches: found.matches,
                     linked: found.linked,
-                });
+                };
+                if worker.query_waits() {
+                    self.spawn(request, "look-up", move |_| {
+                        Ok(queried(worker.query(vertex, output, &key)?))
+                    });
+                } else {
+                    let found = worker.query(vertex, output, &key);
+                    self.answer(request, found, queried);
+                }
             }
             Command::ComputeContentKey {
                 request,
@@ -321,13 +404,20 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                 input,
                 result,
             } => {
-                let (worker, vertex) = (self.worker, self.vertex(&vertex));
+                let (worker, vertex) = self.worker(request, &vertex);
                 self.spawn(request, "content key", move |_| {
                     let digest = worker.content_key(vertex, input, &result)?;
                     Ok(Event::ContentKey { request, digest })
                 });
             }
-            Command::LockKey { request, lock, .. } => self.lock_key(request, lock),
+            Command::LockKey {
+                request,
+                vertex,
+                lock,
+            } => {
+                let (worker, _) = self.worker(request, &vertex);
+                self.lock_key(worker, request, lock);
+            }
             Command::UnlockKey { lock } => {
                 self.locks
                     .lock()
@@ -341,8 +431,8 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                 inputs,
             } => {
                 let missed = self.missed.remove(&vertex);
-                let progress = self.progress[&vertex].clone();
-                let (worker, vertex) = (self.worker, self.vertex(&vertex));
+                let progress = self.rows.of(&vertex, self.job_of(request, &vertex)).clone();
+                let (worker, vertex) = self.worker(request, &vertex);
                 self.spawn(request, "step", move |cancel| {
                     let results =
                         worker.execute(vertex, &outputs, &inputs, missed, &progress, cancel)?;
@@ -357,14 +447,18 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                 result,
                 mode,
             } => {
-                let vertex = self.vertex(&vertex);
-                let keys = self.worker.save(vertex, output, &key, &result, mode);
+                let (worker, vertex) = self.worker(request, &vertex);
+                let keys = worker.save(vertex, output, &key, &result, mode);
                 self.answer(request, keys, |keys| Event::Saved { request, keys });
             }
             Command::Link {
-                output, key, to, ..
+                vertex,
+                output,
+                key,
+                to,
             } => {
-                if let Err(error) = self.worker.link(output, &key, to) {
+                let job = &self.jobs[self.any_job_of(&vertex)];
+                if let Err(error) = job.worker.link(output, &key, to) {
                     tracing::warn!(
                         error = error.full_message(),
                         "a cache key could not be linked"
@@ -376,10 +470,13 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                     cancel.set();
                 }
             }
-            Command::Release { .. } | Command::JobDone { .. } => {}
+            Command::Release { .. } => {}
+            Command::JobDone { job, outcome } => self.job_done(job, outcome),
             Command::Progress {
-                vertex, progress, ..
-            } => self.show(&vertex, &progress),
+                vertex,
+                jobs,
+                progress,
+            } => self.show(&vertex, &jobs, &progress),
             Command::Missed {
                 vertex,
                 reason,
@@ -391,11 +488,11 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
         }
     }
 
-    fn answer<T>(
+    fn answer<A>(
         &mut self,
         request: RequestId,
-        result: Result<T>,
-        event: impl FnOnce(T) -> SolverEvent<W>,
+        result: Result<A>,
+        event: impl FnOnce(A) -> SolverEvent<W>,
     ) {
         let event = match result {
             Ok(value) => event(value),
@@ -407,8 +504,8 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
         self.feed(event);
     }
 
-    fn lock_key(&mut self, request: RequestId, lock: Digest) {
-        match self.worker.try_lock(&lock) {
+    fn lock_key(&mut self, worker: &'env W, request: RequestId, lock: Digest) {
+        match worker.try_lock(&lock) {
             Ok(Some(held)) => {
                 self.locks
                     .lock()
@@ -420,7 +517,7 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                 });
             }
             Ok(None) => {
-                let (worker, locks) = (self.worker, self.locks.clone());
+                let locks = self.locks.clone();
                 self.spawn(request, "lock", move |cancel| {
                     let held = worker.lock(&lock, cancel)?;
                     locks
@@ -443,10 +540,7 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
         request: RequestId,
         name: &str,
         work: impl FnOnce(&CancelFlag) -> Result<SolverEvent<W>, WorkError> + Send + 'scope,
-    ) where
-        W::Result: 'scope,
-        W::Lock: 'scope,
-    {
+    ) {
         let cancel = CancelFlag::new();
         self.cancels.insert(request, cancel.clone());
         let answers = self.answers.clone();
@@ -472,50 +566,44 @@ impl<'scope, 'env, W: Worker> Driver<'scope, 'env, W> {
                 Err(_) => failed(BuildError::internal("a step's thread panicked")),
             };
             // The driver is gone only after it has all answers.
-            let _ = answers.send(event);
+            let _ = answers.send(Answer::Solver(event));
         });
         if let Err(source) = spawned {
-            let error = BuildError::new(crate::ErrorClass::Exhausted, "cannot start a thread")
-                .with_source(source);
-            self.answer(request, Err(error), |()| Event::Canceled { request });
+            let failed = Err(no_thread(source));
+            self.answer(request, failed, |()| Event::Canceled { request });
         }
     }
 
-    fn show(&mut self, digest: &Digest, state: &Progress<Failure>) {
-        let vertex = self.vertex(digest);
-        let Some(progress) = self.progress.remove(digest) else {
-            return;
+    fn show(&mut self, digest: &Digest, jobs: &[JobId], state: &Progress<Failure>) {
+        let duration = self.rows.show(digest, jobs, state);
+        let (cached, failed) = match state {
+            Progress::Started | Progress::Canceled => return,
+            Progress::Cached => (true, false),
+            Progress::Completed => (false, false),
+            Progress::Failed(_) => (false, true),
         };
-        let report = |cached, duration: Duration| StepReport {
-            name: vertex.name(),
-            cached,
-            failed: matches!(state, Progress::Failed(_)),
-            cause: None,
-            duration_ms: duration.as_millis() as u64,
-            details: Vec::new(),
-        };
-        let mut progress = match state {
-            Progress::Started => progress.start(),
-            _ => progress,
-        };
-        match state {
-            Progress::Started => {}
-            Progress::Cached => {
-                progress.cached();
-                self.worker.ended(vertex, report(true, Duration::ZERO));
-            }
-            Progress::Completed => {
-                let duration = progress.complete();
-                self.worker.ended(vertex, report(false, duration));
-            }
-            Progress::Failed(error) => {
-                let duration = progress.fail(&error.0.full_message());
-                self.worker.ended(vertex, report(false, duration));
-            }
-            Progress::Canceled => {
-                progress.fail("context canceled");
-            }
+        for job in jobs {
+            let job = &self.jobs[job.0 as usize];
+            let vertex = vertex_of(job, digest);
+            let report = StepReport {
+                name: vertex.name(),
+                cached,
+                failed,
+                cause: None,
+                duration_ms: duration.as_millis() as u64,
+                details: Vec::new(),
+            };
+            job.worker.ended(vertex, report);
         }
-        self.progress.insert(digest.clone(), progress);
     }
+}
+
+fn vertex_of<'env, W>(job: &Job<'env, W>, digest: &Digest) -> &'env Vertex {
+    job.definition
+        .get(digest)
+        .expect("a job needs its definition's vertices only")
+}
+
+fn no_thread(source: std::io::Error) -> BuildError {
+    BuildError::new(crate::ErrorClass::Exhausted, "cannot start a thread").with_source(source)
 }

@@ -3,8 +3,11 @@
 use std::io;
 use std::path::Path;
 
+use larder_engine::event::WarningEvent;
 use larder_engine::request::ImageOutcome;
 use serde_json::{Map, Value, json};
+
+use crate::progress::rawjson;
 
 /// Removes the id file of an earlier build, so that a failed one leaves none.
 pub(crate) fn remove_stale(iidfile: &Path) -> io::Result<()> {
@@ -19,8 +22,29 @@ pub(crate) fn write_iidfile(iidfile: &Path, image: &ImageOutcome) -> io::Result<
     fs_err::write(iidfile, image.config_digest.as_str())
 }
 
-/// Returns the metadata file: what buildx writes of an image, its keys sorted.
-pub(crate) fn metadata(image: Option<&ImageOutcome>) -> String {
+/// Returns the metadata file of a build: what buildx writes of an image, and the warnings if there
+/// are any, its keys sorted.
+pub(crate) fn metadata(image: Option<&ImageOutcome>, warnings: &[WarningEvent]) -> String {
+    let mut all = Map::new();
+    if !warnings.is_empty() {
+        let warnings = warnings.iter().map(rawjson::warning).collect();
+        all.insert("buildx.build.warnings".to_owned(), warnings);
+    }
+    all.extend(fields(image));
+    format!("{:#}", Value::Object(all))
+}
+
+/// Returns the metadata file of several targets: for each name, what [`metadata`] has of a build.
+#[expect(dead_code, reason = "compose and bake write it")]
+pub(crate) fn metadata_of_targets<'a>(
+    targets: impl IntoIterator<Item = (&'a str, Option<&'a ImageOutcome>)>,
+) -> String {
+    let targets = targets.into_iter();
+    let all = targets.map(|(name, image)| (name.to_owned(), Value::Object(fields(image))));
+    format!("{:#}", Value::Object(all.collect()))
+}
+
+fn fields(image: Option<&ImageOutcome>) -> Map<String, Value> {
     let mut fields = Map::new();
     if let Some(image) = image {
         fields.insert(
@@ -40,7 +64,7 @@ pub(crate) fn metadata(image: Option<&ImageOutcome>) -> String {
             fields.insert("image.name".to_owned(), names.join(",").into());
         }
     }
-    format!("{:#}", Value::Object(fields))
+    fields
 }
 
 #[cfg(test)]
@@ -60,7 +84,7 @@ mod tests {
 
     #[test]
     fn metadata_has_the_keys_of_buildx() {
-        assert_snapshot!(metadata(Some(&image())), @r#"
+        assert_snapshot!(metadata(Some(&image()), &[]), @r#"
         {
           "containerimage.config.digest": "sha256:b79606fb3afea5bd1609ed40b622142f1c98125abcfe89a76a661b0e8e343910",
           "containerimage.descriptor": {
@@ -72,7 +96,7 @@ mod tests {
           "image.name": "docker.io/library/a:1,docker.io/library/b:latest"
         }
         "#);
-        assert_eq!(metadata(None), "{}");
+        assert_eq!(metadata(None, &[]), "{}");
     }
 
     #[test]
