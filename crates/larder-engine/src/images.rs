@@ -1,7 +1,7 @@
 //! Base images: found in the local image store, else in their registry.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use larder_dockerfile::ImageRequest;
 use larder_oci::{
@@ -11,6 +11,8 @@ use larder_store::{Lease, NewImage, SnapshotId};
 
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
+use crate::fetch::{FarLayer, no_runtime, repository};
+use crate::progress::Reporter;
 
 /// As large a manifest, index or config as is read into memory.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -31,6 +33,19 @@ pub(crate) struct ResolvedImage {
 }
 
 impl ResolvedImage {
+    /// Returns its layers, lowest first.
+    pub(crate) fn layers(&self) -> Vec<FarLayer> {
+        let layers = self.manifest.layers.iter();
+        layers
+            .zip(&self.config.rootfs.diff_ids)
+            .map(|(descriptor, diff_id)| FarLayer {
+                descriptor: descriptor.clone(),
+                diff_id: diff_id.clone(),
+                created_at: None,
+            })
+            .collect()
+    }
+
     /// Returns the identifier of the source vertex that stands for it.
     pub(crate) fn identifier(&self) -> String {
         format!(
@@ -46,10 +61,11 @@ pub(crate) struct Images<'a> {
     lease: &'a Lease,
     /// Whether registries are asked even if the store has an image of the name.
     pull: bool,
-    found: Mutex<HashMap<(ImageRef, Platform), ResolvedImage>>,
-    /// Why images were not found when they were looked up beforehand.
-    failed: Mutex<HashMap<(ImageRef, Platform), BuildError>>,
+    looked_up: Mutex<HashMap<(ImageRef, Platform), Arc<LookUp>>>,
 }
+
+/// What came of the look-up of an image, once it has ended. Who asks meanwhile waits.
+type LookUp = OnceLock<Result<ResolvedImage>>;
 
 impl<'a> Images<'a> {
     pub(crate) fn new(engine: &'a Engine, lease: &'a Lease, pull: bool) -> Self {
@@ -57,30 +73,20 @@ impl<'a> Images<'a> {
             engine,
             lease,
             pull,
-            found: Mutex::default(),
-            failed: Mutex::default(),
+            looked_up: Mutex::default(),
         }
     }
 
     /// Returns all images found so far, by the identifier of their vertices.
     pub(crate) fn into_found(self) -> HashMap<String, ResolvedImage> {
-        let found = self
-            .found
+        let looked_up = self
+            .looked_up
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        found
+        let found = looked_up
             .into_values()
-            .map(|image| (image.identifier(), image))
-            .collect()
-    }
-
-    /// Keeps why an image was not found, for the frontend, which knows where it is asked for.
-    pub(crate) fn keep_failure(&self, request: &ImageRequest, error: BuildError) {
-        let key = (request.image_ref.clone(), request.platform.clone());
-        self.failed
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(key, error);
+            .filter_map(|found| found.get()?.as_ref().ok().cloned());
+        found.map(|image| (image.identifier(), image)).collect()
     }
 
     /// Finds an image.
@@ -92,38 +98,45 @@ impl<'a> Images<'a> {
         image_ref: &ImageRef,
         platform: &Platform,
     ) -> Result<ResolvedImage> {
+        let look_up = self.look_up_of(image_ref, platform);
+        let found = look_up.get_or_init(|| self.find(image_ref, platform));
+        found.as_ref().map_err(BuildError::duplicate).cloned()
+    }
+
+    /// Finds an image beforehand, and shows how that goes. A failure is told to who asks for the
+    /// image: the frontend knows what it is for.
+    pub(crate) fn look_up(&self, request: &ImageRequest, reporter: &Reporter<'_>) {
+        let look_up = self.look_up_of(&request.image_ref, &request.platform);
+        look_up.get_or_init(|| {
+            let mut vertex = reporter.begin_internal(&request.log_name, "");
+            let found = self.find(&request.image_ref, &request.platform);
+            match &found {
+                Ok(_) => vertex.complete(),
+                Err(error) => vertex.fail(&error.full_message()),
+            };
+            found
+        });
+    }
+
+    fn look_up_of(&self, image_ref: &ImageRef, platform: &Platform) -> Arc<LookUp> {
         let key = (image_ref.clone(), platform.clone());
-        let known = self
-            .found
+        let mut looked_up = self
+            .looked_up
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .get(&key)
-            .cloned();
-        if let Some(known) = known {
-            return Ok(known);
-        }
-        let failed = self
-            .failed
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .remove(&key);
-        if let Some(error) = failed {
-            return Err(error);
-        }
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        Arc::clone(looked_up.entry(key).or_default())
+    }
+
+    fn find(&self, image_ref: &ImageRef, platform: &Platform) -> Result<ResolvedImage> {
         let local = if self.pull {
             None
         } else {
             self.find_local(image_ref, platform)?
         };
-        let image = match local {
-            Some(image) => image,
-            None => self.find_remote(image_ref, platform)?,
-        };
-        self.found
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(key, image.clone());
-        Ok(image)
+        match local {
+            Some(image) => Ok(image),
+            None => self.find_remote(image_ref, platform),
+        }
     }
 
     /// Looks in the local image store, and among what earlier builds have fetched by digest.
@@ -199,11 +212,7 @@ impl<'a> Images<'a> {
             }
             Ok(documents)
         });
-        let runtime = |source| {
-            BuildError::new(ErrorClass::Exhausted, "cannot start the network's runtime")
-                .with_source(source)
-        };
-        let documents = fetched.map_err(runtime)??;
+        let documents = fetched.map_err(no_runtime)??;
         let target = Digest::sha256(&documents[0]);
         for document in &documents {
             self.lease.put_blob(document)?;
@@ -236,6 +245,9 @@ impl<'a> Images<'a> {
             snapshot: None,
             blobs: &blobs,
         };
+        let repository = repository(&image.image_ref);
+        let layers: Vec<&Digest> = image.manifest.layers.iter().map(|it| &it.digest).collect();
+        self.lease.store().add_origin(&repository, &layers)?;
         let names = match image.image_ref.digest() {
             None => std::slice::from_ref(&image.image_ref),
             Some(_) => &[],

@@ -1,7 +1,8 @@
 //! What the solver's driver needs done: cache maps, look-ups, content keys, and ops.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use larder_dockerfile::Lowered;
@@ -9,20 +10,25 @@ use larder_llb::cache_map::{self, Selector};
 use larder_llb::{Vertex, pb};
 use larder_oci::{Descriptor, Digest, Platform};
 use larder_solver::{CacheKey, CacheMap, Candidate, InputMap, KeyId, Match, SaveMode};
-use larder_store::{ActiveSnapshot, KeyDep, KeyLock, Lease, NewKey, SnapshotId, Store};
+use larder_store::{
+    ActiveSnapshot, KeyDep, KeyLock, KeyMatch, Lease, NewKey, SnapshotId, Store,
+};
 use larder_tree::beneath::Root;
 use larder_tree::checksum::{self, Manifest};
 use larder_tree::context::Tree;
 use larder_tree::quota::Quota;
 
+use crate::cache::import::Imports;
+use crate::cache::remote::RemoteResult;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
+use crate::fetch::{FarLayer, Fetcher, Origin, repository};
 use crate::history::{self, History};
 use crate::images::ResolvedImage;
 use crate::ops::{self, host, local::LocalContext};
-use crate::progress::VertexProgress;
-use crate::request::{SecretProvider, StepReport};
+use crate::progress::{Reporter, VertexProgress};
+use crate::request::{Output, SecretProvider, StepReport};
 use crate::solve::{Found, Missed, WorkError, Worker};
 
 /// The result of a vertex.
@@ -32,6 +38,25 @@ pub(crate) enum ResultRef {
     Snapshot(SnapshotId),
     /// A directory of the user's, as it was when it was scanned.
     Context(Arc<LocalContext>),
+    /// What an imported cache has.
+    Remote(Imported),
+}
+
+impl ResultRef {
+    /// Whether it was found in an imported cache, and could not be fetched.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self, Self::Remote(imported) if imported.result.is_lost())
+    }
+}
+
+/// A result that was found in an imported cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Imported {
+    pub(crate) result: Arc<RemoteResult>,
+    /// The record that it is the result of, in the store.
+    key: larder_store::KeyId,
+    /// The vertex it was found for, and its name.
+    vertex: (Digest, String),
 }
 
 /// Does the work of one build.
@@ -39,20 +64,24 @@ pub(crate) struct BuildWorker<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) lease: Lease,
     pub(crate) lowered: &'a Lowered,
-    /// The base images, by the identifier that their vertices have.
-    pub(crate) images: HashMap<String, ResolvedImage>,
-    /// The local contexts, by name.
-    pub(crate) contexts: BTreeMap<String, ops::local::ContextRoot>,
+    /// The base images of all targets, by the identifier that their vertices have.
+    pub(crate) images: &'a HashMap<String, ResolvedImage>,
+    /// The local contexts of all targets, by name.
+    pub(crate) contexts: &'a BTreeMap<String, ops::local::ContextRoot>,
     pub(crate) secrets: &'a dyn SecretProvider,
     pub(crate) variables: host::Variables<'a>,
     pub(crate) host_ca: bool,
     pub(crate) history: History<'a>,
-    /// Cache mounts that were emptied in this build, with the bytes freed: `--no-cache` empties
-    /// each only once.
-    pub(crate) emptied: Mutex<HashMap<String, u64>>,
+    /// Cache mounts that were emptied in this run: `--no-cache` empties each only once.
+    pub(crate) emptied: &'a Mutex<HashSet<String>>,
+    /// What this target's steps have emptied.
+    pub(crate) emptied_bytes: AtomicU64,
     /// Whether steps that ignore the cache empty their cache mounts.
     pub(crate) empties_cache_mounts: bool,
     pub(crate) reports: Mutex<Vec<StepReport>>,
+    pub(crate) imports: &'a Imports<'a>,
+    pub(crate) reporter: &'a Reporter<'a>,
+    pub(crate) cancel: &'a CancelFlag,
 }
 
 impl BuildWorker<'_> {
@@ -65,7 +94,64 @@ impl BuildWorker<'_> {
         match result {
             ResultRef::Snapshot(id) => Ok(id.clone()),
             ResultRef::Context(context) => context.snapshot(&self.lease),
+            ResultRef::Remote(imported) => self.fetch(imported),
         }
+    }
+
+    /// Fetches what an imported cache has, and keeps it as the result of its record.
+    fn fetch(&self, imported: &Imported) -> Result<SnapshotId> {
+        let (vertex, name) = &imported.vertex;
+        let progress = self
+            .reporter
+            .announced(vertex.clone(), Vec::new(), name, None);
+        let fetcher = Fetcher {
+            engine: self.engine,
+            lease: &self.lease,
+            progress: &progress,
+            cancel: self.cancel,
+        };
+        let was_lost = imported.result.is_lost();
+        let fetched = imported.result.tree(&fetcher, name);
+        match &fetched {
+            Ok(snapshot) => self.lease.save_result(imported.key, snapshot)?,
+            Err(error) if !was_lost && error.class() != ErrorClass::Canceled => {
+                progress.warn(format!(
+                    "the imported result can't be fetched: {}",
+                    error.full_message()
+                ));
+            }
+            Err(_) => {}
+        }
+        fetched
+    }
+
+    /// Returns the layers of a result that is in a registry and not in the store, where `outputs`
+    /// need no more of it; else none.
+    pub(crate) fn far_layers<'r>(
+        &self,
+        result: &'r ResultRef,
+        outputs: &[Output],
+    ) -> Result<&'r [FarLayer]> {
+        let needs_no_tree = |output: &Output| match output {
+            Output::Image(image) => {
+                let options = &image.options;
+                !options.rewrite_timestamp && !options.force_compression
+            }
+            _ => false,
+        };
+        let ResultRef::Remote(imported) = result else {
+            return Ok(&[]);
+        };
+        let Origin::Registry(image_ref) = &imported.result.origin else {
+            return Ok(&[]);
+        };
+        if imported.result.is_fetched() || !outputs.iter().all(needs_no_tree) {
+            return Ok(&[]);
+        }
+        let layers = &imported.result.layers;
+        let digests: Vec<&Digest> = layers.iter().map(|it| &it.descriptor.digest).collect();
+        self.store().add_origin(&repository(image_ref), &digests)?;
+        Ok(layers)
     }
 
     /// Opens a result for reading: a detached mount.
@@ -98,7 +184,9 @@ impl BuildWorker<'_> {
     ) -> Result<T> {
         match result {
             ResultRef::Context(context) => work(context.tree()),
-            ResultRef::Snapshot(_) => work(&Tree::view(Root::from_fd(self.open_view(result)?))?),
+            ResultRef::Snapshot(_) | ResultRef::Remote(_) => {
+                work(&Tree::view(Root::from_fd(self.open_view(result)?))?)
+            }
         }
     }
 
@@ -136,7 +224,7 @@ impl BuildWorker<'_> {
                 .as_ref()
                 .map(|option| option.id.clone())
                 .unwrap_or_default();
-            if emptied.contains_key(&id) {
+            if emptied.contains(&id) {
                 continue;
             }
             let bytes = self.store().empty_cache_mounts(&[&id])?;
@@ -147,7 +235,8 @@ impl BuildWorker<'_> {
                 status.set(bytes);
                 status.done();
             }
-            emptied.insert(id, bytes);
+            self.emptied_bytes.fetch_add(bytes, Ordering::Relaxed);
+            emptied.insert(id);
         }
         Ok(())
     }
@@ -164,6 +253,45 @@ impl BuildWorker<'_> {
                 .zip(image.manifest.layers.iter().cloned())
         });
         layers.collect()
+    }
+
+    /// Looks up records of the store, and where these have no result, of the imported caches.
+    fn matches(
+        &self,
+        vertex: &Vertex,
+        op: &Digest,
+        output: i32,
+        deps: &[Vec<KeyDep>],
+    ) -> Result<Vec<Match<ResultRef>>> {
+        let found = self.lease.query(op, output, deps)?;
+        for record in &found {
+            self.imports.note(record.key, op, output, deps);
+        }
+        let to_match = |found: KeyMatch| Match {
+            key: KeyId(found.key.get()),
+            result: found
+                .result
+                .map(|result| ResultRef::Snapshot(result.snapshot)),
+        };
+        let mut matches: Vec<_> = found.into_iter().map(to_match).collect();
+        if matches.iter().any(|found| found.result.is_some()) {
+            return Ok(matches);
+        }
+        if let Some(found) = self.imports.find(op, output, deps) {
+            let key = self.lease.ensure_key(op, output, deps)?;
+            self.imports.note(key, op, output, deps);
+            matches.retain(|found| found.key.0 != key.get());
+            let result = found.map(|result| {
+                ResultRef::Remote(Imported {
+                    result,
+                    key,
+                    vertex: (vertex.digest.clone(), vertex.name()),
+                })
+            });
+            let key = KeyId(key.get());
+            matches.insert(0, Match { key, result });
+        }
+        Ok(matches)
     }
 
     fn deps(inputs: &[Vec<Candidate>]) -> Vec<Vec<KeyDep>> {
@@ -236,39 +364,37 @@ impl Worker for BuildWorker<'_> {
 
     fn query(&self, vertex: &Vertex, output: usize, key: &CacheKey) -> Result<Found<ResultRef>> {
         let output = output as i32;
-        let (found, linked) = match key {
+        match key {
             CacheKey::Root(digests) => {
-                let mut found = Vec::new();
+                let mut matches = Vec::new();
                 for digest in digests {
-                    found.extend(self.lease.query(digest, output, &[])?);
+                    matches.extend(self.matches(vertex, digest, output, &[])?);
                 }
-                found.sort_by_key(|found| found.result.is_none());
-                (found, Vec::new())
+                matches.sort_by_key(|found| found.result.is_none());
+                Ok(Found {
+                    matches,
+                    linked: Vec::new(),
+                })
             }
             CacheKey::Step { digest, inputs } => {
                 let deps = Self::deps(inputs);
-                let found = self.lease.query(digest, output, &deps)?;
-                if let Some(found) = found.first().filter(|found| found.result.is_some()) {
-                    self.history.set_key(vertex, found.key);
+                let matches = self.matches(vertex, digest, output, &deps)?;
+                if let Some(found) = matches.first().filter(|found| found.result.is_some()) {
+                    self.history
+                        .set_key(vertex, larder_store::KeyId::from(found.key.0));
                 }
-                let linked = if found.is_empty() {
+                let linked = if matches.is_empty() {
                     self.store().linked(digest, output, &deps)?
                 } else {
                     vec![true; deps.len()]
                 };
-                (found, linked)
+                Ok(Found { matches, linked })
             }
-        };
-        let matches = found.into_iter().map(|found| Match {
-            key: KeyId(found.key.get()),
-            result: found
-                .result
-                .map(|result| ResultRef::Snapshot(result.snapshot)),
-        });
-        Ok(Found {
-            matches: matches.collect(),
-            linked,
-        })
+        }
+    }
+
+    fn query_waits(&self) -> bool {
+        !self.imports.are_ready()
     }
 
     fn content_key(
@@ -288,13 +414,18 @@ impl Worker for BuildWorker<'_> {
             self.history.add_content(vertex, input, listing);
             Ok(digest)
         });
-        Ok(digest.map_err(|error| {
+        digest.map_err(|error| {
             let what = match &vertex.op.op {
                 Some(pb::op::Op::File(_)) => "failed to calculate checksum of ref",
                 _ => "failed to compute cache key",
             };
-            error.context(what)
-        })?)
+            match result {
+                ResultRef::Remote(imported) if imported.result.is_lost() => {
+                    WorkError::InputLost(input, error.context(what))
+                }
+                _ => WorkError::Failed(error.context(what)),
+            }
+        })
     }
 
     fn try_lock(&self, lock: &Digest) -> Result<Option<KeyLock>> {
@@ -381,6 +512,7 @@ impl Worker for BuildWorker<'_> {
                 mode,
             };
             let key = self.lease.save(&new)?.key;
+            self.imports.note(key, op, output as i32, deps);
             self.history.set_key(vertex, key);
             Ok(KeyId(key.get()))
         };

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail, ensure};
 use larder_engine::event::BuildEvent;
 use larder_engine::request::{
-    ArchiveOutput, BuildRequest, CacheImport, ContextSource, Destination, DockerfileSource, ImageOptions,
-    Output, SecretBytes, SecretProvider,
+    ArchiveOutput, BuildRequest, CacheImport, ContextSource, Destination, DockerfileSource,
+    ImageOptions, Output, SecretBytes, SecretProvider,
 };
 use larder_engine::{CacheRecord, CancelFlag, Engine, EngineOptions};
 use larder_oci::{Digest, ImageConfig};
@@ -171,9 +171,7 @@ fn check_import(
     let recorded = std::fs::read_to_string(caches.join(format!("{name}.json")))?;
     // Our base image has other digests.
     let is_ours = |record: &&CacheRecord| {
-        record.inputs.is_empty()
-            && record.has_result
-            && !recorded.contains(record.digest.as_str())
+        record.inputs.is_empty() && record.has_result && !recorded.contains(record.digest.as_str())
     };
     let mut ours = records.iter().filter(is_ours).cycle();
     let mut adapted = recorded.clone();

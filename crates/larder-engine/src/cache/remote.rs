@@ -1,0 +1,62 @@
+//! A result that an imported cache has: layers somewhere else, fetched when they are needed.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use larder_store::SnapshotId;
+
+use crate::error::Result;
+use crate::fetch::{FarLayer, Fetcher, Origin};
+
+/// The result of a record of an imported cache.
+#[derive(Debug)]
+pub(crate) struct RemoteResult {
+    /// Its layers, lowest first; at least one.
+    pub(crate) layers: Vec<FarLayer>,
+    pub(crate) origin: Origin,
+    /// Its tree, once it was fetched.
+    fetched: Mutex<Option<SnapshotId>>,
+    lost: AtomicBool,
+}
+
+impl RemoteResult {
+    /// Returns a result; `tree` is its tree where the store has it, held by the build's lease.
+    pub(crate) fn new(layers: Vec<FarLayer>, origin: Origin, tree: Option<SnapshotId>) -> Self {
+        Self {
+            layers,
+            origin,
+            fetched: Mutex::new(tree),
+            lost: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it could not be fetched when it was needed.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Whether its tree is in the store.
+    pub(crate) fn is_fetched(&self) -> bool {
+        let fetched = self.fetched.lock();
+        fetched.unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Returns its tree. The first caller fetches what the store lacks, others wait.
+    ///
+    /// # Errors
+    /// What kept it from being fetched; the result counts as lost then.
+    pub(crate) fn tree(&self, fetcher: &Fetcher<'_>, description: &str) -> Result<SnapshotId> {
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = &*fetched {
+            return Ok(snapshot.clone());
+        }
+        match fetcher.tree(&self.layers, &self.origin, description) {
+            Ok(snapshot) => Ok(fetched.insert(snapshot).clone()),
+            Err(error) => {
+                self.lost.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+}

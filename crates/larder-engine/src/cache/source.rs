@@ -1,0 +1,315 @@
+//! Reads caches where they lie: in registries, in OCI layouts, in the configs of images.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_cache::{Imported, Manifest, limit};
+use larder_oci::{Descriptor, Digest, ImageRef};
+use larder_registry::{Client, Partial};
+use larder_store::Lease;
+
+use super::index::Record;
+use super::remote::RemoteResult;
+use crate::cancel::CancelFlag;
+use crate::engine::Engine;
+use crate::error::{BuildError, ErrorClass, Result};
+use crate::fetch::{FarLayer, Origin, layout_blob, no_runtime};
+use crate::images::read_image;
+use crate::progress::{Reporter, VertexProgress};
+use crate::request::CacheImport;
+use crate::task::Tasks;
+
+/// How long a cache may take to be read; the build goes on without it then.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How soon a cancellation is noticed.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// What reading a cache needs.
+#[derive(Clone, Copy)]
+pub(crate) struct Sources<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) lease: &'a Lease,
+    pub(crate) reporter: &'a Reporter<'a>,
+    pub(crate) cancel: &'a CancelFlag,
+}
+
+/// A cache that was read.
+pub(crate) struct Loaded {
+    pub(crate) records: Vec<Record>,
+}
+
+impl Sources<'_> {
+    /// Reads all caches at once. One that can't be read is told of, and left out.
+    pub(crate) fn load(&self, requests: &[CacheImport]) -> Vec<Loaded> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = requests
+                .iter()
+                .map(|request| Tasks::spawn(scope, "cache", move || self.load_one(request)))
+                .collect();
+            let loaded = threads.into_iter().map(|thread| thread.ok()?.join().ok());
+            loaded.flatten().flatten().collect()
+        })
+    }
+
+    fn load_one(&self, request: &CacheImport) -> Vec<Loaded> {
+        let name = format!("importing cache manifest from {}", name(request));
+        let mut vertex = self.reporter.begin_internal(&name, "");
+        let read = match request {
+            CacheImport::Registry { image_ref, .. } => self.registry(image_ref, &vertex),
+            CacheImport::Local { path, digest, tag } => {
+                self.layout(path, digest.as_ref(), tag.as_deref())
+            }
+        };
+        match read {
+            Ok(loaded) => {
+                vertex.complete();
+                loaded
+            }
+            Err(error) => {
+                vertex.fail(&error.full_message());
+                Vec::new()
+            }
+        }
+    }
+
+    /// Reads the cache of the image of that name in the store, and what the registry has. A name
+    /// without a registry that an image of the store has is not asked for elsewhere.
+    fn registry(&self, image_ref: &ImageRef, vertex: &VertexProgress<'_>) -> Result<Vec<Loaded>> {
+        let stored = self.stored_image(image_ref)?;
+        let is_local = image_ref.registry() == "docker.io"
+            && image_ref.repository().starts_with("library/")
+            && self.lease.store().image_by_name(image_ref)?.is_some();
+        let mut loaded: Vec<Loaded> = stored.into_iter().collect();
+        if is_local {
+            return Ok(loaded);
+        }
+        let client = self.engine.registry();
+        let read = async {
+            tokio::select! {
+                read = read_registry(client, image_ref) => read,
+                () = canceled(self.cancel) => Err(BuildError::canceled()),
+                () = tokio::time::sleep(READ_TIMEOUT) => Err(BuildError::new(
+                    ErrorClass::Unavailable,
+                    format!("no answer within {} s", READ_TIMEOUT.as_secs()),
+                )),
+            }
+        };
+        let (kind, caches) = self.engine.tasks.block_on(read).map_err(no_runtime)??;
+        vertex.status_done(format!("inferred cache manifest type: {kind}"));
+        let origin = Origin::Registry(image_ref.clone());
+        loaded.extend(caches.into_iter().map(|cache| remote(cache, &origin)));
+        Ok(loaded)
+    }
+
+    /// Reads the inline cache of an image of the store, whose layers are there.
+    fn stored_image(&self, image_ref: &ImageRef) -> Result<Option<Loaded>> {
+        let store = self.lease.store();
+        let Some(info) = store.image_by_name(image_ref)? else {
+            return Ok(None);
+        };
+        let image = read_image(self.lease, &info.manifest.digest)?;
+        let config = store.read_blob(&image.manifest.config.digest, limit::CONFIG_BYTES as u64)?;
+        let imported = Imported::from_image(&config, &image.manifest.layers).map_err(invalid)?;
+        let Some(imported) = imported else {
+            return Ok(None);
+        };
+        let origin = Origin::Registry(image_ref.clone());
+        let Some(top) = info.snapshot else {
+            return Ok(Some(remote(imported, &origin)));
+        };
+        let chain = store.chain(&top)?;
+        if !self.lease.hold_snapshots(&chain)? {
+            return Ok(None);
+        }
+        let result = |layers: Vec<FarLayer>| {
+            let top = chain.get(layers.len() - 1).cloned();
+            RemoteResult::new(layers, origin.clone(), top)
+        };
+        Ok(Some(records(imported, result)))
+    }
+
+    fn layout(
+        &self,
+        directory: &Path,
+        digest: Option<&Digest>,
+        tag: Option<&str>,
+    ) -> Result<Vec<Loaded>> {
+        let tag = tag.unwrap_or(larder_cache::layout::DEFAULT_TAG);
+        let manifest = match digest {
+            Some(digest) => digest.clone(),
+            None => {
+                let path = directory.join("index.json");
+                let bytes = read_file(&path, limit::MANIFEST_BYTES as u64)?;
+                let index = larder_cache::layout::parse(&bytes).map_err(invalid)?;
+                let found = larder_cache::layout::find(&index, tag);
+                let missing = || {
+                    BuildError::new(
+                        ErrorClass::NotFound,
+                        format!("`{}` has no cache `{tag}`", directory.display()),
+                    )
+                };
+                found.ok_or_else(missing)?.digest.clone()
+            }
+        };
+        let read = |descriptor: &Descriptor, limit: usize| {
+            let path = layout_blob(directory, &descriptor.digest);
+            verified(read_file(&path, limit as u64)?, &descriptor.digest)
+        };
+        let top = Descriptor::new("", manifest, 0);
+        let mut caches = Vec::new();
+        let mut pending = VecDeque::from([(top, 0)]);
+        while let Some((descriptor, depth)) = pending.pop_front() {
+            let bytes = read(&descriptor, limit::MANIFEST_BYTES)?;
+            match Manifest::parse(&bytes).map_err(invalid)? {
+                Manifest::Cache { config, layers } => {
+                    let config = read(&config, limit::CONFIG_BYTES)?;
+                    caches.push(Imported::parse(&config, &layers).map_err(invalid)?);
+                }
+                Manifest::Image { config, layers } => {
+                    let config = read(&config, limit::CONFIG_BYTES)?;
+                    caches.extend(Imported::from_image(&config, &layers).map_err(invalid)?);
+                }
+                Manifest::Images(list) if depth < limit::INDEX_DEPTH => {
+                    let list = list.into_iter().take(limit::IMAGES);
+                    pending.extend(list.map(|descriptor| (descriptor, depth + 1)));
+                }
+                Manifest::Images(_) => {}
+            }
+        }
+        let origin = Origin::Layout(directory.to_owned());
+        let loaded = caches.into_iter().map(|cache| remote(cache, &origin));
+        Ok(loaded.collect())
+    }
+}
+
+/// Returns how a cache is called in progress.
+fn name(request: &CacheImport) -> String {
+    match request {
+        CacheImport::Registry { image_ref, .. } => image_ref.to_string(),
+        CacheImport::Local { path, .. } => format!("local:{}", path.display()),
+    }
+}
+
+/// Reads the caches that a reference leads to, and the media type it led to first.
+async fn read_registry(client: &Client, image_ref: &ImageRef) -> Result<(String, Vec<Imported>)> {
+    let resolved = client.resolve(image_ref).await?.descriptor;
+    let first = client.fetch_manifest(image_ref, &resolved.digest).await?;
+    let kind = first.descriptor.media_type.clone();
+    let mut caches = Vec::new();
+    let mut pending = VecDeque::from([(first.bytes, 0)]);
+    while let Some((bytes, depth)) = pending.pop_front() {
+        match Manifest::parse(&bytes).map_err(invalid)? {
+            Manifest::Cache { config, layers } => {
+                let config = fetch(client, image_ref, &config).await?;
+                caches.push(Imported::parse(&config, &layers).map_err(invalid)?);
+            }
+            Manifest::Image { config, layers } => {
+                let config = fetch(client, image_ref, &config).await?;
+                caches.extend(Imported::from_image(&config, &layers).map_err(invalid)?);
+            }
+            Manifest::Images(list) if depth < limit::INDEX_DEPTH => {
+                for descriptor in list.into_iter().take(limit::IMAGES) {
+                    let manifest = client.fetch_manifest(image_ref, &descriptor.digest).await?;
+                    pending.push_back((manifest.bytes, depth + 1));
+                }
+            }
+            Manifest::Images(_) => {}
+        }
+    }
+    Ok((kind, caches))
+}
+
+async fn fetch(client: &Client, image_ref: &ImageRef, config: &Descriptor) -> Result<Vec<u8>> {
+    if config.size_bytes > limit::CONFIG_BYTES as u64 {
+        return Err(BuildError::invalid(format!(
+            "the config of the cache has {} bytes, more than {}",
+            config.size_bytes,
+            limit::CONFIG_BYTES
+        )));
+    }
+    let mut bytes = Vec::new();
+    client
+        .fetch_blob(image_ref, config, Partial::default(), &mut bytes)
+        .await?;
+    Ok(bytes)
+}
+
+async fn canceled(cancel: &CancelFlag) {
+    while !cancel.is_set() {
+        tokio::time::sleep(CANCEL_POLL).await;
+    }
+}
+
+fn read_file(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let failed = |source: std::io::Error| {
+        let class = match source.kind() {
+            std::io::ErrorKind::NotFound => ErrorClass::NotFound,
+            _ => ErrorClass::Denied,
+        };
+        BuildError::new(class, format!("cannot read `{}`", path.display())).with_source(source)
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(limit_bytes + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > limit_bytes {
+        let path = path.display();
+        return Err(BuildError::invalid(format!(
+            "`{path}` has more than {limit_bytes} bytes"
+        )));
+    }
+    Ok(bytes)
+}
+
+fn verified(bytes: Vec<u8>, digest: &Digest) -> Result<Vec<u8>> {
+    if Digest::sha256(&bytes) == *digest {
+        return Ok(bytes);
+    }
+    Err(BuildError::invalid(format!(
+        "blob `{digest}` of the cache is damaged"
+    )))
+}
+
+fn invalid(error: larder_cache::Error) -> BuildError {
+    BuildError::invalid("the cache can't be used").with_source(error)
+}
+
+/// Returns the records of a cache whose layers are at `origin`.
+fn remote(imported: Imported, origin: &Origin) -> Loaded {
+    records(imported, |layers| {
+        RemoteResult::new(layers, origin.clone(), None)
+    })
+}
+
+fn records(imported: Imported, result: impl Fn(Vec<FarLayer>) -> RemoteResult) -> Loaded {
+    let far = |found: &larder_cache::RecordResult| -> Vec<FarLayer> {
+        let layer = |layer: &Arc<larder_cache::RemoteLayer>| FarLayer {
+            descriptor: layer.descriptor.clone(),
+            diff_id: layer.diff_id.clone(),
+            created_at: layer.created_at.or(found.created_at),
+        };
+        found.layers.iter().map(layer).collect()
+    };
+    let record = |record: larder_cache::Record| Record {
+        digest: record.digest,
+        inputs: record
+            .inputs
+            .into_iter()
+            .map(|links| {
+                let links = links.into_iter();
+                links.map(|link| (link.selector, link.record)).collect()
+            })
+            .collect(),
+        result: record
+            .results
+            .first()
+            .map(|found| Arc::new(result(far(found)))),
+    };
+    Loaded {
+        records: imported.records.into_iter().map(record).collect(),
+    }
+}

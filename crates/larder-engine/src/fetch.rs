@@ -1,0 +1,251 @@
+//! Fetches layers that the store does not have, and unpacks them into a snapshot.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
+
+use jiff::Timestamp;
+use larder_llb::cache_map::chain_id;
+use larder_oci::{Descriptor, Digest, ImageRef};
+use larder_registry::{BlobSink, Partial};
+use larder_store::{BlobWriter, Lease, NewLayer, SnapshotId, UnpackedLayer};
+
+use crate::cancel::CancelFlag;
+use crate::engine::Engine;
+use crate::error::{BuildError, ErrorClass, Result};
+use crate::progress::{StatusProgress, VertexProgress};
+use crate::task::Tasks;
+
+/// Bytes copied at a time from a directory.
+const BUFFER_BYTES: usize = 1 << 17;
+
+/// A layer that need not be in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FarLayer {
+    /// Its blob.
+    pub(crate) descriptor: Descriptor,
+    /// The digest of its uncompressed tar.
+    pub(crate) diff_id: Digest,
+    /// When it was made, where that is known.
+    pub(crate) created_at: Option<Timestamp>,
+}
+
+/// Where blobs are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// In a registry, in the repository of the reference.
+    Registry(ImageRef),
+    /// In an OCI layout: a directory of the user's.
+    Layout(PathBuf),
+}
+
+/// Fetches layers for a build.
+#[derive(Clone, Copy)]
+pub(crate) struct Fetcher<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) lease: &'a Lease,
+    pub(crate) progress: &'a VertexProgress<'a>,
+    pub(crate) cancel: &'a CancelFlag,
+}
+
+impl Fetcher<'_> {
+    /// Returns the tree of `layers`, lowest first: as it is in the store, else with the missing
+    /// layers fetched and unpacked, all at once.
+    pub(crate) fn tree(
+        &self,
+        layers: &[FarLayer],
+        origin: &Origin,
+        description: &str,
+    ) -> Result<SnapshotId> {
+        let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let chain = |count: usize| {
+            chain_id(&diff_ids[..count]).ok_or_else(|| BuildError::internal("no layers"))
+        };
+        let mut below = None;
+        let mut present = 0;
+        for count in (1..=layers.len()).rev() {
+            if let Some(snapshot) = self.lease.snapshot_by_chain_id(&chain(count)?)? {
+                (below, present) = (Some(snapshot), count);
+                break;
+            }
+        }
+        let unpacked = self.unpack_all(&layers[present..], origin)?;
+        for (offset, layer) in unpacked.into_iter().enumerate() {
+            let count = present + offset + 1;
+            let new = NewLayer {
+                parent: below.as_ref(),
+                chain_id: &chain(count)?,
+                blob: Some(&layers[count - 1].descriptor),
+                description,
+                created_at: layers[count - 1].created_at,
+            };
+            below = Some(self.lease.link(layer, &new)?);
+        }
+        below.ok_or_else(|| BuildError::internal("a tree came out without layers"))
+    }
+
+    /// Fetches and unpacks layers, each on a thread of its own: the registry client bounds how
+    /// many arrive at once.
+    fn unpack_all(&self, layers: &[FarLayer], origin: &Origin) -> Result<Vec<UnpackedLayer>> {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = layers
+                .iter()
+                .map(|layer| Tasks::spawn(scope, "layer", move || self.unpack(layer, origin)))
+                .collect();
+            let finish = |thread: io::Result<ScopedJoinHandle<'_, Result<UnpackedLayer>>>| {
+                let failed = |source| {
+                    BuildError::new(ErrorClass::Exhausted, "cannot start a thread")
+                        .with_source(source)
+                };
+                let panicked = |_| BuildError::internal("the thread of a layer panicked");
+                thread.map_err(failed)?.join().map_err(panicked)?
+            };
+            let finished: Vec<Result<UnpackedLayer>> = threads.into_iter().map(finish).collect();
+            finished.into_iter().collect()
+        })
+    }
+
+    fn unpack(&self, layer: &FarLayer, origin: &Origin) -> Result<UnpackedLayer> {
+        let digest = &layer.descriptor.digest;
+        self.blob(&layer.descriptor, origin)?;
+        let status = self.progress.status(format!("extracting {digest}"), 0);
+        let blob = self.lease.store().open_blob(digest)?;
+        let mut warn =
+            |warning: larder_tree::apply::Warning| self.progress.warn(warning.to_string());
+        let unpacked = self.lease.unpack(&layer.diff_id, blob, &mut warn)?;
+        status.done();
+        Ok(unpacked)
+    }
+
+    /// Has a blob in the store, held by the lease: as it is there, else fetched from `origin`, or
+    /// from where it is known to be.
+    pub(crate) fn blob(&self, descriptor: &Descriptor, origin: &Origin) -> Result<()> {
+        self.cancel.check()?;
+        if self
+            .lease
+            .hold_blobs(std::slice::from_ref(&descriptor.digest))?
+        {
+            return Ok(());
+        }
+        match origin {
+            Origin::Layout(directory) => self.copy(descriptor, directory),
+            Origin::Registry(image_ref) => {
+                let mut repositories = self.lease.store().origins(&descriptor.digest)?;
+                repositories.retain(|noted| *noted != repository(image_ref));
+                let noted = repositories.iter().filter_map(|text| text.parse().ok());
+                let mut last = None;
+                for from in noted.chain([image_ref.clone()]) {
+                    match self.download(descriptor, &from) {
+                        Ok(()) => return Ok(()),
+                        Err(error) if error.class() == ErrorClass::Canceled => return Err(error),
+                        Err(error) => last = Some(error),
+                    }
+                }
+                Err(last.unwrap_or_else(|| BuildError::internal("a blob without origin")))
+            }
+        }
+    }
+
+    fn download(&self, descriptor: &Descriptor, from: &ImageRef) -> Result<()> {
+        let status = self
+            .progress
+            .status(descriptor.digest.to_string(), descriptor.size_bytes);
+        let mut sink = self.sink(descriptor, &status)?;
+        let partial = Partial {
+            offset_bytes: sink.writer.offset(),
+            hash: sink.writer.hasher(),
+        };
+        status.set(sink.writer.offset());
+        let client = self.engine.registry();
+        let fetch = client.fetch_blob(from, descriptor, partial, &mut sink);
+        let fetched = self.engine.tasks.block_on(fetch).map_err(no_runtime)?;
+        self.cancel.check()?;
+        fetched?;
+        sink.writer.commit()?;
+        status.done();
+        Ok(())
+    }
+
+    fn copy(&self, descriptor: &Descriptor, directory: &Path) -> Result<()> {
+        let digest = &descriptor.digest;
+        let failed = |source: io::Error| {
+            BuildError::new(
+                ErrorClass::NotFound,
+                format!("cannot read blob `{digest}` of `{}`", directory.display()),
+            )
+            .with_source(source)
+        };
+        let status = self
+            .progress
+            .status(digest.to_string(), descriptor.size_bytes);
+        let mut sink = self.sink(descriptor, &status)?;
+        sink.writer.restart()?;
+        let path = layout_blob(directory, digest);
+        let mut file = std::fs::File::open(path).map_err(failed)?;
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let count = io::Read::read(&mut file, &mut buffer).map_err(failed)?;
+            if count == 0 {
+                break;
+            }
+            sink.write(&buffer[..count]).map_err(failed)?;
+        }
+        self.cancel.check()?;
+        sink.writer.commit()?;
+        status.done();
+        Ok(())
+    }
+
+    fn sink<'s>(
+        &'s self,
+        descriptor: &Descriptor,
+        status: &'s StatusProgress<'s>,
+    ) -> Result<Sink<'s>> {
+        let expected = Some((descriptor.digest.clone(), descriptor.size_bytes));
+        Ok(Sink {
+            writer: self.lease.blob_writer(expected)?,
+            status,
+            cancel: self.cancel,
+        })
+    }
+}
+
+/// Returns where an OCI layout has a blob.
+pub(crate) fn layout_blob(directory: &Path, digest: &Digest) -> PathBuf {
+    directory
+        .join("blobs")
+        .join(digest.algorithm())
+        .join(digest.hex())
+}
+
+/// Returns the repository of a reference, as the store notes it.
+pub(crate) fn repository(image_ref: &ImageRef) -> String {
+    format!("{}/{}", image_ref.registry(), image_ref.repository())
+}
+
+/// The error for a runtime that can't be started.
+pub(crate) fn no_runtime(source: io::Error) -> BuildError {
+    BuildError::new(ErrorClass::Exhausted, "cannot start the network's runtime").with_source(source)
+}
+
+/// Writes a download into the store.
+struct Sink<'a> {
+    writer: BlobWriter,
+    status: &'a StatusProgress<'a>,
+    cancel: &'a CancelFlag,
+}
+
+impl BlobSink for Sink<'_> {
+    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        if self.cancel.is_set() {
+            return Err(io::Error::from(io::ErrorKind::Interrupted));
+        }
+        io::Write::write_all(&mut self.writer, chunk)?;
+        self.status.set(self.writer.offset());
+        Ok(())
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.writer.restart().map_err(io::Error::other)
+    }
+}
