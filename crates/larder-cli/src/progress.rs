@@ -7,7 +7,7 @@ mod colors;
 mod display;
 mod plain;
 mod quiet;
-mod rawjson;
+pub(crate) mod rawjson;
 mod summary;
 mod trace;
 mod tty;

@@ -156,6 +156,11 @@ impl Renderer for RawJson {
     }
 }
 
+/// Returns a warning as BuildKit's clients write it.
+pub(crate) fn warning(event: &WarningEvent) -> serde_json::Value {
+    serde_json::to_value(Warning::from(event)).expect("strings and numbers always serialize")
+}
+
 impl SolveStatus {
     fn is_empty(&self) -> bool {
         self.vertexes.is_empty()

@@ -34,7 +34,7 @@ pub(super) fn warnings(warnings: &[WarningEvent], debug: bool, paint: &Paint, ou
     let hint = if debug {
         ""
     } else {
-        " (use larder --debug to expand)"
+        " (use docker --debug to expand)"
     };
     let title = paint.warning(&format!("{count}{hint}:"));
     put(out, format_args!("\n {title}\n"));

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use larder_oci::Digest;
 use larder_store::{ActiveSnapshot, NewSnapshot, RecordType};
 use larder_tree::apply::{self, ApplyOptions};
 use larder_tree::beneath::Root;
@@ -23,6 +24,8 @@ const IGNORE_FILE: &str = ".dockerignore";
 pub(super) struct DockerfileText {
     pub(super) name: String,
     pub(super) bytes: Vec<u8>,
+    /// The vertex that stands for reading it.
+    pub(super) vertex: Digest,
     /// Its own ignore file, if there is one beside it.
     pub(super) ignore: Option<(String, Vec<u8>)>,
 }
@@ -122,6 +125,7 @@ impl Build<'_> {
                 Ok(DockerfileText {
                     name,
                     bytes,
+                    vertex: vertex.digest().clone(),
                     ignore,
                 })
             }

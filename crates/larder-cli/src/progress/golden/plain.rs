@@ -274,7 +274,7 @@ fn misses_and_warnings_are_lines_of_their_step() {
     #3 not cached: `src/app.py` changed, and 2 more files
     #3 DONE 0.2s
 
-     1 warning found (use larder --debug to expand):
+     1 warning found (use docker --debug to expand):
      - StageNameCasing: Stage name 'B' should be lowercase (line 1)
     "#);
 }
