@@ -1,6 +1,7 @@
 //! The command line: flags and verbs, read into plain values.
 
 mod build;
+mod call;
 mod output;
 mod store;
 mod values;
@@ -13,6 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use build::{BuildArgs, NoCacheArg};
+pub(crate) use call::{CallArg, Method};
 pub(crate) use output::{OutputArg, OutputKind};
 pub(crate) use store::{
     DuArgs, ExplainArgs, HistoryArgs, ImagesArgs, ImportArgs, InspectArgs, LoadArgs, PruneArgs,

@@ -80,7 +80,7 @@ pub(crate) fn run(cli: Cli, env: &Environment) -> anyhow::Result<Code> {
         env,
     };
     match cli.command {
-        Command::Build(args) => build::run(*args, &context)?,
+        Command::Build(args) => return build::run(*args, &context),
         Command::Explain(args) => explain::run(&args, &context)?,
         Command::Images(args) => image::list(&args, &context)?,
         Command::Rmi(args) => image::remove(&args, &context)?,

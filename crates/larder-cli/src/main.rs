@@ -1,6 +1,7 @@
 //! The `larder` command: flags, requests to the engine, progress, tables and exit codes.
 
 mod args;
+mod check;
 mod commands;
 mod du;
 mod environment;

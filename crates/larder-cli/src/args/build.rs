@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use larder_engine::request::{NetworkMode, Ulimit};
 use larder_oci::{ImageRef, Platform};
 
-use super::output::OutputArg;
+use super::call::CallArg;
+use super::output::{AnnotationArg, OutputArg};
 use super::values::{self, HostArg, KeyValue, NamedContext, SecretArg};
 use crate::progress::Mode;
 
@@ -48,13 +49,20 @@ pub(crate) struct BuildArgs {
     /// Secret that RUN steps can mount
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]", value_parser = values::secret)]
     pub(crate) secrets: Vec<SecretArg>,
-    /// Where the result goes: a directory, or `type=image|oci|docker|tar|local[,dest=PATH]`
+    /// Where the result goes: a directory, or `type=image|registry|oci|docker|tar|local[,dest=PATH]`
     /// [default: the local image store]
     #[arg(short, long = "output", value_name = "DEST", value_parser = super::output::parse)]
     pub(crate) outputs: Vec<OutputArg>,
     /// Keep the image in the local store; what happens by default
     #[arg(long)]
     pub(crate) load: bool,
+    /// Push the image to the registries of its names
+    #[arg(long)]
+    pub(crate) push: bool,
+    /// Further fact in the image's manifest
+    #[arg(long = "annotation", value_name = "[PLACE:]KEY=VALUE",
+          value_parser = super::output::annotation_flag)]
+    pub(crate) annotations: Vec<AnnotationArg>,
     /// How to show the build: auto, tty, plain, quiet, none or rawjson [env: BUILDKIT_PROGRESS]
     #[arg(long, value_name = "MODE", hide_possible_values = true)]
     pub(crate) progress: Option<Mode>,
@@ -89,8 +97,11 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) host_ca: bool,
     /// Check the Dockerfile and build nothing
-    #[arg(long, hide = true)]
+    #[arg(long)]
     pub(crate) check: bool,
+    /// What to do in place of building: `check`, with `,format=json` for programs
+    #[arg(long, value_name = "METHOD", value_parser = super::call::parse)]
+    pub(crate) call: Option<CallArg>,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
 }
@@ -125,19 +136,13 @@ pub(crate) struct ForeignArgs {
     #[arg(long, hide = true)]
     ssh: Vec<String>,
     #[arg(long, hide = true)]
-    push: bool,
-    #[arg(long, hide = true)]
     allow: Vec<String>,
-    #[arg(long, hide = true)]
-    annotation: Vec<String>,
     #[arg(long, hide = true)]
     attest: Vec<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     provenance: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sbom: Option<String>,
-    #[arg(long, hide = true)]
-    call: Option<String>,
     #[arg(long, hide = true)]
     print: Option<String>,
     #[arg(long, hide = true)]
@@ -187,19 +192,13 @@ impl ForeignArgs {
             ("--cache-from", !self.cache_from.is_empty()),
             ("--cache-to", !self.cache_to.is_empty()),
             ("--ssh", !self.ssh.is_empty()),
-            ("--push", self.push),
             ("--allow", !self.allow.is_empty()),
-            ("--annotation", !self.annotation.is_empty()),
             (
                 "--attest",
                 self.attest.iter().any(|attest| !is_disabled(attest)),
             ),
             ("--provenance", is_asked_for(self.provenance.as_deref())),
             ("--sbom", is_asked_for(self.sbom.as_deref())),
-            (
-                "--call",
-                self.call.as_deref().is_some_and(|call| call != "build"),
-            ),
             ("--print", self.print.is_some()),
             ("--policy", !self.policy.is_empty()),
             ("--cgroup-parent", self.cgroup_parent.is_some()),
@@ -261,13 +260,13 @@ mod tests {
         let nothing = ForeignArgs::default();
         assert_eq!(nothing.check(), Ok(Vec::new()));
 
-        let push = ForeignArgs {
-            push: true,
+        let sbom = ForeignArgs {
+            sbom: Some("true".to_owned()),
             ..ForeignArgs::default()
         };
         assert_eq!(
-            push.check(),
-            Err("`--push` is not supported yet".to_owned())
+            sbom.check(),
+            Err("`--sbom` is not supported yet".to_owned())
         );
 
         let builder = ForeignArgs {

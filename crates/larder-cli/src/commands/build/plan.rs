@@ -9,7 +9,7 @@ use larder_engine::request::{BuildRequest, NoCache, NoCacheSteps};
 use super::input::{self, Stdin};
 use super::secrets::FlagSecrets;
 use super::{outputs, proxies};
-use crate::args::{BuildArgs, HostArg, KeyValue, NoCacheArg};
+use crate::args::{BuildArgs, CallArg, HostArg, KeyValue, Method, NoCacheArg};
 use crate::commands::Context;
 use crate::environment::Environment;
 use crate::progress::{Colors, Mode, Options};
@@ -26,6 +26,10 @@ pub(crate) struct Plan {
     pub(crate) display: Options,
     pub(crate) iidfile: Option<PathBuf>,
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Whether the metadata file has the warnings, too.
+    pub(crate) metadata_warnings: bool,
+    /// What to do in place of building.
+    pub(crate) call: Option<CallArg>,
     /// What to tell the user before it begins.
     pub(crate) notes: Vec<String>,
 }
@@ -42,19 +46,14 @@ impl Plan {
     ) -> anyhow::Result<Self> {
         let env = context.env;
         let mut notes = args.foreign.check().map_err(|problem| anyhow!(problem))?;
-        if args.check {
-            bail!("`--check` is not supported yet");
-        }
-        let mode = display_mode(&args, env)?;
+        let mode = display_mode(args.progress, args.quiet, env)?;
         let display = display_options(context, &mut notes);
         if matches!(env.get("DOCKER_BUILDKIT"), Some("0" | "false")) {
             notes.push("`DOCKER_BUILDKIT` is ignored: there is one builder".to_owned());
         }
         let (context_source, dockerfile) =
             input::resolve(&args.context, args.file.as_deref(), stdin)?;
-        let (outputs, further_tags) = outputs::resolve(&args)?;
-        let mut tags = args.tags;
-        tags.extend(further_tags);
+        let outputs = outputs::resolve(&args)?;
         let request = BuildRequest {
             context: context_source,
             dockerfile,
@@ -82,8 +81,10 @@ impl Plan {
             ulimits: args.ulimits,
             host_ca: args.host_ca,
             secrets: Arc::new(FlagSecrets::new(args.secrets, env)?),
-            tags,
+            tags: args.tags,
             outputs,
+            cache_imports: Vec::new(),
+            cache_exports: Vec::new(),
         };
         Ok(Self {
             request,
@@ -91,13 +92,31 @@ impl Plan {
             display,
             iidfile: args.iidfile,
             metadata_file: args.metadata_file,
+            metadata_warnings: matches!(
+                env.get("BUILDX_METADATA_WARNINGS"),
+                Some("1" | "t" | "T" | "true" | "TRUE" | "True")
+            ),
+            call: call(args.check, args.call),
             notes,
         })
     }
 }
 
-fn display_mode(args: &BuildArgs, env: &Environment) -> anyhow::Result<Mode> {
-    let asked = match args.progress {
+/// Returns what is done in place of building, if something is.
+fn call(check: bool, call: Option<CallArg>) -> Option<CallArg> {
+    if check {
+        return Some(CallArg::CHECK);
+    }
+    call.filter(|call| call.method != Method::Build)
+}
+
+/// Returns how a build is shown: as `--progress` and `--quiet` say, else the environment.
+pub(crate) fn display_mode(
+    progress: Option<Mode>,
+    quiet: bool,
+    env: &Environment,
+) -> anyhow::Result<Mode> {
+    let asked = match progress {
         Some(mode) => mode,
         None => env
             .non_empty("BUILDKIT_PROGRESS")
@@ -109,19 +128,20 @@ fn display_mode(args: &BuildArgs, env: &Environment) -> anyhow::Result<Mode> {
             .transpose()?
             .unwrap_or(Mode::Auto),
     };
-    match (args.quiet, asked) {
+    match (quiet, asked) {
         (false, Mode::Tty) if !crate::output::stderr_is_terminal() => {
             bail!("`--progress tty`: standard error is no terminal")
         }
         (false, mode) => Ok(mode.resolve()),
         (true, Mode::Auto | Mode::Quiet) => Ok(Mode::Quiet),
         // The environment asks for every build; a flag for this one.
-        (true, _) if args.progress.is_none() => Ok(Mode::Quiet),
+        (true, _) if progress.is_none() => Ok(Mode::Quiet),
         (true, _) => bail!("`--progress` and `--quiet` cannot be used together"),
     }
 }
 
-fn display_options(context: &Context<'_>, notes: &mut Vec<String>) -> Options {
+/// Returns what the environment says about the display, and adds what is wrong with it to `notes`.
+pub(crate) fn display_options(context: &Context<'_>, notes: &mut Vec<String>) -> Options {
     let env = context.env;
     let (colors, problems) = Colors::parse(env.get("BUILDKIT_COLORS").unwrap_or_default());
     notes.extend(problems);
@@ -139,7 +159,7 @@ fn display_options(context: &Context<'_>, notes: &mut Vec<String>) -> Options {
 
 /// Takes values that flags leave out from the environment; those it lacks are not passed at all.
 /// What no flag sets comes from the environment and Docker's configuration.
-fn build_args(
+pub(crate) fn build_args(
     args: Vec<KeyValue>,
     env: &Environment,
     notes: &mut Vec<String>,
@@ -196,7 +216,7 @@ fn no_cache(asked: NoCacheArg, stages: Vec<String>) -> NoCache {
 }
 
 /// Steps share the host's network, where the host's gateway address is the loopback's.
-fn extra_host(host: HostArg) -> (String, String) {
+pub(crate) fn extra_host(host: HostArg) -> (String, String) {
     let address = match host.address.as_str() {
         "host-gateway" => "127.0.0.1".to_owned(),
         _ => host.address,
@@ -238,7 +258,9 @@ mod tests {
     #[test]
     fn a_plain_build_goes_to_the_store() {
         let plan = plan("build -t a -t b:1 .");
-        assert!(matches!(plan.request.outputs[..], [Output::Store]));
+        assert!(
+            matches!(&plan.request.outputs[..], [Output::Image(image)] if image.push.is_none())
+        );
         assert!(matches!(plan.request.context, ContextSource::Directory(_)));
         assert!(matches!(plan.request.dockerfile, DockerfileSource::Default));
         let tags: Vec<_> = plan.request.tags.iter().map(ToString::to_string).collect();
@@ -350,7 +372,6 @@ mod tests {
         for (line, expected) in [
             ("build --push .", "`--push` is not supported yet"),
             ("build --cache-to x .", "`--cache-to` is not supported yet"),
-            ("build --check .", "`--check` is not supported yet"),
             ("build https://example.com/x.git", "URL"),
             (
                 "build /does/not/exist",
