@@ -5,7 +5,8 @@
 //! - [`Larder`] runs the real binary on a state root of its own and checks what it said.
 //! - [`Project`] joins these: a context and a state root with a base image; [`Run::step`] reads what
 //!   a build told of a [`Step`].
-//! - [`Registry`] is Debian's `docker-registry` on a free loopback port.
+//! - [`Registry`] is Debian's `docker-registry` on a free loopback port; [`FaultProxy`] stands before
+//!   it, breaks what a test wants broken, and counts requests and bytes.
 //! - [`MadeImage`] is an image with layers of a test's own making, hostile ones too.
 //! - [`OciArchive`] reads what larder wrote, by another implementation of tar than larder's.
 //! - [`User`], [`SmallDisk`] and [`kill_after`] make the hard cases: no root, no space, no warning.
@@ -39,6 +40,7 @@ mod kill;
 mod larder;
 mod oci;
 mod project;
+mod proxy;
 mod registry;
 mod scratch;
 mod skip;
@@ -54,6 +56,7 @@ pub use kill::{kill_after, kill_many, processes_left, random_delays};
 pub use larder::{Larder, Run};
 pub use oci::{Entry, EntryKind, OciArchive};
 pub use project::Project;
+pub use proxy::{Exchange, Fault, FaultProxy, On};
 pub use registry::{Registry, RegistryOptions, RegistryTls};
 pub use scratch::{Scratch, write_tree};
 pub use skip::{SKIPS_FILE, report_skip};

@@ -5,6 +5,7 @@
 mod auth;
 mod faults;
 mod pull;
+mod push;
 mod server;
 mod tls;
 
