@@ -47,12 +47,11 @@ pub fn find<'a>(index: &'a ImageIndex, tag: &str) -> Option<&'a Descriptor> {
     index.manifests.iter().find(has_tag)
 }
 
-/// Lets a tag lead to `manifest`, and no longer to another. Entries without tag go: nothing leads
-/// to them.
+/// Lets a tag lead to `manifest`, and no longer to another.
 pub fn put(index: &mut ImageIndex, manifest: &Descriptor, tag: &str) {
     index.manifests.retain(|entry| {
         let name = entry.annotations.get(REF_NAME);
-        name.is_some_and(|name| name != tag)
+        name.is_none_or(|name| name != tag)
     });
     let mut entry = manifest.clone();
     entry

@@ -7,14 +7,11 @@ use crate::error::{Error, ErrorKind, Result, check_limit};
 use crate::export::WrittenManifest;
 use crate::{format, limit};
 
-/// Docker's zstd-compressed layer.
-const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
-
 /// A layer's media type for OCI, and the same for Docker.
 const LAYER_TYPES: [(&str, &str); 3] = [
     (media_type::LAYER, media_type::DOCKER_LAYER),
     (media_type::LAYER_GZIP, media_type::DOCKER_LAYER_GZIP),
-    (media_type::LAYER_ZSTD, DOCKER_LAYER_ZSTD),
+    (media_type::LAYER_ZSTD, media_type::DOCKER_LAYER_ZSTD),
 ];
 
 /// What a cache's manifest is written as.

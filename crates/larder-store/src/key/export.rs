@@ -1,5 +1,5 @@
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
 use larder_oci::Digest;
 use rusqlite::{Connection, OptionalExtension};
@@ -11,6 +11,8 @@ use crate::{KeyId, Result, Store};
 /// A cache record as the cache formats know it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExportedRecord {
+    /// The key that it is in the store.
+    pub key: KeyId,
     /// `sha256("<op digest>@<output>")`.
     pub digest: Digest,
     /// For each input, the alternatives: selector, and index of the record in the list.
@@ -22,11 +24,14 @@ pub struct ExportedRecord {
 impl Store {
     /// Returns the records that lead to `keys`, these included, each after all it refers to.
     ///
-    /// Keys that are gone are left out.
+    /// Of the alternatives of an input, those count that are sources, contents or among `keys`;
+    /// others, which earlier builds left, only where there are none of these. Keys that are gone are
+    /// left out, and so are keys that no combination of inputs leads to any more.
     pub fn exported_records(&self, keys: &[KeyId]) -> Result<Vec<ExportedRecord>> {
         self.read(|db| {
             let mut walk = Walk {
                 db,
+                own: keys.iter().copied().collect(),
                 records: Vec::new(),
                 index: HashMap::new(),
             };
@@ -40,6 +45,7 @@ impl Store {
 
 struct Walk<'a> {
     db: &'a Connection,
+    own: HashSet<KeyId>,
     records: Vec<ExportedRecord>,
     /// Where a key's record is; `None` while what it refers to is visited.
     index: HashMap<KeyId, Option<usize>>,
@@ -50,6 +56,8 @@ struct Link {
     input: usize,
     selector: Option<Digest>,
     parent: KeyId,
+    /// Whether the parent is a source or a content.
+    is_from_root: bool,
 }
 
 impl Walk<'_> {
@@ -73,25 +81,30 @@ impl Walk<'_> {
     fn add(&mut self, key: KeyId) -> Result<()> {
         let mut statement = self
             .db
-            .prepare_cached("SELECT op, output FROM keys WHERE id = ?")?;
+            .prepare_cached("SELECT op, output, root FROM keys WHERE id = ?")?;
         let found = statement.query_row([key], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, i32>(1)?))
+            let (op, output): (String, i32) = (row.get(0)?, row.get(1)?);
+            Ok((op, output, row.get::<_, bool>(2)?))
         });
-        let Some((op, output)) = found.optional()? else {
+        let Some((op, output, is_root)) = found.optional()? else {
             return Ok(());
         };
         let mut inputs: Vec<Vec<_>> = Vec::new();
         for link in self.links(key)? {
+            if inputs.len() <= link.input {
+                inputs.resize_with(link.input + 1, Vec::new);
+            }
             // A link from a record that is itself being visited would close a loop.
             if let Some(Some(index)) = self.index.get(&link.parent) {
-                if inputs.len() <= link.input {
-                    inputs.resize_with(link.input + 1, Vec::new);
-                }
                 inputs[link.input].push((link.selector, *index));
             }
         }
+        if inputs.is_empty() != is_root || inputs.iter().any(Vec::is_empty) {
+            return Ok(());
+        }
         self.index.insert(key, Some(self.records.len()));
         self.records.push(ExportedRecord {
+            key,
             digest: Digest::sha256(format!("{op}@{output}")),
             inputs,
             result: result_of(self.db, key)?,
@@ -101,8 +114,8 @@ impl Walk<'_> {
 
     fn links(&self, key: KeyId) -> Result<Vec<Link>> {
         let mut statement = self.db.prepare_cached(
-            "SELECT input, selector, parent FROM links WHERE child = ? \
-             ORDER BY input, selector, parent",
+            "SELECT input, selector, parent, root FROM links JOIN keys ON keys.id = parent \
+             WHERE child = ? ORDER BY input, selector, parent",
         )?;
         let links = statement.query_map([key], |row| {
             let selector = match row.get_ref(1)?.as_str()? {
@@ -113,8 +126,17 @@ impl Walk<'_> {
                 input: row.get::<_, i64>(0)? as usize,
                 selector,
                 parent: row.get(2)?,
+                is_from_root: row.get(3)?,
             })
         })?;
-        Ok(links.collect::<rusqlite::Result<_>>()?)
+        let mut links = links.collect::<rusqlite::Result<Vec<_>>>()?;
+        let is_own = |link: &Link| link.is_from_root || self.own.contains(&link.parent);
+        let own: HashSet<usize> = links
+            .iter()
+            .filter(|link| is_own(link))
+            .map(|link| link.input)
+            .collect();
+        links.retain(|link| is_own(link) || !own.contains(&link.input));
+        Ok(links)
     }
 }
