@@ -96,6 +96,13 @@ impl BuildError {
         self
     }
 
+    /// Takes away what to do next, where that does not help.
+    #[must_use]
+    pub(crate) fn without_hint(mut self) -> Self {
+        self.hint = None;
+        self
+    }
+
     /// Adds the vertex that failed.
     #[must_use]
     pub fn with_vertex(mut self, vertex: Digest) -> Self {
@@ -251,8 +258,8 @@ impl From<larder_registry::Error> for BuildError {
         let class = match error.kind() {
             ErrorKind::NotFound => ErrorClass::NotFound,
             ErrorKind::Denied => ErrorClass::Denied,
-            ErrorKind::Sink => ErrorClass::Exhausted,
-            ErrorKind::Config | ErrorKind::Unsupported => ErrorClass::Invalid,
+            ErrorKind::Sink | ErrorKind::Source => ErrorClass::Exhausted,
+            ErrorKind::Config | ErrorKind::Unsupported | ErrorKind::Rejected => ErrorClass::Invalid,
             _ => ErrorClass::Unavailable,
         };
         let hint = match class {

@@ -22,8 +22,8 @@
 //! The engine holds no algorithms: one module an op, a source, an exporter. It must not know
 //! terminals or flags.
 //!
-//! **Limitations**: images can't be pushed yet, caches neither imported nor exported. Nested
-//! builds, the diff op, and sources other than images and local directories are refused.
+//! **Limitations**: images are pulled and pushed for this machine's platform only. Nested builds,
+//! the diff op, and sources other than images and local directories are refused.
 
 mod build;
 mod cache;
@@ -39,10 +39,12 @@ mod history;
 mod image_store;
 mod images;
 mod layers;
+mod login;
 mod multi;
 mod ops;
 mod output;
 mod progress;
+mod pull;
 mod push;
 pub mod request;
 mod run;
@@ -60,5 +62,7 @@ pub use larder_store::{
     Clock, Filter, ImageInfo, PruneRequest, RecordType, SnapshotId, UsageRecord,
 };
 pub use multi::{ManyOptions, TargetError, TargetRequest};
+pub use login::{Login, LoginPlace, Logins};
+pub use pull::PullOutcome;
 pub use push::{PushOutcome, Pushed, PushedBlob};
 pub use run::{RunRequest, Volume};

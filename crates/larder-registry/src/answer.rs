@@ -72,19 +72,18 @@ fn refused(request: &Request<'_>, status: StatusCode, reason: &str) -> Error {
 /// The message has BuildKit's words: people look for them.
 pub(crate) fn access_denied(request: &Request<'_>, reason: &str) -> Error {
     let what = request.subject();
-    let message = match request.image_ref {
-        None => format!("{what} refuses the login: {reason}"),
-        Some(_) => {
-            let direction = if request.endpoint.is_push() {
-                "push"
-            } else {
-                "pull"
-            };
-            format!(
-                "{what}: {direction} access denied, repository does not exist or may require \
-                 authorization: server message: {reason}"
-            )
-        }
+    let message = if request.image_ref.is_none() {
+        format!("{what} refuses the login: {reason}")
+    } else {
+        let direction = if request.endpoint.is_push() {
+            "push"
+        } else {
+            "pull"
+        };
+        format!(
+            "{what}: {direction} access denied, repository does not exist or may require \
+             authorization: server message: {reason}"
+        )
     };
     Error::new(ErrorKind::Denied, message)
 }

@@ -264,7 +264,7 @@ impl Shared {
             answer_bytes: 0,
         };
         let (number, fault) = self.note(exchange);
-        let done = self.exchange(number, &head, &mut from_client, client, fault);
+        let done = self.exchange(number, &head, &mut from_client, client, fault.as_ref());
         let _ = client.shutdown(Shutdown::Both);
         done
     }
@@ -301,11 +301,11 @@ impl Shared {
         head: &Head,
         from_client: &mut impl Read,
         mut client: &TcpStream,
-        fault: Option<Fault>,
+        fault: Option<&Fault>,
     ) -> Option<()> {
         let length = head.length().unwrap_or(0);
         let request_bytes = |count| self.change(number, |one| one.request_bytes += count);
-        match &fault {
+        match fault {
             Some(Fault::Delay(delay)) => thread::sleep(*delay),
             Some(Fault::Answer {
                 status,
@@ -337,7 +337,7 @@ impl Shared {
             return copy(
                 from_client,
                 &mut &upstream,
-                bytes.min(length),
+                length.min(*bytes),
                 request_bytes,
             );
         }
@@ -348,7 +348,7 @@ impl Shared {
             return None;
         }
         answer.set("connection", "close");
-        if let Some(Fault::SetHeader(name, value)) = &fault {
+        if let Some(Fault::SetHeader(name, value)) = fault {
             answer.set(name, value);
         }
         let status = answer.first.split(' ').nth(1)?.parse().ok()?;
@@ -359,7 +359,7 @@ impl Shared {
         }
         let length = answer.length().unwrap_or(u64::MAX);
         let end = match fault {
-            Some(Fault::CutAnswer(bytes)) => bytes.min(length),
+            Some(Fault::CutAnswer(bytes)) => length.min(*bytes),
             _ => length,
         };
         let answer_bytes = |count| self.change(number, |one| one.answer_bytes += count);

@@ -157,9 +157,18 @@ pub(super) fn until_canceled<T>(
     };
     let either = async {
         tokio::select! {
-            done = work => Ok(done?),
+            done = work => done.map_err(in_words),
             () = canceled => Err(BuildError::canceled()),
         }
     };
     fetcher.engine.tasks.block_on(either).map_err(no_runtime)?
+}
+
+/// The hint for who can't reach a registry is about base images.
+fn in_words(error: larder_registry::Error) -> BuildError {
+    let error = BuildError::from(error);
+    match error.class() {
+        ErrorClass::Unavailable => error.without_hint(),
+        _ => error,
+    }
 }
