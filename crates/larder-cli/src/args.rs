@@ -1,10 +1,13 @@
 //! The command line: flags and verbs, read into plain values.
 
 mod build;
+pub(crate) mod cache;
 mod call;
+mod compose;
 mod output;
+mod registry;
 mod store;
-mod values;
+pub(crate) mod values;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,8 +17,13 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use build::{BuildArgs, NoCacheArg};
+pub(crate) use cache::CacheFromArg;
 pub(crate) use call::{CallArg, Method};
+pub(crate) use compose::{
+    ComposeArgs, ComposeBuildArgs, ComposeCommand, ComposeVersionArgs, ConfigArgs, ProjectArgs,
+};
 pub(crate) use output::{OutputArg, OutputKind};
+pub(crate) use registry::{LoginArgs, LogoutArgs, PullArgs, PushArgs};
 pub(crate) use store::{
     DuArgs, ExplainArgs, HistoryArgs, ImagesArgs, ImportArgs, InspectArgs, LoadArgs, PruneArgs,
     RmiArgs, RunArgs, SaveArgs, TagArgs,
@@ -60,6 +68,8 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
+    /// Build and run the services of a compose file
+    Compose(Box<ComposeArgs>),
     /// Explain why the steps of the last build were not cached
     Explain(ExplainArgs),
     /// List images
@@ -78,6 +88,14 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Read images from an archive, and name them
     Import(ImportArgs),
+    /// Push an image to its registry
+    Push(PushArgs),
+    /// Pull an image from its registry
+    Pull(PullArgs),
+    /// Log in at a registry
+    Login(LoginArgs),
+    /// Log out from a registry
+    Logout(LogoutArgs),
     /// Run a command in an image
     Run(Box<RunArgs>),
     /// Show what the cache holds and the disk space it takes
@@ -98,22 +116,26 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<OsString>,
     {
-        let mut command = Self::command().mut_args(accept_value);
-        let verbs: Vec<String> = command
-            .get_subcommands()
-            .map(|verb| verb.get_name().to_owned())
-            .collect();
-        for verb in verbs {
-            command = command.mut_subcommand(verb, |verb| {
-                verb.args_override_self(true).mut_args(accept_value)
-            });
-        }
+        let mut command = accept_values(Self::command());
         let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
         let matches = command
             .try_get_matches_from_mut(&arguments)
             .map_err(|answer| plain_help(answer, &arguments))?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
+}
+
+/// Lets all switches of a command and its verbs take values, and the last of a repeated flag count.
+fn accept_values(command: clap::Command) -> clap::Command {
+    let mut command = command.args_override_self(true).mut_args(accept_value);
+    let verbs: Vec<String> = command
+        .get_subcommands()
+        .map(|verb| verb.get_name().to_owned())
+        .collect();
+    for verb in verbs {
+        command = command.mut_subcommand(verb, accept_values);
+    }
+    command
 }
 
 /// Returns help without the values that switches may take: they would tell on each line what

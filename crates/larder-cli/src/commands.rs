@@ -2,9 +2,12 @@
 
 mod archive;
 mod build;
+mod compose;
 mod explain;
 mod image;
+mod login;
 mod records;
+mod registry;
 mod run;
 
 use std::path::PathBuf;
@@ -13,6 +16,7 @@ use anyhow::Context as _;
 use larder_engine::config::Config;
 use larder_engine::{BuildError, Engine, EngineOptions};
 use larder_exec::rootless;
+use larder_oci::ImageRef;
 
 use crate::args::{Cli, Command, GlobalArgs};
 use crate::environment::Environment;
@@ -33,7 +37,25 @@ impl Context<'_> {
     /// Opens the engine: the state directory and the configuration that flags and environment
     /// name. An ordinary user enters a user namespace first, so no thread may run yet.
     pub(crate) fn engine(&self) -> anyhow::Result<Engine> {
-        let config = self.config()?;
+        self.engine_with(self.config()?)
+    }
+
+    /// Opens the engine as [`Context::engine`] does; for `insecure`, with plain http and unknown
+    /// certificates allowed at the registry of `image_ref`.
+    pub(crate) fn engine_for(
+        &self,
+        image_ref: &ImageRef,
+        insecure: bool,
+    ) -> anyhow::Result<Engine> {
+        let mut config = self.config()?;
+        if insecure {
+            let registry = image_ref.registry().to_owned();
+            config.registry.entry(registry).or_default().insecure = Some(true);
+        }
+        self.engine_with(config)
+    }
+
+    fn engine_with(&self, config: Config) -> anyhow::Result<Engine> {
         let mut options = EngineOptions::new(self.root(&config)?);
         options.config = config;
         if rootless::needs_user_namespace() {
@@ -81,6 +103,7 @@ pub(crate) fn run(cli: Cli, env: &Environment) -> anyhow::Result<Code> {
     };
     match cli.command {
         Command::Build(args) => return build::run(*args, &context),
+        Command::Compose(args) => return compose::run(*args, &context),
         Command::Explain(args) => explain::run(&args, &context)?,
         Command::Images(args) => image::list(&args, &context)?,
         Command::Rmi(args) => image::remove(&args, &context)?,
@@ -90,6 +113,10 @@ pub(crate) fn run(cli: Cli, env: &Environment) -> anyhow::Result<Code> {
         Command::Save(args) => archive::save(args, &context)?,
         Command::Load(args) => archive::load(&args, &context)?,
         Command::Import(args) => archive::import(&args, &context)?,
+        Command::Push(args) => registry::push(&args, &context)?,
+        Command::Pull(args) => registry::pull(&args, &context)?,
+        Command::Login(args) => login::log_in(args, &context)?,
+        Command::Logout(args) => login::log_out(&args, &context)?,
         Command::Run(args) => return run::run(*args, &context),
         Command::Du(args) => records::du(&args, &context)?,
         Command::Prune(args) => records::prune(&args, &context)?,

@@ -26,6 +26,11 @@ pub(crate) fn tell(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// Writes a question for the user to standard error; the answer comes on the same line.
+pub(crate) fn ask(question: &str) {
+    let _ = write!(io::stderr(), "{question}");
+}
+
 /// Returns standard error.
 pub(crate) fn stderr() -> io::StderrLock<'static> {
     io::stderr().lock()
