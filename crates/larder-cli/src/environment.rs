@@ -30,6 +30,13 @@ impl Environment {
         self.0.get(OsStr::new(name))?.to_str()
     }
 
+    /// Returns all variables that are Unicode.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .filter_map(|(name, value)| Some((name.to_str()?, value.to_str()?)))
+    }
+
     /// Returns a variable's value if it is set to something.
     pub(crate) fn non_empty(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|value| !value.is_empty())

@@ -51,11 +51,11 @@ pub(crate) enum SecretSource {
     ById,
 }
 
-pub(super) fn image_ref(text: &str) -> Result<ImageRef, String> {
+pub(crate) fn image_ref(text: &str) -> Result<ImageRef, String> {
     text.parse::<ImageRef>().map_err(|error| error.to_string())
 }
 
-pub(super) fn platform(text: &str) -> Result<Platform, String> {
+pub(crate) fn platform(text: &str) -> Result<Platform, String> {
     text.parse::<Platform>().map_err(|error| error.to_string())
 }
 
@@ -96,7 +96,7 @@ pub(super) fn named_context(text: &str) -> Result<NamedContext, String> {
     })
 }
 
-pub(super) fn network(text: &str) -> Result<NetworkMode, String> {
+pub(crate) fn network(text: &str) -> Result<NetworkMode, String> {
     match text {
         "" | "default" => Ok(NetworkMode::Default),
         "host" => Ok(NetworkMode::Host),
@@ -106,7 +106,7 @@ pub(super) fn network(text: &str) -> Result<NetworkMode, String> {
 }
 
 /// Parses `host:ip`, `host=ip`, `host:[::1]` and `host:host-gateway`.
-pub(super) fn host(text: &str) -> Result<HostArg, String> {
+pub(crate) fn host(text: &str) -> Result<HostArg, String> {
     let expected = "expected `HOST:IP` or `HOST=IP`";
     let (name, address) = text.split_once(['=', ':']).ok_or(expected)?;
     let address = address
@@ -146,7 +146,7 @@ const LIMITS: [&str; 15] = [
 ];
 
 /// Parses `nofile=1024:2048`. `-1` means unlimited.
-pub(super) fn ulimit(text: &str) -> Result<Ulimit, String> {
+pub(crate) fn ulimit(text: &str) -> Result<Ulimit, String> {
     let (name, limits) = text
         .split_once('=')
         .ok_or("expected `NAME=SOFT[:HARD]`, as in `nofile=1024:2048`")?;
@@ -207,7 +207,7 @@ pub(super) fn secret(text: &str) -> Result<SecretArg, String> {
 }
 
 /// Parses `HOST:TARGET[:ro]`, or `TARGET` alone.
-pub(super) fn volume(text: &str) -> Result<Volume, String> {
+pub(crate) fn volume(text: &str) -> Result<Volume, String> {
     let parts: Vec<&str> = text.split(':').collect();
     let (source, target, options) = match parts[..] {
         [target] => (None, target, ""),

@@ -1,0 +1,283 @@
+//! From a target of a compose file to a request to the engine.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail};
+use larder_compose::{BuildTarget, Dockerfile, Origin, TargetContext};
+use larder_engine::TargetRequest;
+use larder_engine::request::{
+    BuildRequest, ContextSource, DockerfileSource, ImageOutput, NoCache, NoCacheSteps, Output,
+    PushOptions, Ulimit,
+};
+use larder_oci::{ImageRef, Platform};
+
+use crate::args::{
+    CacheFromArg, ComposeBuildArgs, HostArg, KeyValue, SecretArg, SecretSource, cache, values,
+};
+use crate::commands::Context;
+use crate::commands::build::plan;
+use crate::commands::build::secrets::FlagSecrets;
+
+/// Returns the request of one target; `flags` hold for all targets.
+///
+/// # Errors
+/// Names file, line and key of what can't be used.
+pub(super) fn target_request(
+    target: &BuildTarget,
+    flags: &ComposeBuildArgs,
+    context: &Context<'_>,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<TargetRequest> {
+    check_supported(target, flags)?;
+    let (source, dockerfile) = files(target)?;
+    let mut request = BuildRequest::new(source);
+    request.dockerfile = dockerfile;
+    let (named_contexts, inputs) = contexts(target)?;
+    request.named_contexts = named_contexts;
+    request.target.clone_from(&target.target);
+    request.build_args = build_args(target, flags, context, notes);
+    request.labels.clone_from(&target.labels);
+    request.platform = platform(target)?;
+    request.no_cache = no_cache(target, flags);
+    request.pull = target.pull || flags.pull;
+    if let Some(network) = &target.network {
+        request.network = values::network(network).map_err(|problem| {
+            let problem = format!("`{network}` is no network of builds: {problem}");
+            wrong(target, "network", &problem)
+        })?;
+    }
+    request.extra_hosts = extra_hosts(target)?;
+    request.shm_size_bytes = target.shm_size_bytes;
+    request.ulimits = ulimits(target)?;
+    request.host_ca = flags.host_ca;
+    request.secrets = secrets(target, context)?;
+    request.tags = tags(target)?;
+    for source in &target.cache_from {
+        let imports = cache::cache_from(source);
+        let CacheFromArg(imports) = imports
+            .map_err(|problem| wrong(target, "cache_from", &format!("`{source}`: {problem}")))?;
+        request.cache_imports.extend(imports);
+    }
+    for destination in &target.cache_to {
+        let export = cache::cache_to(destination);
+        let export = export
+            .map_err(|problem| wrong(target, "cache_to", &format!("`{destination}`: {problem}")))?;
+        notes.extend(export.note);
+        request.cache_exports.push(export.export);
+    }
+    if target.is_wanted {
+        request.outputs = vec![Output::Image(ImageOutput {
+            push: flags.push.then(PushOptions::default),
+            ..ImageOutput::default()
+        })];
+    }
+    Ok(TargetRequest {
+        inputs,
+        ..TargetRequest::new(&target.name, request)
+    })
+}
+
+/// Returns an error that names file, line and key.
+fn wrong(target: &BuildTarget, key: &str, problem: &str) -> anyhow::Error {
+    let (at, service) = (&target.at, &target.service);
+    anyhow!("{at}: services.{service}.build.{key}: {problem}")
+}
+
+/// Refuses what larder lacks and what must not be left out silently.
+fn check_supported(target: &BuildTarget, flags: &ComposeBuildArgs) -> anyhow::Result<()> {
+    if !target.ssh.is_empty() || !flags.ssh.is_empty() {
+        return Err(wrong(target, "ssh", "ssh is not supported yet"));
+    }
+    if let Some(entitlement) = target
+        .entitlements
+        .iter()
+        .find(|name| *name != "network.host")
+    {
+        let problem = format!("`{entitlement}` is not supported");
+        return Err(wrong(target, "entitlements", &problem));
+    }
+    if let Some((kind, _)) = target.attestations.first() {
+        return Err(wrong(target, kind, "attestations are not supported yet"));
+    }
+    Ok(())
+}
+
+/// Returns where the files and the Dockerfile are.
+fn files(target: &BuildTarget) -> anyhow::Result<(ContextSource, DockerfileSource)> {
+    let directory = match &target.context {
+        TargetContext::Directory(directory) => directory,
+        TargetContext::Target(_) => {
+            return Err(wrong(
+                target,
+                "context",
+                "a service can't be the context itself; use `additional_contexts`",
+            ));
+        }
+        TargetContext::Image(other)
+        | TargetContext::OciLayout(other)
+        | TargetContext::Remote(other) => {
+            let problem = format!("unable to prepare context: `{other}` is not supported yet");
+            return Err(wrong(target, "context", &problem));
+        }
+    };
+    require_directory(target, "context", directory)?;
+    let dockerfile = match &target.dockerfile {
+        Dockerfile::Default => DockerfileSource::Path(default_dockerfile(directory)),
+        Dockerfile::Path(path) => DockerfileSource::Path(directory.join(path)),
+        Dockerfile::Inline(text) => DockerfileSource::Text(text.clone().into_bytes()),
+    };
+    Ok((ContextSource::Directory(directory.clone()), dockerfile))
+}
+
+/// Returns `Dockerfile`, or `dockerfile` where only that one is.
+fn default_dockerfile(directory: &Path) -> PathBuf {
+    let lower = directory.join("dockerfile");
+    let usual = directory.join("Dockerfile");
+    if lower.is_file() && !usual.exists() {
+        lower
+    } else {
+        usual
+    }
+}
+
+fn require_directory(target: &BuildTarget, key: &str, directory: &Path) -> anyhow::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let problem = match directory.exists() {
+        true => format!("unable to prepare context: {directory:?} is not a directory"),
+        false => format!("unable to prepare context: path {directory:?} not found"),
+    };
+    Err(wrong(target, key, &problem))
+}
+
+type Contexts = (BTreeMap<String, PathBuf>, BTreeMap<String, String>);
+
+/// Returns the further contexts: directories, and results of other targets.
+fn contexts(target: &BuildTarget) -> anyhow::Result<Contexts> {
+    let (mut directories, mut inputs) = Contexts::default();
+    for (name, context) in &target.contexts {
+        match context {
+            TargetContext::Directory(directory) => {
+                require_directory(target, "additional_contexts", directory)?;
+                directories.insert(name.clone(), directory.clone());
+            }
+            TargetContext::Target(other) => drop(inputs.insert(name.clone(), other.clone())),
+            TargetContext::Image(other) => {
+                let problem = format!("`{name}=docker-image://{other}` is not supported yet");
+                return Err(wrong(target, "additional_contexts", &problem));
+            }
+            TargetContext::OciLayout(other) => {
+                let problem = format!("`{name}=oci-layout://{other}` is not supported yet");
+                return Err(wrong(target, "additional_contexts", &problem));
+            }
+            TargetContext::Remote(other) => {
+                let problem = format!("`{name}={other}` is not supported yet");
+                return Err(wrong(target, "additional_contexts", &problem));
+            }
+        }
+    }
+    Ok((directories, inputs))
+}
+
+/// Returns the target's build arguments, over which those of flags win.
+fn build_args(
+    target: &BuildTarget,
+    flags: &ComposeBuildArgs,
+    context: &Context<'_>,
+    notes: &mut Vec<String>,
+) -> Vec<(String, String)> {
+    let is_given = |name: &str| flags.build_args.iter().any(|flag| flag.key == name);
+    let own = target.args.iter().filter(|(name, _)| !is_given(name));
+    let own = own.map(|(name, value)| KeyValue {
+        key: name.clone(),
+        value: Some(value.clone()),
+    });
+    let all = own.chain(flags.build_args.iter().cloned()).collect();
+    plan::build_args(all, context.env, notes)
+}
+
+fn platform(target: &BuildTarget) -> anyhow::Result<Option<Platform>> {
+    match &target.platforms[..] {
+        [] => Ok(None),
+        [platform] => match values::platform(platform) {
+            Ok(platform) => Ok(Some(platform)),
+            Err(problem) => Err(wrong(target, "platforms", &problem)),
+        },
+        _ => Err(wrong(
+            target,
+            "platforms",
+            "building for several platforms at once is not supported yet",
+        )),
+    }
+}
+
+fn no_cache(target: &BuildTarget, flags: &ComposeBuildArgs) -> NoCache {
+    let steps = if target.no_cache || flags.no_cache {
+        NoCacheSteps::All
+    } else if target.no_cache_filter.is_empty() {
+        NoCacheSteps::None
+    } else {
+        NoCacheSteps::Stages(target.no_cache_filter.clone())
+    };
+    NoCache {
+        steps,
+        keep_cache_mounts: false,
+    }
+}
+
+fn extra_hosts(target: &BuildTarget) -> anyhow::Result<Vec<(String, String)>> {
+    let host = |(name, address): &(String, String)| {
+        let host: Result<HostArg, String> = values::host(&format!("{name}={address}"));
+        host.map(plan::extra_host)
+            .map_err(|problem| wrong(target, "extra_hosts", &problem))
+    };
+    target.extra_hosts.iter().map(host).collect()
+}
+
+fn ulimits(target: &BuildTarget) -> anyhow::Result<Vec<Ulimit>> {
+    let ulimit = |limit: &larder_compose::Ulimit| {
+        values::ulimit(&format!("{}={}:{}", limit.name, limit.soft, limit.hard))
+            .map_err(|problem| wrong(target, "ulimits", &problem))
+    };
+    target.ulimits.iter().map(ulimit).collect()
+}
+
+fn secrets(target: &BuildTarget, context: &Context<'_>) -> anyhow::Result<Arc<FlagSecrets>> {
+    let mut secrets = Vec::new();
+    for secret in &target.secrets {
+        let source = match &secret.origin {
+            Origin::File(path) => SecretSource::File(path.clone()),
+            Origin::Environment(name) => SecretSource::Env(name.clone()),
+            Origin::Content(_) | Origin::External => {
+                bail!("secret `{}` is neither a file nor a variable", secret.id)
+            }
+        };
+        secrets.push(SecretArg {
+            id: secret.id.clone(),
+            source,
+        });
+    }
+    let secrets = FlagSecrets::new(secrets, context.env);
+    let secrets = secrets.with_context(|| {
+        let (at, service) = (&target.at, &target.service);
+        format!("{at}: services.{service}.build.secrets")
+    })?;
+    Ok(Arc::new(secrets))
+}
+
+fn tags(target: &BuildTarget) -> anyhow::Result<Vec<ImageRef>> {
+    let tag = |tag: &String| {
+        values::image_ref(tag).map_err(|problem| {
+            let key = if *tag == target.image {
+                "image"
+            } else {
+                "tags"
+            };
+            wrong(target, key, &problem)
+        })
+    };
+    target.tags.iter().map(tag).collect()
+}
