@@ -1,6 +1,7 @@
 //! The command line: flags and verbs, read into plain values.
 
 mod build;
+mod cache;
 pub(crate) mod cache;
 mod call;
 mod compose;
@@ -17,6 +18,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use build::{BuildArgs, NoCacheArg};
+pub(crate) use cache::CacheFromArg;
 pub(crate) use cache::CacheFromArg;
 pub(crate) use call::{CallArg, Method};
 pub(crate) use compose::{

@@ -11,8 +11,9 @@ use larder_dockerfile::{
 };
 use larder_llb::SourceFile;
 use larder_oci::{Digest, ImageRef, Platform};
-use larder_store::{KeyId, Lease};
+use larder_store::Lease;
 
+use crate::cache::export;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Location, Result};
 use crate::history::IgnoreFile;
@@ -20,8 +21,8 @@ use crate::images::Images;
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
 use crate::request::{
-    BuildOutcome, BuildRequest, CacheImport, ContextSource, DockerfileSource, NetworkMode,
-    NoCacheSteps, Output, SecretProvider,
+    BuildOutcome, BuildRequest, CacheExport, CacheImport, ContextSource, DockerfileSource,
+    NetworkMode, NoCacheSteps, Output, SecretProvider,
 };
 use crate::task::Tasks;
 pub use check::CheckOutcome;
@@ -42,9 +43,8 @@ pub struct CacheRecord {
 }
 
 impl Engine {
-    /// Returns the records that lead to the result of a build, each after all it refers to.
+    /// Returns the records of a build's steps, each after all it refers to.
     pub fn cache_records(&self, outcome: &BuildOutcome) -> Result<Vec<CacheRecord>> {
-        let keys: Vec<KeyId> = outcome.keys.iter().map(|&key| KeyId::from(key)).collect();
         let record = |record: larder_store::ExportedRecord| CacheRecord {
             digest: record.digest,
             inputs: record.inputs,
@@ -52,7 +52,7 @@ impl Engine {
         };
         Ok(self
             .store
-            .exported_records(&keys)?
+            .exported_records(&outcome.keys)?
             .into_iter()
             .map(record)
             .collect())
@@ -84,6 +84,7 @@ pub(crate) struct Prepared {
     pub(crate) host_ca: bool,
     pub(crate) secrets: Arc<dyn SecretProvider>,
     pub(crate) cache_imports: Vec<CacheImport>,
+    pub(crate) cache_exports: Vec<CacheExport>,
     pub(crate) tags: Vec<ImageRef>,
     /// Taken when they are written.
     pub(crate) outputs: Mutex<Vec<Output>>,
@@ -111,6 +112,7 @@ impl Build<'_> {
                 "`--platform {platform}`: this version of larder builds for {host} only, the platform it runs on"
             )));
         }
+        let cache_exports = export::requested(&mut request)?;
         let inputs = self.read(&mut request, false)?;
         let lowered = inputs.dockerfile.lower(&inputs.options, self.images);
         let lowered = lowered.map_err(|error| {
@@ -128,6 +130,7 @@ impl Build<'_> {
             host_ca: request.host_ca || self.engine.config.build.host_ca,
             secrets: request.secrets,
             cache_imports: request.cache_imports,
+            cache_exports,
             tags: request.tags,
             outputs: Mutex::new(request.outputs),
         })

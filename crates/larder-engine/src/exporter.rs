@@ -4,7 +4,6 @@ mod archive;
 mod config;
 mod image;
 mod manifest;
-mod push;
 mod tree;
 
 use std::collections::HashMap;
@@ -13,14 +12,18 @@ use larder_dockerfile::Lowered;
 use larder_oci::{Descriptor, Digest, ImageRef};
 use larder_store::{Lease, SnapshotId};
 
+use crate::cache::export::CacheExporter;
+use crate::cancel::CancelFlag;
+use crate::engine::Engine;
 use crate::fetch::FarLayer;
-
 use crate::progress::Reporter;
 
 pub(crate) use archive::{ArchiveKind, ArchivedImage, write_images};
 
 /// A result to be written out.
 pub(crate) struct Export<'a> {
+    pub(crate) engine: &'a Engine,
+    pub(crate) cancel: &'a CancelFlag,
     pub(crate) lease: &'a Lease,
     pub(crate) reporter: &'a Reporter<'a>,
     /// The result's tree; `None` for an empty one, and for one that is far.
@@ -32,6 +35,8 @@ pub(crate) struct Export<'a> {
     /// The layers of all images that the build stands on, by diff ID.
     pub(crate) base_layers: HashMap<Digest, Descriptor>,
     pub(crate) tags: &'a [ImageRef],
+    /// The cache that images are to hold, if they are.
+    pub(crate) inline_cache: Option<&'a CacheExporter<'a>>,
 }
 
 impl Export<'_> {

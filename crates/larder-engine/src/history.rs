@@ -3,7 +3,7 @@
 
 mod causes;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use larder_dockerfile::{EnvOrigin, Lowered};
@@ -68,6 +68,8 @@ struct State {
     ended: HashSet<Digest>,
     /// The records whose results the vertices have.
     keys: HashMap<Digest, KeyId>,
+    /// All records that the vertices were found as, with a result or without.
+    found: HashMap<Digest, BTreeSet<KeyId>>,
 }
 
 /// The ignore file of a build.
@@ -162,6 +164,22 @@ impl<'a> History<'a> {
     /// Takes note of the record that a vertex's result was found in, or stored under.
     pub(crate) fn set_key(&self, vertex: &Vertex, key: KeyId) {
         self.state().keys.insert(vertex.digest.clone(), key);
+    }
+
+    /// Takes note of a record that a vertex is found as.
+    pub(crate) fn add_found(&self, vertex: &Vertex, key: KeyId) {
+        let mut state = self.state();
+        let found = state.found.entry(vertex.digest.clone()).or_default();
+        found.insert(key);
+    }
+
+    /// Returns the records that this target's vertices were found as, sorted.
+    pub(crate) fn found(&self) -> Vec<KeyId> {
+        let state = self.state();
+        let vertices = self.lowered.definition.vertices().iter();
+        let found = vertices.filter_map(|vertex| state.found.get(&vertex.digest));
+        let found: BTreeSet<KeyId> = found.flatten().copied().collect();
+        found.into_iter().collect()
     }
 
     /// Takes note that a vertex has a result.

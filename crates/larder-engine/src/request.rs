@@ -1,13 +1,19 @@
 //! What a build is asked to do, and what comes of it.
 
+mod cache;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use larder_oci::{Descriptor, Digest, ImageRef, Platform};
+use larder_store::KeyId;
 
 use crate::event::MissCause;
+
+pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget};
+pub use larder_cache::ManifestForm;
 
 /// A build.
 pub struct BuildRequest {
@@ -45,6 +51,10 @@ pub struct BuildRequest {
     pub tags: Vec<ImageRef>,
     /// Where the result goes; an empty list keeps it in the cache only.
     pub outputs: Vec<Output>,
+    /// Further caches that results may be taken from, beside the store.
+    pub cache_imports: Vec<CacheImport>,
+    /// Where results go for other machines; each target is named once.
+    pub cache_exports: Vec<CacheExport>,
 }
 
 impl BuildRequest {
@@ -69,6 +79,8 @@ impl BuildRequest {
             secrets: Arc::new(NoSecrets),
             tags: Vec::new(),
             outputs: Vec::new(),
+            cache_imports: Vec::new(),
+            cache_exports: Vec::new(),
         }
     }
 }
@@ -180,8 +192,8 @@ impl SecretProvider for NoSecrets {
 
 /// Where a result goes.
 pub enum Output {
-    /// The local image store, under the request's tags.
-    Store,
+    /// An image: in the local store, in registries, or both.
+    Image(ImageOutput),
     /// An OCI layout, as one tar.
     Oci(ArchiveOutput),
     /// What `docker load` reads: an OCI layout with a `manifest.json`, as one tar.
@@ -192,16 +204,118 @@ pub enum Output {
     Local(PathBuf),
 }
 
+/// An image under the request's tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageOutput {
+    /// Further names, beside the request's tags.
+    pub names: Vec<ImageRef>,
+    /// What it is made like.
+    pub options: ImageOptions,
+    /// Whether the local store keeps it, under its names.
+    pub store: bool,
+    /// Whether progress tells of unpacking; what is stored always is unpacked.
+    pub unpack: bool,
+    /// Whether it is also named by its digest.
+    pub canonical_name: bool,
+    /// What an image without a name is called, followed by its digest.
+    pub dangling_prefix: Option<String>,
+    /// How it goes to the registries of its names, if it does.
+    pub push: Option<PushOptions>,
+}
+
+impl Default for ImageOutput {
+    /// Returns what goes to the local store only.
+    fn default() -> Self {
+        Self {
+            names: Vec::new(),
+            options: ImageOptions::default(),
+            store: true,
+            unpack: false,
+            canonical_name: false,
+            dangling_prefix: None,
+            push: None,
+        }
+    }
+}
+
+/// How an image is pushed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PushOptions {
+    /// Whether the registry gets no tag: the image is found there by its digest only.
+    pub by_digest: bool,
+    /// Whether plain http and unknown certificates will do.
+    pub insecure: bool,
+}
+
 /// An image as one tar.
 pub struct ArchiveOutput {
     /// Where the bytes go.
     pub destination: Destination,
     /// Further names, beside the request's tags.
     pub names: Vec<ImageRef>,
-    /// How layers that this store has in no compressed form are written.
-    pub compression: LayerCompression,
-    /// Whether times inside of layers later than `SOURCE_DATE_EPOCH` are set to it.
+    /// What the image is made like.
+    pub options: ImageOptions,
+}
+
+/// What an image is made like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageOptions {
+    /// How layers that this build made are compressed. By default with gzip, and not at all as
+    /// long as the image doesn't leave the store.
+    pub compression: Option<LayerCompression>,
+    /// How hard, in the compressor's own numbers; its usual level by default.
+    pub compression_level: Option<i32>,
+    /// Whether the layers of base images are compressed likewise; they stay as they are otherwise.
+    pub force_compression: bool,
+    /// Whether documents and layers have OCI's media types, or Docker's.
+    pub oci_media_types: bool,
+    /// Further facts that go into manifest and descriptor.
+    pub annotations: Vec<Annotation>,
+    /// Whether times inside of layers later than the epoch are set to it.
     pub rewrite_timestamp: bool,
+    /// The time in seconds that nothing new in the image is to be later than; by default what the
+    /// build argument `SOURCE_DATE_EPOCH` says.
+    pub source_date_epoch: Option<i64>,
+}
+
+impl Default for ImageOptions {
+    fn default() -> Self {
+        Self {
+            compression: None,
+            compression_level: None,
+            force_compression: false,
+            oci_media_types: true,
+            annotations: Vec::new(),
+            rewrite_timestamp: false,
+            source_date_epoch: None,
+        }
+    }
+}
+
+/// A fact about an image, in one of its documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotation {
+    /// Which document says so.
+    pub place: AnnotationPlace,
+    /// The platform whose image it is about; all by default.
+    pub platform: Option<Platform>,
+    /// Its name.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// Where an annotation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnnotationPlace {
+    /// In the manifest.
+    Manifest,
+    /// In what refers to the manifest.
+    ManifestDescriptor,
+    /// In the index of several images.
+    Index,
+    /// In what refers to that index.
+    IndexDescriptor,
 }
 
 /// How layers are compressed.
@@ -210,6 +324,9 @@ pub enum LayerCompression {
     /// gzip.
     #[default]
     Gzip,
+    /// gzip, each file for itself and with an index at the end, so that files can be read from a
+    /// registry one by one.
+    Estargz,
     /// zstd.
     Zstd,
     /// Not at all.
@@ -233,8 +350,10 @@ pub struct BuildOutcome {
     pub steps: Vec<StepReport>,
     /// Bytes that `--no-cache` removed from cache mounts.
     pub emptied_cache_bytes: u64,
-    /// The key nodes that lead to the result.
-    pub(crate) keys: Vec<i64>,
+    /// The manifest of the exported cache; of several, the last.
+    pub cache_manifest: Option<Descriptor>,
+    /// The records that the vertices were found as.
+    pub(crate) keys: Vec<KeyId>,
 }
 
 /// An image that was made.

@@ -87,8 +87,6 @@ pub(crate) trait Worker: Sync {
 /// The result of a definition.
 pub(crate) struct Solved<R> {
     pub(crate) result: R,
-    /// The key nodes that lead to it.
-    pub(crate) keys: Vec<KeyId>,
 }
 
 /// What a query found.
@@ -304,7 +302,6 @@ where
             Outcome::Built(targets) => {
                 let solved = targets.into_iter().next().map(|target| Solved {
                     result: target.result,
-                    keys: target.keys,
                 });
                 self.feed(Event::CloseJob { job });
                 self.finish_job(index, solved);

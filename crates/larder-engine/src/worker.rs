@@ -266,6 +266,7 @@ impl BuildWorker<'_> {
         let found = self.lease.query(op, output, deps)?;
         for record in &found {
             self.imports.note(record.key, op, output, deps);
+            self.history.add_found(vertex, record.key);
         }
         let to_match = |found: KeyMatch| Match {
             key: KeyId(found.key.get()),
@@ -280,6 +281,7 @@ impl BuildWorker<'_> {
         if let Some(found) = self.imports.find(op, output, deps) {
             let key = self.lease.ensure_key(op, output, deps)?;
             self.imports.note(key, op, output, deps);
+            self.history.add_found(vertex, key);
             matches.retain(|found| found.key.0 != key.get());
             let result = found.map(|result| {
                 ResultRef::Remote(Imported {
@@ -513,6 +515,7 @@ impl Worker for BuildWorker<'_> {
             };
             let key = self.lease.save(&new)?.key;
             self.imports.note(key, op, output as i32, deps);
+            self.history.add_found(vertex, key);
             self.history.set_key(vertex, key);
             Ok(KeyId(key.get()))
         };

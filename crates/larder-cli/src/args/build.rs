@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use larder_engine::request::{NetworkMode, Ulimit};
 use larder_oci::{ImageRef, Platform};
 
+use super::cache::{CacheFromArg, CacheToArg};
 use super::call::CallArg;
 use super::output::{AnnotationArg, OutputArg};
 use super::values::{self, HostArg, KeyValue, NamedContext, SecretArg};
@@ -46,6 +47,14 @@ pub(crate) struct BuildArgs {
     /// Ask the registry for newer base images
     #[arg(long)]
     pub(crate) pull: bool,
+    /// Further cache to take results from: a name in a registry, or
+    /// `type=registry|local[,ref=NAME][,src=DIR]`
+    #[arg(long = "cache-from", value_name = "CACHE", value_parser = super::cache::cache_from)]
+    pub(crate) cache_from: Vec<CacheFromArg>,
+    /// Where to write a cache for other machines: a name in a registry, or
+    /// `type=registry|local|inline[,ref=NAME][,dest=DIR][,mode=max]`
+    #[arg(long = "cache-to", value_name = "CACHE", value_parser = super::cache::cache_to)]
+    pub(crate) cache_to: Vec<CacheToArg>,
     /// Secret that RUN steps can mount
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]", value_parser = values::secret)]
     pub(crate) secrets: Vec<SecretArg>,
@@ -130,10 +139,6 @@ fn no_cache(text: &str) -> Result<NoCacheArg, String> {
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct ForeignArgs {
     #[arg(long, hide = true)]
-    cache_from: Vec<String>,
-    #[arg(long, hide = true)]
-    cache_to: Vec<String>,
-    #[arg(long, hide = true)]
     ssh: Vec<String>,
     #[arg(long, hide = true)]
     allow: Vec<String>,
@@ -189,8 +194,6 @@ impl ForeignArgs {
     /// Names the first flag whose effect the user must not go without.
     pub(crate) fn check(&self) -> Result<Vec<String>, String> {
         let missing = [
-            ("--cache-from", !self.cache_from.is_empty()),
-            ("--cache-to", !self.cache_to.is_empty()),
             ("--ssh", !self.ssh.is_empty()),
             ("--allow", !self.allow.is_empty()),
             (

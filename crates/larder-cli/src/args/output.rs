@@ -1,6 +1,6 @@
 //! Values of `--output`.
 
-mod attributes;
+pub(in crate::args) mod attributes;
 
 use larder_engine::request::ImageOutput;
 

@@ -50,7 +50,7 @@ pub(crate) fn run(args: BuildArgs, context: &Context<'_>) -> anyhow::Result<Code
         } else {
             &[]
         };
-        fs_err::write(file, report::metadata(outcome.image.as_ref(), warnings))?;
+        fs_err::write(file, report::metadata(&outcome, warnings))?;
     }
     tell(&outcome, plan.mode)?;
     Ok(exit::SUCCESS)

@@ -100,6 +100,13 @@ impl<'a> Imports<'a> {
         let found = trail.find(index, op, output, deps);
         (!found.is_empty()).then(|| index.result(&found).cloned())
     }
+
+    /// Returns the result that the imported caches have of a key of the store.
+    pub(crate) fn result(&self, key: KeyId) -> Option<Arc<RemoteResult>> {
+        let index = self.index.get()?;
+        let trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
+        index.result(trail.nodes.get(&key)?).cloned()
+    }
 }
 
 impl Trail {

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use jiff::Timestamp;
 use larder_store::SnapshotId;
 
 use crate::error::Result;
@@ -15,6 +16,8 @@ pub(crate) struct RemoteResult {
     /// Its layers, lowest first; at least one.
     pub(crate) layers: Vec<FarLayer>,
     pub(crate) origin: Origin,
+    /// When it was made, where that is known.
+    pub(crate) created_at: Option<Timestamp>,
     /// Its tree, once it was fetched.
     fetched: Mutex<Option<SnapshotId>>,
     lost: AtomicBool,
@@ -26,9 +29,15 @@ impl RemoteResult {
         Self {
             layers,
             origin,
+            created_at: None,
             fetched: Mutex::new(tree),
             lost: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the result as made at that time.
+    pub(crate) fn made_at(self, created_at: Option<Timestamp>) -> Self {
+        Self { created_at, ..self }
     }
 
     /// Whether it could not be fetched when it was needed.

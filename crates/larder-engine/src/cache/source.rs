@@ -307,7 +307,7 @@ fn records(imported: Imported, result: impl Fn(Vec<FarLayer>) -> RemoteResult) -
         result: record
             .results
             .first()
-            .map(|found| Arc::new(result(far(found)))),
+            .map(|found| Arc::new(result(far(found)).made_at(found.created_at))),
     };
     Loaded {
         records: imported.records.into_iter().map(record).collect(),

@@ -6,7 +6,9 @@ use larder_store::NewImage;
 use super::Export;
 use super::manifest::{Layers, MadeImage};
 use crate::error::{BuildError, Result};
+use crate::fetch::Fetcher;
 use crate::progress::VertexProgress;
+use crate::push::push_image;
 use crate::request::{ImageOutcome, ImageOutput};
 
 impl Export<'_> {
@@ -58,10 +60,16 @@ impl Export<'_> {
             self.add_to_store(&made, &names, output, vertex)?;
         }
         if let Some(push) = output.push {
-            for name in &names {
-                self.push(&made, name, push, vertex)
-                    .map_err(|error| error.context(format!("failed to push {name}")))?;
-            }
+            let fetcher = Fetcher {
+                engine: self.engine,
+                lease: self.lease,
+                progress: vertex,
+                cancel: self.cancel,
+            };
+            push_image(&fetcher, &made.descriptor, &names, push).map_err(|error| {
+                let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+                error.context(format!("failed to push {}", names.join(", ")))
+            })?;
         }
         Ok(made.outcome(&names))
     }

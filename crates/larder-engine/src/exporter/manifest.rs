@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use larder_cache::inline;
 use larder_oci::{Descriptor, ImageConfig, ImageManifest, ImageRef, Platform, go_json, media_type};
 
 use super::Export;
@@ -65,7 +66,8 @@ impl Export<'_> {
             }
         };
         status.done();
-        let config = self.config_of(&packed, epoch)?;
+        let mut config = self.config_of(&packed, epoch)?;
+        self.set_inline_cache(&mut config, vertex)?;
         let uses_oci_types = options.oci_media_types || needs_oci_types(options);
         let platform = config.platform();
         let annotated = |place| annotations(options, place, &platform);
@@ -103,6 +105,26 @@ impl Export<'_> {
             manifest,
             config,
         })
+    }
+
+    /// Puts the records into the config that its layers are results of. What a base image holds is
+    /// about that image.
+    fn set_inline_cache(
+        &self,
+        config: &mut ImageConfig,
+        vertex: &VertexProgress<'_>,
+    ) -> Result<()> {
+        config.other.remove(inline::FIELD);
+        let Some(exporter) = self.inline_cache else {
+            return Ok(());
+        };
+        let status = vertex.status("preparing layers for inline cache", 0);
+        let records = exporter.inline_records(vertex)?;
+        if let Some(value) = inline::value(&records, &config.rootfs.diff_ids) {
+            config.other.insert(inline::FIELD.to_owned(), value.into());
+        }
+        status.done();
+        Ok(())
     }
 
     fn config_of(&self, layers: &[PackedLayer], epoch: Option<i64>) -> Result<ImageConfig> {

@@ -1,7 +1,7 @@
 //! One run: its targets are prepared, solved and exported.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
@@ -10,6 +10,7 @@ use larder_store::{Lease, SnapshotId};
 
 use super::{ManyOptions, TargetError, TargetRequest, order};
 use crate::build::{Build, Prepared, located};
+use crate::cache::export::{CacheExporter, is_inline};
 use crate::cache::import::Imports;
 use crate::cache::source::Sources;
 use crate::cancel::CancelFlag;
@@ -53,6 +54,8 @@ struct Target<'a> {
     worker: BuildWorker<'a>,
     reporter: &'a Reporter<'a>,
     prepared: &'a Prepared,
+    /// Whether its cache is still to be exported.
+    exports_cache: AtomicBool,
 }
 
 impl Run<'_> {
@@ -166,6 +169,7 @@ impl Run<'_> {
                 worker: worker.map_err(|error| (Some(targets.len()), error))?,
                 reporter,
                 prepared,
+                exports_cache: AtomicBool::new(true),
             });
         }
         let jobs = targets.iter().map(Target::job);
@@ -177,6 +181,11 @@ impl Run<'_> {
         });
         for target in &targets {
             target.save_history();
+        }
+        if let Err(failed) = &solved
+            && failed.error.class() != ErrorClass::Canceled
+        {
+            self.export_unfinished(&targets);
         }
         solved.map_err(|failed| {
             let Some(index) = failed.job else {
@@ -235,17 +244,18 @@ impl Run<'_> {
         let outputs = target.take_outputs();
         let mut far: &[FarLayer] = &[];
         let mut result = None;
-        let mut keys = Vec::new();
         if let Some(solved) = &solved {
             far = worker.far_layers(&solved.result, &outputs)?;
-            keys.clone_from(&solved.keys);
             if far.is_empty() && !outputs.is_empty() {
                 result = Some(self.tree(target, &solved.result)?);
             }
         }
+        let caches = &target.prepared.cache_exports;
+        let cache = self.cache_exporter(target, solved.as_ref().map(|solved| &solved.result));
         let mut outcome = BuildOutcome {
             image: None,
-            keys: keys.into_iter().map(|key| key.0).collect(),
+            cache_manifest: None,
+            keys: cache.keys.clone(),
             steps: target.reports(),
             emptied_cache_bytes: worker.emptied_bytes.load(Ordering::Relaxed),
         };
@@ -259,6 +269,7 @@ impl Run<'_> {
             lowered: &target.prepared.lowered,
             base_layers: worker.base_layers(),
             tags: &target.prepared.tags,
+            inline_cache: caches.iter().any(is_inline).then_some(&cache),
         };
         for output in outputs {
             stop.check()?;
@@ -281,7 +292,38 @@ impl Run<'_> {
             };
             outcome.image = outcome.image.or(made);
         }
+        target.exports_cache.store(false, Ordering::Relaxed);
+        outcome.cache_manifest = cache.export(caches)?;
         Ok(outcome)
+    }
+
+    fn cache_exporter<'a>(
+        &'a self,
+        target: &'a Target<'_>,
+        result: Option<&'a ResultRef>,
+    ) -> CacheExporter<'a> {
+        CacheExporter {
+            engine: self.engine,
+            lease: &self.lease,
+            reporter: target.reporter,
+            cancel: self.cancel,
+            imports: target.worker.imports,
+            base_layers: target.worker.base_layers(),
+            keys: target.worker.history.found(),
+            result,
+        }
+    }
+
+    /// Exports the caches of targets that did not come so far: what was done is done.
+    fn export_unfinished(&self, targets: &[Target<'_>]) {
+        for target in targets {
+            if target.exports_cache.load(Ordering::Relaxed) {
+                let exports = target.prepared.cache_exports.iter();
+                let exports = exports.filter(|export| export.on_failure);
+                // It is told where it happened; what the build failed for is told at the end.
+                let _ = self.cache_exporter(target, None).export(exports);
+            }
+        }
     }
 
     /// Returns the tree of a target's result. Where an imported one can't be fetched, the steps

@@ -70,7 +70,11 @@ pub(super) fn parse(
             _ => {}
         }
     }
-    check_level(&image.options)?;
+    let options = &image.options;
+    check_level(
+        options.compression.unwrap_or_default(),
+        options.compression_level,
+    )?;
     image.push = is_pushed.then_some(push);
     Ok(image)
 }
@@ -189,7 +193,8 @@ fn names(list: &str) -> Result<Vec<ImageRef>, String> {
         .collect()
 }
 
-fn compression(value: &str) -> Result<LayerCompression, String> {
+/// Parses the name of a compression.
+pub(in crate::args) fn compression(value: &str) -> Result<LayerCompression, String> {
     match value {
         "gzip" => Ok(LayerCompression::Gzip),
         "estargz" => Ok(LayerCompression::Estargz),
@@ -201,13 +206,17 @@ fn compression(value: &str) -> Result<LayerCompression, String> {
     }
 }
 
-fn check_level(options: &ImageOptions) -> Result<(), String> {
-    let levels: RangeInclusive<i32> = match options.compression.unwrap_or_default() {
+/// Refuses a level that the compression does not have.
+pub(in crate::args) fn check_level(
+    compression: LayerCompression,
+    level: Option<i32>,
+) -> Result<(), String> {
+    let levels: RangeInclusive<i32> = match compression {
         LayerCompression::Gzip | LayerCompression::Estargz => 0..=9,
         LayerCompression::Zstd => 0..=22,
         LayerCompression::Uncompressed => return Ok(()),
     };
-    match options.compression_level {
+    match level {
         Some(level) if !levels.contains(&level) => Err(format!(
             "`compression-level={level}`: expected {} to {}",
             levels.start(),
@@ -218,7 +227,7 @@ fn check_level(options: &ImageOptions) -> Result<(), String> {
 }
 
 /// Parses a truth value as BuildKit does, where none at all means yes.
-fn truth(key: &str, value: &str) -> Result<bool, String> {
+pub(in crate::args) fn truth(key: &str, value: &str) -> Result<bool, String> {
     match value {
         "" | "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
         "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
@@ -226,7 +235,8 @@ fn truth(key: &str, value: &str) -> Result<bool, String> {
     }
 }
 
-fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, String> {
+/// Parses a number.
+pub(in crate::args) fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, String> {
     let bad = |_| format!("`{key}={value}`: expected a number");
     value.parse().map_err(bad)
 }

@@ -9,7 +9,7 @@ use larder_engine::request::{BuildRequest, NoCache, NoCacheSteps};
 use super::input::{self, Stdin};
 use super::secrets::FlagSecrets;
 use super::{outputs, proxies};
-use crate::args::{BuildArgs, CallArg, HostArg, KeyValue, Method, NoCacheArg};
+use crate::args::{BuildArgs, CacheFromArg, CallArg, HostArg, KeyValue, Method, NoCacheArg};
 use crate::commands::Context;
 use crate::environment::Environment;
 use crate::progress::{Colors, Mode, Options};
@@ -48,6 +48,7 @@ impl Plan {
         let mut notes = args.foreign.check().map_err(|problem| anyhow!(problem))?;
         let mode = display_mode(args.progress, args.quiet, env)?;
         let display = display_options(context, &mut notes);
+        notes.extend(args.cache_to.iter().filter_map(|to| to.note.clone()));
         if matches!(env.get("DOCKER_BUILDKIT"), Some("0" | "false")) {
             notes.push("`DOCKER_BUILDKIT` is ignored: there is one builder".to_owned());
         }
@@ -83,8 +84,12 @@ impl Plan {
             secrets: Arc::new(FlagSecrets::new(args.secrets, env)?),
             tags: args.tags,
             outputs,
-            cache_imports: Vec::new(),
-            cache_exports: Vec::new(),
+            cache_imports: args
+                .cache_from
+                .into_iter()
+                .flat_map(|CacheFromArg(imports)| imports)
+                .collect(),
+            cache_exports: args.cache_to.into_iter().map(|to| to.export).collect(),
         };
         Ok(Self {
             request,

@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 
 use larder_engine::event::WarningEvent;
-use larder_engine::request::ImageOutcome;
+use larder_engine::request::{BuildOutcome, ImageOutcome};
+use larder_oci::go_json;
 use serde_json::{Map, Value, json};
 
 use crate::progress::rawjson;
@@ -24,29 +25,35 @@ pub(crate) fn write_iidfile(iidfile: &Path, image: &ImageOutcome) -> io::Result<
 
 /// Returns the metadata file of a build: what buildx writes of an image, and the warnings if there
 /// are any, its keys sorted.
-pub(crate) fn metadata(image: Option<&ImageOutcome>, warnings: &[WarningEvent]) -> String {
+pub(crate) fn metadata(outcome: &BuildOutcome, warnings: &[WarningEvent]) -> String {
     let mut all = Map::new();
     if !warnings.is_empty() {
         let warnings = warnings.iter().map(rawjson::warning).collect();
         all.insert("buildx.build.warnings".to_owned(), warnings);
     }
-    all.extend(fields(image));
+    all.extend(fields(outcome));
     format!("{:#}", Value::Object(all))
 }
 
 /// Returns the metadata file of several targets: for each name, what [`metadata`] has of a build.
 #[expect(dead_code, reason = "compose and bake write it")]
 pub(crate) fn metadata_of_targets<'a>(
-    targets: impl IntoIterator<Item = (&'a str, Option<&'a ImageOutcome>)>,
+    targets: impl IntoIterator<Item = (&'a str, &'a BuildOutcome)>,
 ) -> String {
     let targets = targets.into_iter();
-    let all = targets.map(|(name, image)| (name.to_owned(), Value::Object(fields(image))));
+    let all = targets.map(|(name, outcome)| (name.to_owned(), Value::Object(fields(outcome))));
     format!("{:#}", Value::Object(all.collect()))
 }
 
-fn fields(image: Option<&ImageOutcome>) -> Map<String, Value> {
+fn fields(outcome: &BuildOutcome) -> Map<String, Value> {
     let mut fields = Map::new();
-    if let Some(image) = image {
+    if let Some(manifest) = &outcome.cache_manifest {
+        // As text, which is what buildx makes of it.
+        let manifest = go_json(manifest);
+        let text = String::from_utf8_lossy(&manifest).into_owned();
+        fields.insert("cache.manifest".to_owned(), text.into());
+    }
+    if let Some(image) = &outcome.image {
         fields.insert(
             "containerimage.config.digest".to_owned(),
             json!(image.config_digest),
@@ -82,9 +89,17 @@ mod tests {
         }
     }
 
+    fn outcome() -> BuildOutcome {
+        BuildOutcome {
+            image: Some(image()),
+            cache_manifest: Some(Descriptor::of("a/b", b"cache")),
+            ..BuildOutcome::default()
+        }
+    }
+
     #[test]
     fn metadata_has_the_keys_of_buildx() {
-        assert_snapshot!(metadata(Some(&image()), &[]), @r#"
+        assert_snapshot!(metadata(&outcome(), &[]), @r#"
         {
           "containerimage.config.digest": "sha256:b79606fb3afea5bd1609ed40b622142f1c98125abcfe89a76a661b0e8e343910",
           "containerimage.descriptor": {
@@ -96,7 +111,7 @@ mod tests {
           "image.name": "docker.io/library/a:1,docker.io/library/b:latest"
         }
         "#);
-        assert_eq!(metadata(None, &[]), "{}");
+        assert_eq!(metadata(&BuildOutcome::default(), &[]), "{}");
     }
 
     #[test]
