@@ -21,8 +21,8 @@ use crate::images::Images;
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
 use crate::request::{
-    BuildOutcome, BuildRequest, CacheExport, CacheImport, ContextSource, DockerfileSource,
-    NetworkMode, NoCacheSteps, Output, SecretProvider,
+    BuildRequest, CacheExport, CacheImport, ContextSource, DockerfileSource, NetworkMode,
+    NoCacheSteps, Output, SecretProvider,
 };
 use crate::task::Tasks;
 pub use check::CheckOutcome;
@@ -30,34 +30,6 @@ use inputs::{DockerfileText, open_directory, read_ignore_patterns};
 
 /// The name of the build's own context in LLB.
 const CONTEXT: &str = "context";
-
-/// A cache record, as the cache formats know it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CacheRecord {
-    /// `sha256("OP@OUTPUT")`.
-    pub digest: Digest,
-    /// For each input, the alternatives: what is selected of it, and the record's index.
-    pub inputs: Vec<Vec<(Option<Digest>, usize)>>,
-    /// Whether a result is stored.
-    pub has_result: bool,
-}
-
-impl Engine {
-    /// Returns the records of a build's steps, each after all it refers to.
-    pub fn cache_records(&self, outcome: &BuildOutcome) -> Result<Vec<CacheRecord>> {
-        let record = |record: larder_store::ExportedRecord| CacheRecord {
-            digest: record.digest,
-            inputs: record.inputs,
-            has_result: record.result.is_some(),
-        };
-        Ok(self
-            .store
-            .exported_records(&outcome.keys)?
-            .into_iter()
-            .map(record)
-            .collect())
-    }
-}
 
 /// Prepares a target.
 pub(crate) struct Build<'a> {

@@ -38,6 +38,7 @@ mod fetch;
 mod history;
 mod image_store;
 mod images;
+mod inspect;
 mod layers;
 mod login;
 mod multi;
@@ -52,7 +53,7 @@ mod solve;
 mod task;
 mod worker;
 
-pub use build::{CacheRecord, CheckOutcome};
+pub use build::CheckOutcome;
 pub use larder_dockerfile::{Rule, Warning};
 pub use cancel::CancelFlag;
 pub use engine::{Engine, EngineOptions};

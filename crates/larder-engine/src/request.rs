@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use larder_oci::{Descriptor, Digest, ImageRef, Platform};
-use larder_store::KeyId;
 
 use crate::event::MissCause;
 
@@ -352,8 +351,6 @@ pub struct BuildOutcome {
     pub emptied_cache_bytes: u64,
     /// The manifest of the exported cache; of several, the last.
     pub cache_manifest: Option<Descriptor>,
-    /// The records that the vertices were found as.
-    pub(crate) keys: Vec<KeyId>,
 }
 
 /// An image that was made.

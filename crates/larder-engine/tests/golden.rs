@@ -15,13 +15,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use larder_cache::format::CacheConfig;
+use larder_cache::{Exported, Imported, Link, Record};
 use larder_engine::event::BuildEvent;
 use larder_engine::request::{
-    ArchiveOutput, BuildRequest, CacheImport, ContextSource, Destination, DockerfileSource,
-    ImageOptions, Output, SecretBytes, SecretProvider,
+    ArchiveOutput, BuildRequest, CacheExport, CacheImport, CacheMode, CacheTarget, ContextSource,
+    Destination, DockerfileSource, ImageOptions, LayerCompression, Output, SecretBytes,
+    SecretProvider,
 };
-use larder_engine::{CacheRecord, CancelFlag, Engine, EngineOptions};
-use larder_oci::{Digest, ImageConfig};
+use larder_engine::{CancelFlag, Engine, EngineOptions};
+use larder_oci::{Digest, ImageConfig, ImageIndex, ImageManifest};
 use larder_testkit::Base;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use serde::Deserialize;
@@ -93,6 +96,12 @@ fn import_busybox(engine: &Engine) -> Result<BaseImage> {
     })
 }
 
+/// Where the cache is that BuildKit exported for a case, if it did.
+fn recorded_cache(name: &str) -> std::path::PathBuf {
+    let caches = Path::new(env!("CARGO_MANIFEST_DIR")).join("../larder-cache/tests/golden");
+    caches.join(format!("{name}.json"))
+}
+
 fn check(engine: &Engine, case: &Path, scratch: &Path, base: &BaseImage) -> Result<()> {
     let name = case
         .file_name()
@@ -102,6 +111,7 @@ fn check(engine: &Engine, case: &Path, scratch: &Path, base: &BaseImage) -> Resu
     let context = scratch.join(&name);
     copy_context(&case.join("context"), &context)?;
     let archive = scratch.join(format!("{name}.tar"));
+    let exported = scratch.join(format!("{name}.exported"));
     let request = || -> Result<BuildRequest> {
         Ok(BuildRequest {
             dockerfile: DockerfileSource::Text(std::fs::read(case.join("Dockerfile"))?),
@@ -115,6 +125,16 @@ fn check(engine: &Engine, case: &Path, scratch: &Path, base: &BaseImage) -> Resu
                     ..ImageOptions::default()
                 },
             })],
+            cache_exports: vec![CacheExport {
+                mode: CacheMode::Max,
+                compression: LayerCompression::Uncompressed,
+                force_compression: true,
+                ..CacheExport::new(CacheTarget::Local {
+                    path: exported.clone(),
+                    tag: None,
+                    reset: false,
+                })
+            }],
             ..BuildRequest::new(ContextSource::Directory(context.clone()))
         })
     };
@@ -130,11 +150,16 @@ fn check(engine: &Engine, case: &Path, scratch: &Path, base: &BaseImage) -> Resu
         .build(request()?, &sink, &CancelFlag::new())
         .map_err(|error| anyhow::anyhow!("{}\n{}", error.full_message(), log.lock().unwrap()))?;
     check_config(case, &archive, base, &name)?;
-    if case.join("records.json").exists() {
-        let records = engine.cache_records(&built)?;
-        check_records(case, &records)?;
+    let recorded = recorded_cache(&name);
+    ensure!(
+        recorded.exists() == built.cache_manifest.is_some(),
+        "a cache is exported, or not, other than by BuildKit"
+    );
+    if recorded.exists() {
+        let records = check_cache(&recorded, &exported)?;
         let request = BuildRequest {
             outputs: Vec::new(),
+            cache_exports: Vec::new(),
             ..request()?
         };
         check_import(&name, scratch, request, &records)?;
@@ -157,6 +182,10 @@ fn check(engine: &Engine, case: &Path, scratch: &Path, base: &BaseImage) -> Resu
         digest(&built) == digest(&again),
         "the cached rebuild has another digest"
     );
+    ensure!(
+        built.cache_manifest == again.cache_manifest,
+        "the cached rebuild exports another cache"
+    );
     Ok(())
 }
 
@@ -165,14 +194,12 @@ fn check_import(
     name: &str,
     scratch: &Path,
     mut request: BuildRequest,
-    records: &[CacheRecord],
+    records: &[Record],
 ) -> Result<()> {
-    let caches = Path::new(env!("CARGO_MANIFEST_DIR")).join("../larder-cache/tests/golden");
-    let recorded = std::fs::read_to_string(caches.join(format!("{name}.json")))?;
+    let recorded = std::fs::read_to_string(recorded_cache(name))?;
     // Our base image has other digests.
-    let is_ours = |record: &&CacheRecord| {
-        record.inputs.is_empty() && record.has_result && !recorded.contains(record.digest.as_str())
-    };
+    let is_ours =
+        |record: &&Record| record.inputs.is_empty() && !recorded.contains(record.digest.as_str());
     let mut ours = records.iter().filter(is_ours).cycle();
     let mut adapted = recorded.clone();
     for root in RECORDED_ROOTS {
@@ -325,90 +352,80 @@ fn archive_files(archive: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     Ok(files)
 }
 
+/// A cache as BuildKit recorded it, or as larder exported it.
 #[derive(Deserialize)]
-struct RecordedRecord {
-    digest: String,
-    #[serde(default)]
-    inputs: Vec<Vec<RecordedLink>>,
-    stored: bool,
+struct Cache {
+    manifest: ImageManifest,
+    config: CacheConfig,
 }
 
-#[derive(Deserialize)]
-struct RecordedLink {
-    #[serde(default)]
-    selector: String,
-    link: usize,
+impl Cache {
+    fn records(&self) -> Result<Vec<Record>> {
+        Ok(Imported::from_config(&self.config, &self.manifest.layers)?.records)
+    }
+
+    /// Reads the only cache of a layout.
+    fn read(layout: &Path) -> Result<Self> {
+        let blob = |digest: &Digest| {
+            let name = digest.to_string().replace(':', "/");
+            std::fs::read(layout.join("blobs").join(name))
+        };
+        let index: ImageIndex = serde_json::from_slice(&std::fs::read(layout.join("index.json"))?)?;
+        let manifest: ImageManifest = serde_json::from_slice(&blob(&index.manifests[0].digest)?)?;
+        let config = serde_json::from_slice(&blob(&manifest.config.digest)?)?;
+        Ok(Self { manifest, config })
+    }
 }
 
-/// A record in one line: digest, and for each input the alternatives in order.
-fn line(digest: &str, inputs: Vec<BTreeSet<String>>, stored: bool) -> String {
-    let inputs: Vec<String> = inputs
-        .into_iter()
-        .map(|input| input.into_iter().collect::<Vec<_>>().join(" or "))
-        .collect();
-    format!(
-        "{digest} ({}){}",
-        inputs.join("; "),
-        if stored { " stored" } else { "" }
-    )
-}
-
-fn check_records(case: &Path, actual: &[CacheRecord]) -> Result<()> {
-    let text = std::fs::read_to_string(case.join("records.json"))?;
-    let recorded: Vec<RecordedRecord> = serde_json::from_str(&text)?;
-    let name = |digest: &str| {
-        if RECORDED_ROOTS.contains(&digest) {
-            "base".to_owned()
-        } else {
-            digest.to_owned()
-        }
+/// Returns records, one a line: digest; for each input the alternatives in order; the number of
+/// layers of the result. `name` gives digests their names.
+fn lines(records: &[Record], name: impl Fn(&Record) -> String) -> BTreeSet<String> {
+    let line = |record: &Record| {
+        let alternative = |link: &Link| {
+            let selector = link.selector.as_ref().map(Digest::to_string);
+            let record = &records[link.record];
+            format!("{}/{}", name(record), selector.unwrap_or_default())
+        };
+        let inputs: Vec<String> = record
+            .inputs
+            .iter()
+            .map(|input| {
+                let all: BTreeSet<String> = input.iter().map(alternative).collect();
+                all.into_iter().collect::<Vec<_>>().join(" or ")
+            })
+            .collect();
+        let layers = record.results.iter().map(|result| result.layers.len());
+        let layers: Vec<usize> = layers.collect();
+        format!("{} ({}) {layers:?}", name(record), inputs.join("; "))
     };
-    let expected: BTreeSet<String> = recorded
-        .iter()
-        .map(|record| {
-            let alternative = |link: &RecordedLink| {
-                format!("{}/{}", name(&recorded[link.link].digest), link.selector)
-            };
-            let inputs = record
-                .inputs
-                .iter()
-                .map(|input| input.iter().map(alternative).collect())
-                .collect();
-            line(&name(&record.digest), inputs, record.stored)
-        })
-        .collect();
-    // Of records without inputs, base images and what is written in the Dockerfile, an export
-    // leaves the results out.
-    let known: BTreeSet<&str> = recorded
-        .iter()
-        .map(|record| record.digest.as_str())
-        .collect();
-    let name = |record: &CacheRecord| {
-        let is_base = record.inputs.is_empty()
-            && record.has_result
-            && !known.contains(record.digest.as_str());
-        if is_base {
+    records.iter().map(line).collect()
+}
+
+/// Checks that a cache has the records of the recorded one; returns them.
+fn check_cache(recorded: &Path, layout: &Path) -> Result<Vec<Record>> {
+    let recorded: Cache = serde_json::from_slice(&std::fs::read(recorded)?)?;
+    let recorded = recorded.records()?;
+    let exported = Cache::read(layout)?;
+    let records = exported.records()?;
+    ensure!(
+        *Exported::new(&records).config() == exported.config,
+        "the exported cache is not normalized"
+    );
+    let known: BTreeSet<&Digest> = recorded.iter().map(|record| &record.digest).collect();
+    let expected = lines(&recorded, |record| {
+        if RECORDED_ROOTS.contains(&record.digest.as_str()) {
             "base".to_owned()
         } else {
             record.digest.to_string()
         }
-    };
-    let actual: BTreeSet<String> = actual
-        .iter()
-        .map(|record| {
-            let alternative = |link: &(Option<Digest>, usize)| {
-                let selector = link.0.as_ref().map(Digest::to_string).unwrap_or_default();
-                format!("{}/{selector}", name(&actual[link.1]))
-            };
-            let inputs = record
-                .inputs
-                .iter()
-                .map(|input| input.iter().map(alternative).collect())
-                .collect();
-            let stored = record.has_result && !record.inputs.is_empty();
-            line(&name(record), inputs, stored)
-        })
-        .collect();
+    });
+    let actual = lines(&records, |record| {
+        if record.inputs.is_empty() && !known.contains(&record.digest) {
+            "base".to_owned()
+        } else {
+            record.digest.to_string()
+        }
+    });
     if actual != expected {
         let join = |lines: &BTreeSet<String>| lines.iter().cloned().collect::<Vec<_>>().join("\n");
         bail!(
@@ -416,7 +433,7 @@ fn check_records(case: &Path, actual: &[CacheRecord]) -> Result<()> {
             difference(&join(&expected), &join(&actual))
         );
     }
-    Ok(())
+    Ok(records)
 }
 
 /// The lines that only one of two texts has.

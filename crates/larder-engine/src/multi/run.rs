@@ -255,7 +255,6 @@ impl Run<'_> {
         let mut outcome = BuildOutcome {
             image: None,
             cache_manifest: None,
-            keys: cache.keys.clone(),
             steps: target.reports(),
             emptied_cache_bytes: worker.emptied_bytes.load(Ordering::Relaxed),
         };
