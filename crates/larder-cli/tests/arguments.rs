@@ -42,7 +42,7 @@ fn wrong_arguments_are_told_on_standard_error_with_code_1() {
         ("build", "<CONTEXT>"),
         ("build --nope .", "'--nope'"),
         ("build --ulimit nofile=x .", "'nofile=x' for '--ulimit"),
-        ("build --push .", "ERROR: `--push` is not supported yet"),
+        ("build --sbom .", "ERROR: `--sbom` is not supported yet"),
         (
             "build /does/not/exist",
             "ERROR: unable to prepare context: path \"/does/not/exist\" not found",

@@ -1,5 +1,6 @@
 //! The layers of a snapshot: diff IDs and blobs, each made once in the life of the layer.
 
+mod chunks;
 mod encode;
 
 use std::collections::HashMap;

@@ -160,6 +160,7 @@ impl OciArchive {
                 MultiGzDecoder::new(blob).read_to_end(&mut tar)?;
                 Ok(tar)
             }
+            media_type::LAYER_ZSTD => Ok(zstd::decode_all(blob)?),
             other => bail!("cannot read a layer of media type `{other}`"),
         }
     }

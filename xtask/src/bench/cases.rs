@@ -3,7 +3,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use fs_err as fs;
-use larder_testkit::write_tree;
+use larder_testkit::{target_dir, write_tree};
 
 use super::Place;
 use super::measure::{Sample, measure, peak_bytes};
@@ -60,6 +60,11 @@ pub(super) const CASES: &[Case] = &[
         run: stages,
     },
     Case {
+        name: "export",
+        large: true,
+        run: export,
+    },
+    Case {
         name: "smartdiet-full",
         large: true,
         run: |tool, place| smartdiet(tool, place, "requirements-full.txt"),
@@ -74,6 +79,11 @@ const STEPS_COUNT: usize = 60;
 const STAGES_COUNT: usize = 8;
 const CONTEXT_DIRS: usize = 500;
 const CONTEXT_FILES_PER_DIR: usize = 100;
+
+const LAYER_FILES: usize = 2000;
+const LAYER_FILE_BYTES: usize = 1 << 20;
+/// What of a real file stays together in a made-up one: a page.
+const PART_BYTES: usize = 4096;
 
 /// The example service: first build, no change, one file changed.
 fn smartdiet(tool: &Tool, place: &Place, requirements: &str) -> Result<Vec<Row>> {
@@ -164,4 +174,99 @@ fn stages(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let runs = (0..SLOW_RUNS).map(|_| measure(&mut tool.build(&place.state, &context, true)));
     let label = format!("{STAGES_COUNT} independent 1 s stages");
     Ok(vec![Row::new(label, runs.collect::<Result<_>>()?)])
+}
+
+/// A layer of 2 GB, as an OCI archive: when it is new, when one of its files changed, and when a
+/// file of a later layer did.
+fn export(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
+    let context = place.contexts.join("export");
+    let dockerfile = "FROM busybox\nCOPY data /data\nCOPY app /app\n";
+    write_tree(&context, &[("Dockerfile", dockerfile), ("app/main", "0\n")]);
+    fs::create_dir(context.join("data"))?;
+    let path = |number: usize| context.join(format!("data/{number:04}"));
+    let mut content = Content::new()?;
+    for number in 0..LAYER_FILES {
+        fs::write(path(number), content.file(number))?;
+    }
+    let archive = place.contexts.join("export.tar");
+    let build_and_export = || {
+        measure(&mut tool.build_layers(&place.state, &context))?;
+        measure(&mut tool.export(&place.state, &context, &archive))
+    };
+    let first = vec![build_and_export()?];
+    let peak = peak_bytes(&mut tool.export(&place.state, &context, &archive))?;
+    let in_layer = (0..SLOW_RUNS).map(|run| {
+        let number = LAYER_FILES / SLOW_RUNS * run + LAYER_FILES / 6;
+        fs::write(path(number), content.file(number))?;
+        build_and_export()
+    });
+    let in_layer = in_layer.collect::<Result<_>>()?;
+    let above = (0..SLOW_RUNS).map(|run| {
+        fs::write(context.join("app/main"), format!("{}\n", run + 1))?;
+        build_and_export()
+    });
+    let above = above.collect::<Result<_>>()?;
+    Ok(vec![
+        Row {
+            peak_bytes: Some(peak),
+            ..Row::new("2 GB layer to a gzip OCI tar", first)
+        },
+        Row::new("again, one file changed", in_layer),
+        Row::new("again, one file above changed", above),
+    ])
+}
+
+/// Makes files that compress as those of real layers do: parts of programs and of texts in an
+/// order of their own, and what is compressed already.
+struct Content {
+    programs: Vec<u8>,
+    texts: Vec<u8>,
+    state: u64,
+}
+
+impl Content {
+    fn new() -> Result<Self> {
+        let mut texts = Vec::new();
+        let sources = fs::read_dir(workspace().join("crates/larder-dockerfile/src"))?;
+        let mut sources = sources
+            .map(|source| Ok(source?.path()))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        sources.sort();
+        for source in sources.iter().filter(|source| source.is_file()) {
+            texts.extend(fs::read(source)?);
+        }
+        Ok(Self {
+            programs: fs::read(target_dir().join("release/larder"))?,
+            texts,
+            state: 1,
+        })
+    }
+
+    /// Returns the next file; its number says of which kind it is.
+    fn file(&mut self, number: usize) -> Vec<u8> {
+        let mut file = Vec::with_capacity(LAYER_FILE_BYTES + PART_BYTES);
+        while file.len() < LAYER_FILE_BYTES {
+            let random = self.random();
+            let from = match number % 20 {
+                0..9 => &self.programs,
+                9..14 => &self.texts,
+                _ => {
+                    file.extend(random.to_le_bytes());
+                    continue;
+                }
+            };
+            let parts = from.len() / PART_BYTES;
+            let start = random as usize % parts * PART_BYTES;
+            file.extend_from_slice(&from[start..start + PART_BYTES]);
+        }
+        file
+    }
+
+    /// Returns the next number of a xorshift generator, whose output doesn't compress.
+    fn random(&mut self) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
 }

@@ -95,6 +95,35 @@ impl Tool {
         command
     }
 
+    /// Returns the command that builds `context` as far as its layers, and writes no image that
+    /// the tool can do without.
+    pub(super) fn build_layers(&self, state: &Path, context: &Path) -> Command {
+        let mut command = self.build(state, context, false);
+        if let Self::Larder(_) = self {
+            command.args(["-o", "type=cacheonly"]);
+        }
+        command
+    }
+
+    /// Returns the command that writes what was built of `context` as an OCI archive, its layers
+    /// compressed with gzip.
+    pub(super) fn export(&self, state: &Path, context: &Path, archive: &Path) -> Command {
+        match self {
+            Self::Larder(_) => {
+                let mut command = self.build(state, context, false);
+                let output = format!("type=oci,dest={}", archive.display());
+                command.arg("-o").arg(output);
+                command
+            }
+            Self::Buildah => {
+                let mut command = self.command(state);
+                let target = format!("oci-archive:{}", archive.display());
+                command.args(["push", "--quiet", "localhost/bench", &target]);
+                command
+            }
+        }
+    }
+
     /// Removes all that the tool keeps in `state`.
     pub(super) fn remove(state: &Path) -> Result<()> {
         if !state.exists() {

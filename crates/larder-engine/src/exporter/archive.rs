@@ -14,6 +14,9 @@ use crate::error::Result;
 use crate::output;
 use crate::request::{ArchiveOutput, ImageOutcome};
 
+/// How much of a blob is copied at once.
+const COPY_BYTES: usize = 1 << 20;
+
 /// What kind of archive is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ArchiveKind {
@@ -148,10 +151,11 @@ pub(crate) fn write_images(
     for directory in ["blobs/", "blobs/sha256/"] {
         tar.append(&Header::directory(directory))?;
     }
+    let mut buffer = vec![0; COPY_BYTES];
     for (path, blob) in &blobs {
         tar.append(&Header::file(path, blob.size_bytes))?;
         let mut content = store.open_blob(&blob.digest)?.take(blob.size_bytes);
-        io::copy(&mut content, &mut tar).map_err(output::failed)?;
+        copy(&mut content, &mut tar, &mut buffer).map_err(output::failed)?;
     }
     append(&mut tar, "index.json", &go_json(&index))?;
     if kind == ArchiveKind::Docker {
@@ -161,6 +165,16 @@ pub(crate) fn write_images(
     append(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     tar.finish()?;
     Ok(())
+}
+
+/// Copies through `buffer`: layers are large, and a small one would cost many calls.
+fn copy(from: &mut impl Read, to: &mut impl Write, buffer: &mut [u8]) -> io::Result<()> {
+    loop {
+        match from.read(buffer)? {
+            0 => return Ok(()),
+            count => to.write_all(&buffer[..count])?,
+        }
+    }
 }
 
 fn blob_path(blob: &Descriptor) -> String {

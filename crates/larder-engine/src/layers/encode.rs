@@ -1,13 +1,15 @@
 //! From a tar to a blob, in one pass.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use larder_oci::{Descriptor, Digest, media_type};
 use larder_store::{BlobWriter, Lease};
-use larder_tree::compression::{Compression, Decoder, Encoder};
+use larder_tree::compression::{ChunkCache, Compression, Decoder, Encoder};
 use larder_tree::diff::DigestWriter;
 
 use super::Recipe;
+use super::chunks::StoredChunks;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::request::LayerCompression;
 
@@ -26,11 +28,15 @@ pub(super) fn encode(
 ) -> Result<Encoded> {
     let (media_type, compression) = encoding(recipe)?;
     let writer = lease.blob_writer(None)?;
-    let mut encoder = Encoder::new(writer, compression, threads()).map_err(failed)?;
+    let chunks = Arc::new(StoredChunks::new(lease.store()));
+    let cache: Arc<dyn ChunkCache> = chunks.clone();
+    let encoder = Encoder::with_cache(writer, compression, threads(), cache);
+    let mut encoder = encoder.map_err(failed)?;
     let (diff_id, tar_bytes) = write(&mut encoder)?;
     let writer: BlobWriter = encoder.finish().map_err(failed)?;
     let size_bytes = writer.offset();
     let digest = writer.commit()?;
+    chunks.keep(&digest);
     Ok(Encoded {
         descriptor: Descriptor::new(media_type, digest, size_bytes),
         diff_id,

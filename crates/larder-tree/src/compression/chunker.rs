@@ -1,11 +1,11 @@
-/// No chunk but the last is shorter.
-const MIN_BYTES: usize = 128 << 10;
+/// No chunk but the last is shorter. These bytes aren't looked at, apart from the last few.
+const MIN_BYTES: usize = 192 << 10;
 
 /// No chunk is longer.
 const MAX_BYTES: usize = 512 << 10;
 
-/// A boundary falls on one byte in 128 Ki, so chunks have 256 KiB in the mean.
-const BOUNDARY_MASK: u64 = ((1 << 17) - 1) << 47;
+/// A boundary falls on one byte in 64 Ki, so chunks have 256 KiB in the mean.
+const BOUNDARY_MASK: u64 = ((1 << 16) - 1) << 48;
 
 /// How many bytes before a boundary decide on it: each shifts the hash by a bit.
 const WINDOW: usize = 64;
@@ -64,15 +64,22 @@ impl Chunker {
     }
 
     fn find_boundary(&mut self) -> Option<usize> {
-        let start = self.searched.max(MIN_BYTES - WINDOW);
+        let length = self.pending.len();
+        let add = |hash: u64, byte: &u8| (hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
+        // Before the first place for a boundary, bytes only enter the hash.
+        let warm_up = self.searched.max(MIN_BYTES - WINDOW)..length.min(MIN_BYTES - 1);
+        let warm_up = self.pending.get(warm_up).unwrap_or_default();
+        let mut hash = warm_up.iter().fold(self.hash, add);
+        let start = self.searched.max(MIN_BYTES - 1);
         for (at, byte) in self.pending.iter().enumerate().skip(start) {
-            self.hash = (self.hash << 1).wrapping_add(GEAR[usize::from(*byte)]);
-            if at + 1 >= MIN_BYTES && self.hash & BOUNDARY_MASK == 0 {
+            hash = add(hash, byte);
+            if hash & BOUNDARY_MASK == 0 {
                 return Some(at + 1);
             }
         }
-        self.searched = self.pending.len();
-        (self.pending.len() == MAX_BYTES).then_some(MAX_BYTES)
+        self.hash = hash;
+        self.searched = length;
+        (length == MAX_BYTES).then_some(MAX_BYTES)
     }
 }
 

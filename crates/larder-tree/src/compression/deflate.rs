@@ -7,18 +7,16 @@ mod bits;
 mod huffman;
 mod matches;
 
-use bits::BitWriter;
+use bits::{BitWriter, Bits, Cursor};
 use huffman::Codes;
 use matches::{Finder, Match};
 
 /// Names the compressor and how it is driven. It changes whenever equal input makes other output.
 pub(super) const FORMAT: &str = "larder deflate 1";
 
-/// Bytes of input in a block. Smaller ones follow the content more closely, and each costs a tree.
-const BLOCK_BYTES: usize = 64 << 10;
-
-/// A stored block's length has 16 bits.
-const MAX_STORED_BYTES: usize = 65535;
+/// Bytes of input in a block: as many as one stored block holds. Smaller ones would follow the
+/// content more closely, and each costs a tree.
+const BLOCK_BYTES: usize = 65535;
 
 /// A block that would save less than one byte in this many is stored: reading it back is free.
 const WORTHWHILE: usize = 40;
@@ -35,8 +33,12 @@ const LENGTH_SYMBOLS: usize = 286;
 /// How many distance symbols there are.
 const DISTANCE_SYMBOLS: usize = 30;
 
-/// The longest code of either alphabet.
-const MAX_CODE_BITS: usize = 15;
+/// The longest code of either alphabet. Deflate allows 15; with 12, four literals are written at
+/// a time.
+const MAX_CODE_BITS: usize = 12;
+
+/// How many literals are written at a time.
+const LITERALS_AT_ONCE: usize = 4;
 
 /// Compresses chunks, one at a time. Made once for many: it keeps its tables.
 #[derive(Debug, Default)]
@@ -63,7 +65,7 @@ impl Deflater {
             block.write(&mut out);
             start = end;
         }
-        out.stored_header(&[]);
+        out.stored(&[]);
         out.finish()
     }
 }
@@ -81,14 +83,12 @@ impl Block<'_> {
         let stored_bits = (self.bytes.len() + 5) * 8;
         let coded_bits = codes.cost_bits(&lengths, &distances);
         if coded_bits + stored_bits / WORTHWHILE > stored_bits {
-            for part in self.bytes.chunks(MAX_STORED_BYTES) {
-                out.stored_header(part);
-                out.bytes(part);
-            }
+            out.stored(self.bytes);
         } else {
-            out.reserve_bits(coded_bits);
-            codes.write_header(out);
-            self.write_symbols(&codes, out);
+            out.with_room(coded_bits, |out| {
+                codes.write_header(out);
+                self.write_symbols(&codes, out);
+            });
         }
     }
 
@@ -96,25 +96,17 @@ impl Block<'_> {
     fn count(&self) -> ([u32; LENGTH_SYMBOLS], [u32; DISTANCE_SYMBOLS]) {
         let mut lengths = [0; LENGTH_SYMBOLS];
         let mut distances = [0; DISTANCE_SYMBOLS];
-        // Four counters a byte: runs of one byte would wait for their own counter otherwise.
-        let mut literals = [[0_u32; 256]; 4];
-        self.for_each(
-            |bytes| {
-                let mut quads = bytes.chunks_exact(4);
-                for quad in &mut quads {
-                    for (counters, byte) in literals.iter_mut().zip(quad) {
-                        counters[usize::from(*byte)] += 1;
-                    }
-                }
-                for byte in quads.remainder() {
-                    literals[0][usize::from(*byte)] += 1;
-                }
-            },
-            |found| {
-                lengths[FIRST_LENGTH + usize::from(found.length_symbol())] += 1;
-                distances[usize::from(found.distance_symbol())] += 1;
-            },
-        );
+        // Several counters a byte: runs of one byte would wait for their own counter otherwise.
+        let mut literals = [[0_u32; 256]; 2];
+        let mut rest = self.bytes;
+        for found in self.matches {
+            let (run, after) = rest.split_at(found.literals());
+            count_bytes(run, &mut literals);
+            lengths[FIRST_LENGTH + usize::from(found.length_symbol())] += 1;
+            distances[usize::from(found.distance_symbol)] += 1;
+            rest = &after[found.length()..];
+        }
+        count_bytes(rest, &mut literals);
         for (byte, count) in lengths.iter_mut().take(256).enumerate() {
             *count = literals.iter().map(|counters| counters[byte]).sum();
         }
@@ -122,49 +114,49 @@ impl Block<'_> {
         (lengths, distances)
     }
 
-    fn write_symbols(&self, codes: &Codes, out: &mut BitWriter) {
+    fn write_symbols(&self, codes: &Codes, out: &mut Cursor<'_>) {
         let literals = codes.literals();
-        let out = std::cell::RefCell::new(out);
-        self.for_each(
-            |bytes| {
-                let out = &mut *out.borrow_mut();
-                let mut triples = bytes.chunks_exact(3);
-                for triple in &mut triples {
-                    for byte in triple {
-                        out.push(literals[usize::from(*byte)]);
-                    }
-                    out.flush();
-                }
-                for byte in triples.remainder() {
-                    out.push(literals[usize::from(*byte)]);
-                }
-                out.flush();
-            },
-            |found| {
-                let out = &mut *out.borrow_mut();
-                out.push(codes.length(found));
-                out.push(found.length_extra());
-                out.push(codes.distance(found));
-                out.push(found.distance_extra());
-                out.flush();
-            },
-        );
-        let out = out.into_inner();
-        out.push(codes.end_of_block());
-        out.flush();
-    }
-
-    /// Calls one or the other for each run of literals and each match, in their order.
-    fn for_each(&self, mut literals: impl FnMut(&[u8]), mut matched: impl FnMut(&Match)) {
+        let lengths = codes.lengths();
         let mut rest = self.bytes;
         for found in self.matches {
             let (run, after) = rest.split_at(found.literals());
-            literals(run);
-            matched(found);
+            write_bytes(run, literals, out);
+            out.push(lengths[usize::from(found.length)]);
+            out.push(codes.distance(found));
+            out.flush();
             rest = &after[found.length()..];
         }
-        literals(rest);
+        write_bytes(rest, literals, out);
+        out.push(codes.end_of_block());
+        out.flush();
     }
+}
+
+#[inline]
+fn count_bytes(bytes: &[u8], counters: &mut [[u32; 256]; 2]) {
+    let mut pairs = bytes.chunks_exact(2);
+    for pair in &mut pairs {
+        counters[0][usize::from(pair[0])] += 1;
+        counters[1][usize::from(pair[1])] += 1;
+    }
+    for byte in pairs.remainder() {
+        counters[0][usize::from(*byte)] += 1;
+    }
+}
+
+#[inline]
+fn write_bytes(bytes: &[u8], literals: &[Bits; 256], out: &mut Cursor<'_>) {
+    let mut groups = bytes.chunks_exact(LITERALS_AT_ONCE);
+    for group in &mut groups {
+        for byte in group {
+            out.push(literals[usize::from(*byte)]);
+        }
+        out.flush();
+    }
+    for byte in groups.remainder() {
+        out.push(literals[usize::from(*byte)]);
+    }
+    out.flush();
 }
 
 #[cfg(test)]

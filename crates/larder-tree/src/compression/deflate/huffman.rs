@@ -1,5 +1,5 @@
-use super::bits::{BitWriter, Bits};
-use super::matches::{Match, distance_extra_bits, length_extra_bits};
+use super::bits::{Bits, Cursor};
+use super::matches::{Match, distance_extra_bits, length_code, length_extra_bits};
 use super::{DISTANCE_SYMBOLS, END_OF_BLOCK, FIRST_LENGTH, LENGTH_SYMBOLS, MAX_CODE_BITS};
 
 /// The order in which the lengths of the code length codes are written (RFC 1951, 3.2.7).
@@ -63,7 +63,7 @@ impl Codes {
     }
 
     /// Writes the head of a block that is coded so.
-    pub(super) fn write_header(&self, out: &mut BitWriter) {
+    pub(super) fn write_header(&self, out: &mut Cursor<'_>) {
         self.header.write(out);
     }
 
@@ -74,12 +74,18 @@ impl Codes {
             .expect("there are more symbols than literals")
     }
 
-    pub(super) fn length(&self, found: &Match) -> Bits {
-        self.lengths[FIRST_LENGTH + usize::from(found.length_symbol())]
+    /// Returns the codes of all lengths of matches, from the shortest, with what follows them.
+    pub(super) fn lengths(&self) -> [Bits; 256] {
+        std::array::from_fn(|length| {
+            let (symbol, extra) = length_code(length as u8);
+            self.lengths[FIRST_LENGTH + usize::from(symbol)].then(extra)
+        })
     }
 
+    /// Returns the code of a match's distance, with what follows it.
+    #[inline]
     pub(super) fn distance(&self, found: &Match) -> Bits {
-        self.distances[usize::from(found.distance_symbol())]
+        self.distances[usize::from(found.distance_symbol)].then(found.distance_extra())
     }
 
     pub(super) fn end_of_block(&self) -> Bits {
@@ -133,7 +139,7 @@ impl Header {
         3 + 5 + 5 + 4 + 3 * self.code_count as u32 + bits.sum::<u32>()
     }
 
-    fn write(&self, out: &mut BitWriter) {
+    fn write(&self, out: &mut Cursor<'_>) {
         let number = |value: usize, count| Bits {
             value: value as u32,
             count,

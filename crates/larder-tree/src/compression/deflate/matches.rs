@@ -13,7 +13,7 @@ const MIN_LENGTH: usize = 4;
 const SHORTEST: usize = 3;
 
 /// Logarithm of the number of places that are remembered.
-const TABLE_BITS: u32 = 15;
+const TABLE_BITS: u32 = 14;
 
 /// After this many misses in a row, one position more is skipped each time: what doesn't compress
 /// is soon passed over.
@@ -23,24 +23,34 @@ const MISSES_PER_SKIP_LOG: u32 = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Match {
     /// How many literals precede it.
-    literals: u32,
-    /// Length of the match less 3.
-    length: u8,
+    literals: u16,
     /// Distance less 1.
     distance: u16,
+    /// Length less 3.
+    pub(super) length: u8,
+    /// Two for each power of two; up to 4, each distance has its own.
+    pub(super) distance_symbol: u8,
 }
 
 impl Match {
     fn new(literals: usize, length: usize, distance: usize) -> Self {
+        let less = distance as u32 - 1;
+        let distance_symbol = if less < 4 {
+            less
+        } else {
+            let log = less.ilog2();
+            2 * log + ((less >> (log - 1)) & 1)
+        };
         Self {
-            literals: literals as u32,
+            literals: literals as u16,
+            distance: less as u16,
             length: (length - SHORTEST) as u8,
-            distance: (distance - 1) as u16,
+            distance_symbol: distance_symbol as u8,
         }
     }
 
     pub(super) fn literals(&self) -> usize {
-        self.literals as usize
+        usize::from(self.literals)
     }
 
     pub(super) fn length(&self) -> usize {
@@ -52,31 +62,17 @@ impl Match {
         LENGTHS[usize::from(self.length)].symbol
     }
 
-    pub(super) fn length_extra(&self) -> Bits {
-        let length = &LENGTHS[usize::from(self.length)];
-        Bits {
-            value: u32::from(length.extra),
-            count: u32::from(length.extra_bits),
-        }
-    }
-
-    /// Returns the distance's symbol: two for each power of two, and each its own up to 4.
-    pub(super) fn distance_symbol(&self) -> u8 {
-        let distance = u32::from(self.distance);
-        if distance < 4 {
-            return distance as u8;
-        }
-        let log = distance.ilog2();
-        (2 * log + ((distance >> (log - 1)) & 1)) as u8
-    }
-
     pub(super) fn distance_extra(&self) -> Bits {
-        let count = distance_extra_bits(usize::from(self.distance_symbol()));
-        Bits {
-            value: u32::from(self.distance) & ((1 << count) - 1),
-            count,
-        }
+        let count = distance_extra_bits(usize::from(self.distance_symbol));
+        Bits::new(u32::from(self.distance) & ((1 << count) - 1), count)
     }
+}
+
+/// Returns the symbol of the `length`th length, from 0, and the bits that follow it.
+pub(super) fn length_code(length: u8) -> (u8, Bits) {
+    let code = &LENGTHS[usize::from(length)];
+    let extra = Bits::new(u32::from(code.extra), u32::from(code.extra_bits));
+    (code.symbol, extra)
 }
 
 /// Returns how many bits follow a distance symbol.
