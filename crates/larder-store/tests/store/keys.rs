@@ -364,6 +364,36 @@ fn records_are_exported_in_buildkits_terms() {
 }
 
 #[test]
+fn what_earlier_builds_left_is_exported_only_where_it_is_needed() {
+    let store = TestStore::new();
+    let lease = store.lease().unwrap();
+    let snapshot = layer(&lease, None, "any");
+    // Two builds of a stage came to the same content.
+    let save = |op: &str, deps: &[Vec<KeyDep>]| save(&lease, op, deps, &snapshot).key;
+    let (old, new) = (
+        save("old", &[vec![root("a")]]),
+        save("new", &[vec![root("a")]]),
+    );
+    let copy = save("copy", &[vec![record(old), record(new), content("file")]]);
+    let digests = |keys: &[KeyId]| -> Vec<Digest> {
+        let records = store.exported_records(keys).unwrap();
+        records.into_iter().map(|record| record.digest).collect()
+    };
+    let of = |op: &str| Digest::sha256(format!("{}@0", digest(op)));
+    assert!(!digests(&[copy, new]).contains(&of("old")));
+    assert!(digests(&[copy, new]).contains(&of("new")));
+    // Without any of its own, it is found by what others left.
+    let run = save("run", &[vec![record(old)]]);
+    assert!(digests(&[run]).contains(&of("old")));
+
+    // What a build with `--no-cache` replaced leads nowhere.
+    let deps = [vec![root("a")]];
+    let _ = save_as(&lease, "old", &deps, &snapshot, SaveMode::Replace);
+    assert_eq!(digests(&[run, old]), Vec::<Digest>::new());
+    assert!(digests(&[copy, new]).contains(&of("copy")));
+}
+
+#[test]
 fn a_key_can_come_before_its_result() {
     let store = TestStore::new();
     let lease = store.lease().unwrap();
