@@ -1,0 +1,281 @@
+//! Importing caches: what an empty machine finds, fetches, and does without.
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use fs_err as fs;
+use larder_testkit::{
+    Base, Fault, FaultProxy, Larder, On, Registry, Run, Scratch, Step, skip, write_tree,
+};
+
+const DOCKERFILE: &str = "\
+FROM busybox AS builder
+RUN seq 200000 > /large
+FROM busybox
+COPY --from=builder /large /large
+COPY app /app
+RUN cat /app/main > /made
+";
+
+/// A context, and a registry behind a proxy that sees all requests.
+struct Setup {
+    proxy: FaultProxy,
+    registry: Registry,
+    scratch: Scratch,
+}
+
+impl Setup {
+    fn new() -> Result<Self> {
+        ensure!(rustix::process::geteuid().is_root(), "no root");
+        let archive = Base::Busybox.archive()?;
+        let registry = Registry::start()?;
+        registry.push_archive(&archive, "library/busybox", "latest")?;
+        let proxy = FaultProxy::start(registry.host())?;
+        let scratch = Scratch::new();
+        let files = [("Dockerfile", DOCKERFILE), ("app/main", "1")];
+        scratch.context("context", &files);
+        let config = format!(
+            "[registry.\"docker.io\"]\nmirrors = [\"{}\"]\n",
+            registry.host()
+        );
+        fs::write(scratch.join("larder.toml"), config)?;
+        Ok(Self {
+            proxy,
+            registry,
+            scratch,
+        })
+    }
+
+    /// The larder of a machine of its own.
+    fn machine(&self, name: &str) -> Larder {
+        Larder::new(env!("CARGO_BIN_EXE_larder"), &self.scratch)
+            .with_root(self.scratch.join(name))
+            .with_env("LARDER_CONFIG", self.scratch.join("larder.toml"))
+    }
+
+    fn build(&self, machine: &str, args: &[&str]) -> Run {
+        let machine = self.machine(machine);
+        let mut command = machine.command(["build", "--progress", "plain"]);
+        Run::of(command.args(args).arg(self.scratch.join("context")))
+    }
+
+    fn cache(&self) -> String {
+        format!("{}/team/cache:main", self.proxy.host())
+    }
+
+    /// Builds on the machine `first`, and leaves its cache in the registry.
+    fn export(&self) {
+        let to = format!("type=registry,ref={},mode=max", self.cache());
+        let _ = self.build("first", &["--cache-to", &to]).success();
+        self.proxy.forget();
+    }
+
+    /// How many layers have been fetched through the proxy.
+    fn fetched_layers(&self) -> usize {
+        // The config of the cache is a blob, too.
+        self.proxy.count("GET", "/blobs/").saturating_sub(1)
+    }
+
+    fn write(&self, files: &[(&str, &str)]) {
+        write_tree(&self.scratch.join("context"), files);
+    }
+}
+
+macro_rules! setup {
+    () => {
+        match Setup::new() {
+            Ok(setup) => setup,
+            Err(error) => skip!("{error:#}"),
+        }
+    };
+}
+
+/// What was said of the import.
+fn import_step(run: &Run) -> Step {
+    let found = run
+        .steps()
+        .into_iter()
+        .find(|step| step.name.starts_with("importing cache manifest from "));
+    found.unwrap_or_else(|| panic!("nothing was imported:\n{}", run.stderr))
+}
+
+#[test]
+fn an_empty_machine_finds_all_and_fetches_nothing_until_it_must() {
+    let setup = setup!();
+    setup.export();
+    let cache = setup.cache();
+    let args = ["--cache-from", &cache, "-t", "app"];
+    let run = setup.build("second", &args).success();
+    assert_eq!(run.ran(), [""; 0], "{}", run.stderr);
+    assert_eq!(setup.fetched_layers(), 0, "{:?}", setup.proxy.exchanges());
+    let inferred = "inferred cache manifest type: application/vnd.oci.image.manifest.v1+json";
+    let step = import_step(&run);
+    assert!(
+        step.lines.iter().any(|line| line.starts_with(inferred)),
+        "{step:?}"
+    );
+    // The image is whole when it is needed.
+    let made = setup.machine("second").run(["run", "app", "cat", "/made"]);
+    assert_eq!(made.success().text(), "1");
+    assert!(setup.fetched_layers() >= 3);
+    // What is in the store by now needs neither cache nor network.
+    setup.proxy.forget();
+    let again = setup.build("second", &["--cache-from", &cache, "-t", "app"]);
+    assert_eq!(again.success().ran(), [""; 0]);
+    let layers = setup.fetched_layers();
+    assert_eq!(layers, 0, "{:?}", setup.proxy.exchanges());
+}
+
+#[test]
+fn a_change_fetches_what_the_steps_after_it_stand_on() {
+    let setup = setup!();
+    setup.export();
+    setup.write(&[("app/main", "2")]);
+    let cache = setup.cache();
+    let args = ["--cache-from", &cache, "-t", "app"];
+    let run = setup.build("second", &args).success();
+    assert_eq!(run.ran(), ["COPY app /app", "RUN cat /app/main > /made"]);
+    let made = setup.machine("second").run(["run", "app", "cat", "/made"]);
+    assert_eq!(made.success().text(), "2");
+    // The builder's layers are not among them: the base, and what was copied from the builder.
+    assert!(setup.fetched_layers() <= 2, "{:?}", setup.proxy.exchanges());
+    let large = setup
+        .machine("second")
+        .run(["run", "app", "tail", "-1", "/large"]);
+    assert_eq!(large.success().text(), "200000");
+}
+
+#[test]
+fn a_local_hit_asks_nobody() {
+    let setup = setup!();
+    setup.export();
+    let cache = setup.cache();
+    let run = setup.build("first", &["--cache-from", &cache]).success();
+    assert_eq!(run.ran(), [""; 0]);
+    assert_eq!(setup.proxy.exchanges(), []);
+}
+
+#[test]
+fn a_source_that_is_not_there_costs_a_word() {
+    let setup = setup!();
+    let missing = format!("{}/team/nothing:here", setup.proxy.host());
+    let directory = setup.scratch.join("nowhere");
+    let local = format!("type=local,src={}", directory.display());
+    let dead = "127.0.0.1:1/team/cache:main";
+    for (machine, source) in [("a", missing.as_str()), ("b", &local), ("c", dead)] {
+        let run = setup.build(machine, &["--cache-from", source]).success();
+        assert_eq!(run.ran().len(), 4, "{source}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_damaged_cache_is_a_miss() {
+    let setup = setup!();
+    setup.export();
+    let cache = setup.cache();
+    // The config does not have its digest.
+    setup
+        .proxy
+        .inject(On::new("GET", "/blobs/").times(100), Fault::FlipBit);
+    let run = setup.build("a", &["--cache-from", &cache]).success();
+    assert_eq!(run.ran().len(), 4, "{}", run.stderr);
+    assert!(
+        import_step(&run)
+            .lines
+            .iter()
+            .any(|line| line.starts_with("ERROR: "))
+    );
+    // The config does, the layers don't: what stands on them runs again.
+    setup.proxy.forget();
+    setup.proxy.inject(
+        On::new("GET", "/blobs/").after(1).times(100),
+        Fault::FlipBit,
+    );
+    setup.write(&[("app/main", "2")]);
+    let run = setup
+        .build("b", &["--cache-from", &cache, "-t", "app"])
+        .success();
+    let lost = "its imported result can't be fetched";
+    let causes: Vec<String> = run.misses().into_iter().map(|(_, cause)| cause).collect();
+    assert!(causes.iter().any(|cause| cause == lost), "{}", run.stderr);
+    let made = setup
+        .machine("b")
+        .run(["run", "app", "sh", "-c", "cat /made; tail -1 /large"]);
+    assert_eq!(made.success().text(), "2200000");
+}
+
+#[test]
+fn a_result_that_is_lost_at_the_end_is_made_again() {
+    let setup = setup!();
+    setup.export();
+    let cache = setup.cache();
+    setup.proxy.inject(
+        On::new("GET", "/blobs/").after(1).times(100),
+        Fault::answer(404),
+    );
+    let out = setup.scratch.join("out");
+    let output = format!("type=local,dest={}", out.display());
+    let args = ["--cache-from", &cache, "--output", &output];
+    let _ = setup.build("second", &args).success();
+    assert_eq!(fs::read_to_string(out.join("made")).unwrap(), "1");
+    assert!(
+        fs::read_to_string(out.join("large"))
+            .unwrap()
+            .ends_with("\n200000\n")
+    );
+}
+
+#[test]
+fn a_directory_serves_as_well() {
+    let setup = setup!();
+    let directory = setup.scratch.join("cache");
+    let to = format!("type=local,dest={},mode=max", directory.display());
+    let from = format!("type=local,src={}", directory.display());
+    let _ = setup.build("first", &["--cache-to", &to]).success();
+    let run = setup.build("second", &["--cache-from", &from, "-t", "app"]);
+    let run = run.success();
+    assert_eq!(run.ran(), [""; 0], "{}", run.stderr);
+    let made = setup.machine("second").run(["run", "app", "cat", "/made"]);
+    assert_eq!(made.success().text(), "1");
+}
+
+#[test]
+fn machines_push_the_same_image() {
+    let setup = setup!();
+    setup.export();
+    let cache = setup.cache();
+    let name = format!("{}/team/app:1", setup.proxy.host());
+    let _ = setup.build("first", &["-t", &name, "--push"]).success();
+    let first = setup.registry_digest("team/app", "1");
+    setup.proxy.forget();
+    let args = ["--cache-from", &cache, "-t", &name, "--push"];
+    let run = setup.build("second", &args).success();
+    assert_eq!(run.ran(), [""; 0], "{}", run.stderr);
+    assert_eq!(setup.registry_digest("team/app", "1"), first);
+    assert_eq!(setup.fetched_layers(), 0, "{:?}", setup.proxy.exchanges());
+}
+
+impl Setup {
+    /// What a tag of the registry leads to.
+    fn registry_digest(&self, repository: &str, tag: &str) -> String {
+        let reference = format!("docker://{}/{repository}:{tag}", self.registry.host());
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["inspect", "--tls-verify=false", "--format", "{{.Digest}}"]);
+        Run::of(skopeo.arg(reference)).success().text()
+    }
+}
+
+#[test]
+fn a_slow_source_does_not_hold_up_what_is_known() {
+    let setup = setup!();
+    setup.export();
+    let cache = setup.cache();
+    setup.proxy.inject(
+        On::new("", "/").times(100),
+        Fault::Delay(Duration::from_secs(120)),
+    );
+    let run = setup.build("first", &["--cache-from", &cache]).success();
+    assert_eq!(run.ran(), [""; 0]);
+}
