@@ -12,7 +12,7 @@ use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::EventSink;
 use crate::fetch::Fetcher;
 use crate::images::{ResolvedImage, read_image};
-use crate::layers::{self, Recipe};
+use crate::layers::{self, Recipe, compression_of};
 use crate::progress::Reporter;
 use crate::request::{LayerCompression, PushOptions};
 
@@ -65,7 +65,7 @@ fn push_stored(
 ) -> Result<PushOutcome> {
     let lease = fetcher.lease;
     let info = lease.store().image_by_name(name)?.ok_or_else(|| {
-        let message = format!("no image of the local store is named {name}");
+        let message = format!("no image of the local store is named `{name}`");
         BuildError::new(ErrorClass::NotFound, message)
     })?;
     let image = read_image(lease, &info.manifest.digest)?;
@@ -80,39 +80,31 @@ fn push_stored(
 /// stored or to be had from a registry.
 fn travelling(lease: &Lease, info: &ImageInfo, image: &ResolvedImage) -> Result<Descriptor> {
     let mut manifest = image.manifest.clone();
-    let mut packed = None;
-    for position in 0..manifest.layers.len() {
-        let layer = &manifest.layers[position];
-        let digest = &layer.digest;
-        let is_stored = lease.hold_blobs(std::slice::from_ref(digest))?;
-        let is_plain =
-            layers::compression_of(&layer.media_type) == Some(LayerCompression::Uncompressed);
-        let is_far = || Ok::<_, BuildError>(!lease.store().origins(digest)?.is_empty());
-        if !is_plain && (is_stored || is_far()?) {
+    let diff_ids = &image.config.rootfs.diff_ids;
+    let mut ready = HashMap::new();
+    for (layer, diff_id) in manifest.layers.iter().zip(diff_ids) {
+        if travels(lease, layer)? {
+            ready.insert(diff_id.clone(), layer.clone());
+        }
+    }
+    if ready.len() == manifest.layers.len() {
+        return stored(lease, image, &manifest);
+    }
+    let packed = match unpacked(lease, info) {
+        Some(snapshot) => layers::packed_layers(lease, snapshot, &Recipe::default(), &ready)?,
+        None => Vec::new(),
+    };
+    for (position, diff_id) in diff_ids.iter().enumerate() {
+        if ready.contains_key(diff_id) {
             continue;
         }
-        let made = match unpacked(lease, info) {
-            Some(snapshot) => {
-                if packed.is_none() {
-                    let recipe = Recipe::default();
-                    let known = HashMap::new();
-                    packed = Some(layers::packed_layers(lease, snapshot, &recipe, &known)?);
-                }
-                packed
-                    .as_ref()
-                    .and_then(|layers| layers.get(position))
-                    .filter(|layer| layer.diff_id == image.config.rootfs.diff_ids[position])
-                    .map(|layer| layer.descriptor.clone())
-            }
-            None => None,
-        };
+        // A layer that came from elsewhere may be packed in another way, under another diff ID.
+        let made = packed
+            .get(position)
+            .filter(|layer| layer.diff_id == *diff_id);
         let made = match made {
-            Some(made) => made,
-            None if is_stored => layers::compressed(lease, digest)?,
-            None => {
-                let message = format!("layer `{digest}` is not in the store");
-                return Err(BuildError::new(ErrorClass::NotFound, message));
-            }
+            Some(layer) => layer.descriptor.clone(),
+            None => layers::compressed(lease, &manifest.layers[position].digest)?,
         };
         manifest.layers[position] = Descriptor {
             media_type: gzip_type(&manifest).to_owned(),
@@ -120,6 +112,16 @@ fn travelling(lease: &Lease, info: &ImageInfo, image: &ResolvedImage) -> Result<
         };
     }
     stored(lease, image, &manifest)
+}
+
+/// Returns whether a layer goes to registries as the manifest has it: a registry has it so, or it
+/// is compressed and stored.
+fn travels(lease: &Lease, layer: &Descriptor) -> Result<bool> {
+    if !lease.store().origins(&layer.digest)?.is_empty() {
+        return Ok(true);
+    }
+    let is_plain = compression_of(&layer.media_type) == Some(LayerCompression::Uncompressed);
+    Ok(!is_plain && lease.hold_blobs(std::slice::from_ref(&layer.digest))?)
 }
 
 /// Returns the topmost layer of an image whose layers are unpacked, held.
