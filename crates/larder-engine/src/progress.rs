@@ -254,14 +254,17 @@ impl StatusProgress<'_> {
     }
 
     /// Tells that this part is done.
-    pub(crate) fn done(self) {
-        let mut state = self
-            .state
-            .into_inner()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+    pub(crate) fn done(self) {}
+}
+
+/// A part that is given up ends, too: the end of a vertex is shown when all its parts have ended.
+impl Drop for StatusProgress<'_> {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        let state = state.unwrap_or_else(std::sync::PoisonError::into_inner);
         let now = self.reporter.now();
         state.timestamp = now;
         state.completed = Some(now);
-        self.reporter.send(BuildEvent::Status(state));
+        self.reporter.send(BuildEvent::Status(state.clone()));
     }
 }
