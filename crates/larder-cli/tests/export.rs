@@ -6,7 +6,7 @@ use std::process::Command;
 
 use fs_err as fs;
 use larder_oci::{Digest, ImageManifest, media_type};
-use larder_testkit::{Base, OciArchive, Project, Registry, Run, install, project, skip};
+use larder_testkit::{Base, EntryKind, OciArchive, Project, Registry, Run, install, project, skip};
 use serde_json::Value;
 
 /// Two layers of its own on those of a base.
@@ -76,6 +76,31 @@ fn layers_are_compressed_as_asked_and_base_layers_only_by_force() {
         manifest.layers[1].size_bytes
     });
     assert!(sizes[1] <= sizes[0], "{sizes:?}");
+}
+
+#[test]
+fn estargz_layers_say_where_their_files_are() {
+    let project = small_project!();
+    let made = archive(&project, "compression=estargz,oci-mediatypes=false");
+    let manifest = made.manifest().unwrap();
+    assert_eq!(layer_types(&manifest), [media_type::LAYER_GZIP; 3]);
+    let layers = made.layers().unwrap();
+    for (layer, entries) in manifest.layers.iter().zip(&layers) {
+        let index = entries.last().unwrap();
+        assert_eq!(index.path, "stargz.index.json");
+        let EntryKind::File(json) = &index.kind else {
+            panic!("{index:?}")
+        };
+        let digest = &layer.annotations["containerd.io/snapshot/stargz/toc.digest"];
+        assert_eq!(*digest, Digest::sha256(json).to_string());
+    }
+    let index: Value = match &layers[1].last().unwrap().kind {
+        EntryKind::File(json) => serde_json::from_slice(json).unwrap(),
+        other => panic!("{other:?}"),
+    };
+    let entries = index["entries"].as_array().unwrap();
+    let file = entries.iter().find(|entry| entry["name"] == "a.txt");
+    assert_eq!(file.unwrap()["digest"], Digest::sha256("a\n").as_str());
 }
 
 #[test]

@@ -17,6 +17,9 @@ use crate::error::{BuildError, Result};
 use crate::fetch::FarLayer;
 use crate::request::LayerCompression;
 
+/// Says of a layer to which time its files were bound; BuildKit's name.
+const REWRITTEN: &str = "buildkit/rewritten-timestamp";
+
 /// A layer with the form in which it travels.
 #[derive(Debug, Clone)]
 pub(crate) struct PackedLayer {
@@ -212,9 +215,13 @@ fn own_blob(lease: &Lease, info: SnapshotInfo, recipe: &Recipe) -> Result<Packed
     let options = LayerOptions {
         clamp_mtime: recipe.clamp_mtime,
     };
-    let encoded = encode::encode(lease, recipe, |mut out| {
+    let mut encoded = encode::encode(lease, recipe, |mut out| {
         write_tar(lease.store(), &info.id, &mut out, &options)
     })?;
+    if let Some(epoch) = recipe.clamp_mtime {
+        let annotations = &mut encoded.descriptor.annotations;
+        annotations.insert(REWRITTEN.to_owned(), epoch.to_string());
+    }
     keep(lease, info, recipe, encoded)
 }
 

@@ -16,15 +16,17 @@
 //! assert_eq!(text, "hello");
 //! ```
 //!
-//! **Limitations**: bzip2 and xz are read only.
+//! **Limitations**: bzip2 and xz are read only. zstd and eStargz are written by one thread.
 
 mod chunker;
 mod decoder;
 mod deflate;
 mod encoder;
+mod estargz;
 mod gzip;
 mod pipeline;
 
 pub use decoder::{Decoder, Format};
 pub use encoder::{Compression, Encoder};
+pub use estargz::{Estargz, write_estargz};
 pub use gzip::{ChunkCache, ChunkKey, GzipEncoder};

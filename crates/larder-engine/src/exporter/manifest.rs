@@ -12,9 +12,6 @@ use crate::layers::{self, PackedLayer, Recipe};
 use crate::progress::VertexProgress;
 use crate::request::{AnnotationPlace, ImageOptions, ImageOutcome, LayerCompression};
 
-/// Says of a layer to which time its files were bound; BuildKit's name.
-const REWRITTEN: &str = "buildkit/rewritten-timestamp";
-
 /// An image whose config and manifest are in the store.
 pub(super) struct MadeImage {
     pub(super) descriptor: Descriptor,
@@ -71,15 +68,9 @@ impl Export<'_> {
         let uses_oci_types = options.oci_media_types || needs_oci_types(options);
         let platform = config.platform();
         let annotated = |place| annotations(options, place, &platform);
-        let descriptors = packed.into_iter().map(|layer| {
-            let is_new = !self.base_layers.contains_key(&layer.diff_id);
-            let mut descriptor = with_media_type(layer.descriptor, uses_oci_types);
-            if let (true, Some(epoch)) = (is_new, recipe.clamp_mtime) {
-                let annotations = &mut descriptor.annotations;
-                annotations.insert(REWRITTEN.to_owned(), epoch.to_string());
-            }
-            descriptor
-        });
+        let descriptors = packed
+            .into_iter()
+            .map(|layer| with_media_type(layer.descriptor, uses_oci_types));
         let (manifest_type, config_type) = if uses_oci_types {
             (media_type::MANIFEST, media_type::CONFIG)
         } else {

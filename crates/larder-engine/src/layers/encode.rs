@@ -5,13 +5,21 @@ use std::sync::Arc;
 
 use larder_oci::{Descriptor, Digest, media_type};
 use larder_store::{BlobWriter, Lease};
-use larder_tree::compression::{ChunkCache, Compression, Decoder, Encoder};
+use larder_tree::ErrorKind;
+use larder_tree::compression::{ChunkCache, Compression, Decoder, Encoder, write_estargz};
 use larder_tree::diff::DigestWriter;
 
 use super::Recipe;
 use super::chunks::StoredChunks;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::request::LayerCompression;
+use crate::task::Tasks;
+
+/// Says of an eStargz layer which digest its index has, by which readers trust it.
+const INDEX_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
+
+/// Says of an eStargz layer how long its tar is.
+const UNCOMPRESSED_SIZE: &str = "io.containers.estargz.uncompressed-size";
 
 /// A blob that was just made, and what its tar was.
 pub(super) struct Encoded {
@@ -24,9 +32,12 @@ pub(super) struct Encoded {
 pub(super) fn encode(
     lease: &Lease,
     recipe: &Recipe,
-    write: impl FnOnce(&mut dyn Write) -> Result<(Digest, u64)>,
+    write: impl FnOnce(&mut dyn Write) -> Result<(Digest, u64)> + Send,
 ) -> Result<Encoded> {
-    let (media_type, compression) = encoding(recipe)?;
+    if recipe.compression == LayerCompression::Estargz {
+        return encode_estargz(lease, recipe, write);
+    }
+    let (media_type, compression) = encoding(recipe);
     let writer = lease.blob_writer(None)?;
     let chunks = Arc::new(StoredChunks::new(lease.store()));
     let cache: Arc<dyn ChunkCache> = chunks.clone();
@@ -58,13 +69,13 @@ pub(super) fn transcode(lease: &Lease, digest: &Digest, recipe: &Recipe) -> Resu
     })
 }
 
-fn encoding(recipe: &Recipe) -> Result<(&'static str, Compression)> {
+fn encoding(recipe: &Recipe) -> (&'static str, Compression) {
     let level = recipe.level;
-    Ok(match recipe.compression {
-        LayerCompression::Gzip => (
+    match recipe.compression {
+        LayerCompression::Gzip | LayerCompression::Estargz => (
             media_type::LAYER_GZIP,
             Compression::Gzip {
-                level: level.map(|level| u32::try_from(level).unwrap_or(u32::MAX)),
+                level: gzip_level(recipe),
             },
         ),
         LayerCompression::Zstd => (
@@ -72,11 +83,51 @@ fn encoding(recipe: &Recipe) -> Result<(&'static str, Compression)> {
             level.map_or_else(Compression::zstd, |level| Compression::Zstd { level }),
         ),
         LayerCompression::Uncompressed => (media_type::LAYER, Compression::Uncompressed),
-        LayerCompression::Estargz => {
-            return Err(BuildError::invalid(
-                "`compression=estargz` is not supported yet",
-            ));
+    }
+}
+
+fn gzip_level(recipe: &Recipe) -> Option<u32> {
+    let level = recipe.level?;
+    Some(u32::try_from(level).unwrap_or(u32::MAX))
+}
+
+/// Makes an eStargz blob of the tar that `write` writes, which is read on the way and gets a
+/// further entry: the blob's diff ID is not that of the layer.
+fn encode_estargz(
+    lease: &Lease,
+    recipe: &Recipe,
+    write: impl FnOnce(&mut dyn Write) -> Result<(Digest, u64)> + Send,
+) -> Result<Encoded> {
+    let no_pipe = |source| {
+        BuildError::new(ErrorClass::Exhausted, "cannot compress a layer").with_source(source)
+    };
+    let (tar, mut into) = io::pipe().map_err(no_pipe)?;
+    let mut writer = lease.blob_writer(None)?;
+    let made = std::thread::scope(|scope| {
+        // The pipe ends with the thread, and with it the tar.
+        let source = Tasks::spawn(scope, "estargz", move || write(&mut into)).map_err(no_pipe)?;
+        let made = write_estargz(tar, &mut writer, gzip_level(recipe));
+        let written = source
+            .join()
+            .map_err(|_| BuildError::internal("the thread of a layer panicked"))?;
+        match made {
+            // Whoever can't read on makes the other side fail, too.
+            Err(error) if written.is_ok() || error.kind() != ErrorKind::InvalidInput => {
+                Err(failed(error))
+            }
+            made => written.and(made.map_err(failed)),
         }
+    })?;
+    let size_bytes = writer.offset();
+    let mut descriptor = Descriptor::new(media_type::LAYER_GZIP, writer.commit()?, size_bytes);
+    descriptor.annotations.extend([
+        (INDEX_DIGEST.to_owned(), made.index_digest.to_string()),
+        (UNCOMPRESSED_SIZE.to_owned(), made.tar_bytes.to_string()),
+    ]);
+    Ok(Encoded {
+        descriptor,
+        diff_id: made.diff_id,
+        tar_bytes: made.tar_bytes,
     })
 }
 
@@ -87,7 +138,7 @@ fn threads() -> usize {
 
 fn failed(source: larder_tree::Error) -> BuildError {
     let class = match source.kind() {
-        larder_tree::ErrorKind::InvalidInput => ErrorClass::Invalid,
+        ErrorKind::InvalidInput => ErrorClass::Invalid,
         _ => ErrorClass::Exhausted,
     };
     BuildError::new(class, "cannot compress a layer").with_source(source)

@@ -138,6 +138,34 @@ impl<W: Write> std::fmt::Debug for GzipEncoder<W> {
     }
 }
 
+/// Compresses all of `input` to one member, by itself.
+pub(super) struct MemberMaker(Compressor);
+
+impl MemberMaker {
+    /// Takes the levels that [`GzipEncoder::new`] takes.
+    pub(super) fn new(level: Option<u32>) -> Self {
+        Self(Compressor {
+            level,
+            cache: None,
+            deflater: Deflater::default(),
+        })
+    }
+
+    pub(super) fn make(&mut self, input: &[u8]) -> Vec<u8> {
+        let chunk = self.0.compress(input);
+        let checksum = chunk.checksum.to_le_bytes();
+        let length = (chunk.length as u32).to_le_bytes();
+        [
+            &MEMBER_HEADER[..],
+            &chunk.bytes,
+            &LAST_BLOCK,
+            &checksum,
+            &length,
+        ]
+        .concat()
+    }
+}
+
 /// The member as far as it is written.
 struct Member<W> {
     out: W,

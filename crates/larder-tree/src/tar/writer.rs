@@ -45,6 +45,16 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
+    /// Returns the stream beneath. What is written to it by itself is not part of an entry.
+    pub(crate) fn get_mut(&mut self) -> &mut W {
+        &mut self.inner
+    }
+
+    /// Ends the last entry; its padding is written.
+    pub(crate) fn pad(&mut self) -> Result<()> {
+        self.end_entry()
+    }
+
     /// Ends the last entry and the archive, with two blocks of zeros.
     pub fn finish(mut self) -> Result<W> {
         self.end_entry()?;
