@@ -160,7 +160,7 @@ fn sink(
 }
 
 fn pushed_line(status: &StatusEvent, is_quiet: bool) -> Option<String> {
-    let digest: Digest = status.id.parse().ok()?;
+    let digest: Digest = status.id.strip_prefix("pushing ")?.parse().ok()?;
     (!is_quiet).then(|| format!("{}: Pushed\n", short(&digest)))
 }
 

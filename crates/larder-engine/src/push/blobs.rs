@@ -107,9 +107,8 @@ fn push_blob(
         let mut status = status.lock().unwrap_or_else(PoisonError::into_inner);
         status
             .get_or_insert_with(|| {
-                fetcher
-                    .progress
-                    .status(blob.digest.to_string(), blob.size_bytes)
+                let id = format!("pushing {}", blob.digest);
+                fetcher.progress.status(id, blob.size_bytes)
             })
             .set(bytes);
     };

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use larder_registry::{Client, Config, ErrorKind, KeyPair, RegistryConfig};
+use larder_oci::{Descriptor, media_type};
+use larder_registry::{BlobPush, Client, Config, ErrorKind, KeyPair, Pushed, RegistryConfig};
 use larder_testkit::{Registry, RegistryOptions, RegistryTls, install, skip};
 
-use crate::{busybox, fixture};
+use crate::{busybox, fixture, image};
 
 /// Makes an authority and two certificates that it signs, in `dir`.
 const MAKE_CERTIFICATES: &str = r"set -e
@@ -114,9 +115,22 @@ async fn certificates_are_trusted_and_shown_as_configured() {
             registries: [(host.to_owned(), section)].into(),
             ..crate::config(host)
         };
-        let resolved = Client::new(config).resolve(&busybox(host)).await;
+        let client = Client::new(config);
+        let resolved = client.resolve(&busybox(host)).await;
         match (resolved, expected) {
-            (Ok(resolved), None) => assert_eq!(resolved.descriptor, fixture.manifest, "{name}"),
+            (Ok(resolved), None) => {
+                assert_eq!(resolved.descriptor, fixture.manifest, "{name}");
+                // What is sent goes by connections of its own.
+                let bytes = name.as_bytes().to_vec();
+                let pushed = client.push_blob(&BlobPush {
+                    image_ref: &image(host, "team/tls"),
+                    descriptor: &Descriptor::of(media_type::LAYER, &bytes),
+                    source: &bytes,
+                    mount_from: &[],
+                    on_sent: &|_| {},
+                });
+                assert_eq!(pushed.await.unwrap(), Pushed::Uploaded, "{name}");
+            }
             (Err(error), Some(kind)) => assert_eq!(error.kind(), kind, "{name}: {error:?}"),
             (resolved, _) => panic!("{name}: {resolved:?}"),
         }
