@@ -1,7 +1,7 @@
 //! One target, from request to graph.
 
 mod check;
-mod inputs;
+pub(crate) mod inputs;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -113,7 +113,8 @@ impl Build<'_> {
     fn read(&self, request: &mut BuildRequest, all_stages: bool) -> Result<Inputs> {
         let source = std::mem::replace(&mut request.context, ContextSource::Empty);
         let context = self.open_context(source, request)?;
-        let scope = self.scope(&context, request);
+        let directory = context.cache_name.as_deref().unwrap_or_default();
+        let scope = scope(directory, &request.dockerfile, self.name);
         let text = self.read_dockerfile(&context.root, request)?;
         let dockerfile = Dockerfile::parse(&text.bytes, &text.name)
             .map_err(|error| dockerfile_error(&error, &text))?;
@@ -172,25 +173,6 @@ impl Build<'_> {
         }
     }
 
-    /// Names what is built, for its history: the context, the Dockerfile, the target.
-    fn scope(&self, context: &ContextRoot, request: &BuildRequest) -> String {
-        let mut scope = context.cache_name.clone().unwrap_or_default();
-        scope.push('\0');
-        match &request.dockerfile {
-            DockerfileSource::Default => scope.push_str("Dockerfile"),
-            DockerfileSource::Path(path) => {
-                let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.clone());
-                scope.push_str(&path.to_string_lossy());
-            }
-            DockerfileSource::Text(_) => scope.push('-'),
-        }
-        if !self.name.is_empty() {
-            scope.push('\0');
-            scope.push_str(self.name);
-        }
-        Digest::sha256(scope).hex().to_owned()
-    }
-
     /// Looks up all base images at once.
     fn find_base_images(
         &self,
@@ -213,6 +195,24 @@ impl Build<'_> {
         });
         Ok(())
     }
+}
+
+/// Names what is built, for its history: the context, the Dockerfile, the target.
+pub(crate) fn scope(context: &str, dockerfile: &DockerfileSource, target: &str) -> String {
+    let mut scope = format!("{context}\0");
+    match dockerfile {
+        DockerfileSource::Default => scope.push_str("Dockerfile"),
+        DockerfileSource::Path(path) => {
+            let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.clone());
+            scope.push_str(&path.to_string_lossy());
+        }
+        DockerfileSource::Text(_) => scope.push('-'),
+    }
+    if !target.is_empty() {
+        scope.push('\0');
+        scope.push_str(target);
+    }
+    Digest::sha256(scope).hex().to_owned()
 }
 
 fn lower_options(request: &BuildRequest) -> LowerOptions {

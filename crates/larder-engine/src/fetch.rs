@@ -39,6 +39,16 @@ pub(crate) enum Origin {
     Layout(PathBuf),
 }
 
+impl Origin {
+    /// Returns what a cache import from there is called.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Registry(image_ref) => image_ref.to_string(),
+            Self::Layout(directory) => format!("local:{}", directory.display()),
+        }
+    }
+}
+
 /// Fetches layers for a build.
 #[derive(Clone, Copy)]
 pub(crate) struct Fetcher<'a> {

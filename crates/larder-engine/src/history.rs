@@ -13,6 +13,7 @@ use larder_store::{KeyId, NewStep, Store};
 use larder_tree::checksum::{Manifest, Selector};
 use serde::{Deserialize, Serialize};
 
+use crate::doctor::ImportRecord;
 use crate::error::{BuildError, Result};
 use crate::event::MissCause;
 use crate::explain::{self, BasePart, EnvPart, InputPart, ShortDigest, StepParts};
@@ -31,8 +32,11 @@ const NO_KEY: i64 = 0;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct BuildReport {
     pub(crate) steps: Vec<StepReport>,
-    parts: Vec<StepParts>,
+    pub(crate) parts: Vec<StepParts>,
     ignore_patterns: Vec<String>,
+    /// What came of imported caches; empty where none was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) imports: Vec<ImportRecord>,
 }
 
 /// The history of one Dockerfile with its context.
@@ -334,7 +338,11 @@ impl<'a> History<'a> {
     }
 
     /// Records the build. Steps that were not reached keep what is known of them.
-    pub(crate) fn save(&self, mut steps: Vec<StepReport>) -> Result<()> {
+    pub(crate) fn save(
+        &self,
+        mut steps: Vec<StepReport>,
+        imports: Vec<ImportRecord>,
+    ) -> Result<()> {
         let state = self.state();
         for step in &mut steps {
             let details = state.causes.iter().find_map(|(vertex, (_, details))| {
@@ -362,6 +370,7 @@ impl<'a> History<'a> {
             parts: self.all_parts(),
             steps,
             ignore_patterns: self.ignore_patterns.clone(),
+            imports,
         };
         let bytes = serde_json::to_vec(&report).map_err(|error| {
             BuildError::internal("cannot encode the report of a build").with_source(error)

@@ -29,6 +29,7 @@ mod build;
 mod cache;
 mod cancel;
 pub mod config;
+pub mod doctor;
 mod engine;
 mod error;
 pub mod event;

@@ -158,6 +158,23 @@ impl Store {
         .transpose()
     }
 
+    /// Returns the builds of a scope that are kept, the newest first.
+    pub fn builds(&self, scope: &str) -> Result<Vec<BuildRecord>> {
+        let rows = self.read(|db| {
+            let mut list = db.prepare_cached(
+                "SELECT number, scope, report, created_at FROM builds \
+                 WHERE scope = ? ORDER BY number DESC",
+            )?;
+            let rows = list.query_map([scope], build_from_row)?;
+            Ok(rows.collect::<rusqlite::Result<Vec<_>>>()?)
+        })?;
+        let unpacked = rows.into_iter().map(|mut build| {
+            build.report = decompress(&build.report)?;
+            Ok(build)
+        });
+        unpacked.collect()
+    }
+
     /// Returns when the key's result was pruned, if it was and the key has none again.
     pub fn pruned_at(&self, key: KeyId) -> Result<Option<Timestamp>> {
         self.read(|db| {

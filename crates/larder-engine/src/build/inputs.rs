@@ -19,7 +19,7 @@ const MAX_TEXT_BYTES: u64 = 16 << 20;
 /// What tells an archive from a Dockerfile: enough for a whole block of any compression.
 const SNIFFED_BYTES: u64 = 2 << 20;
 /// Read where a Dockerfile has no ignore file of its own.
-const IGNORE_FILE: &str = ".dockerignore";
+pub(crate) const IGNORE_FILE: &str = ".dockerignore";
 /// The text of a build's Dockerfile, with where it was found.
 pub(super) struct DockerfileText {
     pub(super) name: String,
@@ -173,14 +173,14 @@ pub(super) fn read_ignore_patterns(context: &Root) -> Result<Vec<String>> {
     parse_ignore(IGNORE_FILE, &read_ignore_file(context)?)
 }
 
-fn parse_ignore(name: &str, bytes: &[u8]) -> Result<Vec<String>> {
+pub(crate) fn parse_ignore(name: &str, bytes: &[u8]) -> Result<Vec<String>> {
     larder_dockerfile::parse_ignore(bytes)
         .map_err(|error| BuildError::invalid(format!("cannot read {name}")).with_source(error))
 }
 
 /// Reads the ignore file in a context. One that is there and can't be read is an error: what it
 /// hides must not end up in an image.
-fn read_ignore_file(context: &Root) -> Result<Vec<u8>> {
+pub(crate) fn read_ignore_file(context: &Root) -> Result<Vec<u8>> {
     match read_in(context, Path::new(IGNORE_FILE)) {
         Ok(bytes) => Ok(bytes),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -216,10 +216,10 @@ pub(super) fn open_directory(path: &Path) -> Result<ContextRoot> {
     })
 }
 
-type FoundText = (Vec<u8>, Option<(String, Vec<u8>)>);
+pub(crate) type FoundText = (Vec<u8>, Option<(String, Vec<u8>)>);
 
 /// Reads a Dockerfile by the working directory, with the ignore file beside it.
-fn read_outside(path: &Path) -> std::io::Result<FoundText> {
+pub(crate) fn read_outside(path: &Path) -> std::io::Result<FoundText> {
     let bytes = read_limited(fs_err::File::open(path)?)?;
     let ignore = ignore_beside(path);
     let ignore = read_limited_file(&ignore).map(|bytes| (name_of(&ignore), bytes));

@@ -2,7 +2,7 @@
 //! one.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use larder_oci::Digest;
 use larder_store::{CacheKey, KeyDep, KeyId};
@@ -10,6 +10,7 @@ use larder_store::{CacheKey, KeyDep, KeyId};
 use super::index::{Index, Known, Node};
 use super::remote::RemoteResult;
 use super::source::{Loaded, Sources};
+use crate::doctor::ImportRecord;
 use crate::request::CacheImport;
 
 /// The imported caches of one build.
@@ -21,6 +22,16 @@ pub(crate) struct Imports<'a> {
     requests: Vec<CacheImport>,
     index: OnceLock<Index>,
     trail: Mutex<Trail>,
+    uses: Mutex<Uses>,
+}
+
+/// What the caches were good for.
+#[derive(Default)]
+struct Uses {
+    /// How many results were found in each, by name.
+    hits: HashMap<String, usize>,
+    /// How long it took to read them all.
+    duration_ms: u64,
 }
 
 /// Which imported records the keys of the store stand for.
@@ -46,6 +57,7 @@ impl<'a> Imports<'a> {
             requests,
             index: OnceLock::new(),
             trail: Mutex::default(),
+            uses: Mutex::default(),
         }
     }
 
@@ -83,13 +95,7 @@ impl<'a> Imports<'a> {
         if self.requests.is_empty() {
             return None;
         }
-        let index = self.index.get_or_init(|| {
-            let mut index = Index::default();
-            for Loaded { records } in self.sources.load(&self.requests) {
-                index.add(records);
-            }
-            index
-        });
+        let index = self.index.get_or_init(|| self.read());
         if index.is_empty() {
             return None;
         }
@@ -98,7 +104,46 @@ impl<'a> Imports<'a> {
             trail.add(index, &noted);
         }
         let found = trail.find(index, op, output, deps);
-        (!found.is_empty()).then(|| index.result(&found).cloned())
+        if found.is_empty() {
+            return None;
+        }
+        let result = index.result(&found).cloned();
+        if let Some(result) = &result {
+            *self.uses().hits.entry(result.origin.name()).or_default() += 1;
+        }
+        Some(result)
+    }
+
+    fn read(&self) -> Index {
+        let begun = self.sources.engine.now();
+        let mut index = Index::default();
+        for Loaded { records } in self.sources.load(&self.requests) {
+            index.add(records);
+        }
+        let time = self.sources.engine.now().duration_since(begun);
+        self.uses().duration_ms = u64::try_from(time.as_millis()).unwrap_or_default();
+        index
+    }
+
+    fn uses(&self) -> MutexGuard<'_, Uses> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what came of each cache; nothing where none had to be read.
+    pub(crate) fn records(&self) -> Vec<ImportRecord> {
+        if self.index.get().is_none() {
+            return Vec::new();
+        }
+        let uses = self.uses();
+        let record = |request: &CacheImport| {
+            let name = request.name();
+            ImportRecord {
+                hits: uses.hits.get(&name).copied().unwrap_or_default(),
+                name,
+                duration_ms: uses.duration_ms,
+            }
+        };
+        self.requests.iter().map(record).collect()
     }
 
     /// Returns the result that the imported caches have of a key of the store.

@@ -54,7 +54,7 @@ impl Sources<'_> {
     }
 
     fn load_one(&self, request: &CacheImport) -> Vec<Loaded> {
-        let name = format!("importing cache manifest from {}", name(request));
+        let name = format!("importing cache manifest from {}", request.name());
         let mut vertex = self.reporter.begin_internal(&name, "");
         let read = match request {
             CacheImport::Registry { image_ref, .. } => self.registry(image_ref, &vertex),
@@ -181,14 +181,6 @@ impl Sources<'_> {
         let origin = Origin::Layout(directory.to_owned());
         let loaded = caches.into_iter().map(|cache| remote(cache, &origin));
         Ok(loaded.collect())
-    }
-}
-
-/// Returns how a cache is called in progress.
-fn name(request: &CacheImport) -> String {
-    match request {
-        CacheImport::Registry { image_ref, .. } => image_ref.to_string(),
-        CacheImport::Local { path, .. } => format!("local:{}", path.display()),
     }
 }
 

@@ -366,7 +366,8 @@ impl<'a> Target<'a> {
     }
 
     fn save_history(&self) {
-        if let Err(error) = self.worker.history.save(self.reports()) {
+        let imports = self.worker.imports.records();
+        if let Err(error) = self.worker.history.save(self.reports(), imports) {
             tracing::warn!(
                 error = error.full_message(),
                 "the report of the build was not kept"

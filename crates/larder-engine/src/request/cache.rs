@@ -28,6 +28,16 @@ pub enum CacheImport {
     },
 }
 
+impl CacheImport {
+    /// Returns what it is called in progress, and on record.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Registry { image_ref, .. } => image_ref.to_string(),
+            Self::Local { path, .. } => format!("local:{}", path.display()),
+        }
+    }
+}
+
 /// A cache that results go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheExport {
