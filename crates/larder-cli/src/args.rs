@@ -1,11 +1,13 @@
 //! The command line: flags and verbs, read into plain values.
 
+mod bake;
 mod build;
-mod cache;
 pub(crate) mod cache;
 mod call;
 mod compose;
-mod output;
+mod docker;
+mod doctor;
+pub(crate) mod output;
 mod registry;
 mod store;
 pub(crate) mod values;
@@ -17,13 +19,19 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub(crate) use build::{BuildArgs, NoCacheArg};
-pub(crate) use cache::CacheFromArg;
+pub(crate) use bake::{BakeArgs, Listed};
+pub(crate) use build::{BuildArgs, ForeignArgs, NoCacheArg};
 pub(crate) use cache::CacheFromArg;
 pub(crate) use call::{CallArg, Method};
 pub(crate) use compose::{
-    ComposeArgs, ComposeBuildArgs, ComposeCommand, ComposeVersionArgs, ConfigArgs, ProjectArgs,
+    ComposeArgs, ComposeBuildArgs, ComposeCommand, ComposeRunArgs, ComposeVersionArgs, ConfigArgs,
+    DownArgs, LogsArgs, ProjectArgs, PsArgs, ServicesArgs, UpArgs,
 };
+pub(crate) use docker::{
+    BuilderArgs, BuildersArgs, DfArgs, DockerCommand, DockerPruneArgs, ImagetoolsArgs, ShimCommand,
+    ShimInstallArgs,
+};
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use output::{OutputArg, OutputKind};
 pub(crate) use registry::{LoginArgs, LogoutArgs, PullArgs, PushArgs};
 pub(crate) use store::{
@@ -70,8 +78,13 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<BuildArgs>),
+    /// Build the targets of bake files
+    #[command(visible_alias = "f")]
+    Bake(Box<BakeArgs>),
     /// Build and run the services of a compose file
     Compose(Box<ComposeArgs>),
+    /// Tell what defeats the cache, what it costs, and how to mend it
+    Doctor(DoctorArgs),
     /// Explain why the steps of the last build were not cached
     Explain(ExplainArgs),
     /// List images
@@ -104,8 +117,13 @@ pub(crate) enum Command {
     Du(DuArgs),
     /// Remove records from the cache; cache mounts only if asked for
     Prune(PruneArgs),
+    /// Answer the command lines of `docker`, `docker-compose` and `docker-buildx`
+    #[command(subcommand)]
+    Shim(ShimCommand),
     /// Show the version
     Version,
+    #[command(subcommand, hide = true)]
+    Docker(DockerCommand),
 }
 
 impl Cli {

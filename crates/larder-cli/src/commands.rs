@@ -1,14 +1,18 @@
 //! One module a verb: each turns arguments into a request to the engine, and the answer into text.
 
 mod archive;
+mod bake;
 mod build;
 mod compose;
+mod docker;
+mod doctor;
 mod explain;
 mod image;
 mod login;
 mod records;
 mod registry;
 mod run;
+mod shim;
 
 use std::path::PathBuf;
 
@@ -64,6 +68,11 @@ impl Context<'_> {
         Ok(Engine::open(options)?)
     }
 
+    /// Returns the state directory, absolute.
+    pub(crate) fn state_root(&self) -> anyhow::Result<PathBuf> {
+        self.root(&self.config()?)
+    }
+
     fn config(&self) -> anyhow::Result<Config> {
         let named = self.global.config.clone();
         let config = match named.or_else(|| self.env.path("LARDER_CONFIG")) {
@@ -103,7 +112,9 @@ pub(crate) fn run(cli: Cli, env: &Environment) -> anyhow::Result<Code> {
     };
     match cli.command {
         Command::Build(args) => return build::run(*args, &context),
+        Command::Bake(args) => return bake::run(&args, &context),
         Command::Compose(args) => return compose::run(*args, &context),
+        Command::Doctor(args) => return doctor::run(&args, &context),
         Command::Explain(args) => explain::run(&args, &context)?,
         Command::Images(args) => image::list(&args, &context)?,
         Command::Rmi(args) => image::remove(&args, &context)?,
@@ -117,9 +128,11 @@ pub(crate) fn run(cli: Cli, env: &Environment) -> anyhow::Result<Code> {
         Command::Pull(args) => registry::pull(&args, &context)?,
         Command::Login(args) => login::log_in(args, &context)?,
         Command::Logout(args) => login::log_out(&args, &context)?,
-        Command::Run(args) => return run::run(*args, &context),
+        Command::Run(args) => return Ok(run::run(*args, &context)),
         Command::Du(args) => records::du(&args, &context)?,
         Command::Prune(args) => records::prune(&args, &context)?,
+        Command::Shim(command) => shim::run(command)?,
+        Command::Docker(command) => docker::run(command, &context)?,
         Command::Version => output::print(concat!("larder ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
     Ok(exit::SUCCESS)

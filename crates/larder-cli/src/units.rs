@@ -21,6 +21,31 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// Returns `bytes` in binary units with at most four significant digits: `488.3MiB`.
+///
+/// The form of limits in `buildx inspect`.
+pub(crate) fn human_binary_size(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        value if value >= 1000.0 => 0,
+        value if value >= 100.0 => 1,
+        value if value >= 10.0 => 2,
+        _ => 3,
+    };
+    let text = format!("{value:.decimals$}");
+    let text = match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => &text,
+    };
+    format!("{text}{}", UNITS[unit])
+}
+
 /// Returns `bytes` in decimal units with at most `digits` significant digits: `4.096kB`.
 ///
 /// The form of tables: 4 digits in `du`, 3 in `images`.
@@ -136,6 +161,21 @@ pub(crate) fn parse_duration(text: &str) -> Result<SignedDuration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn binary_sizes_have_four_digits() {
+        for (bytes, expected) in [
+            (0, "0B"),
+            (1024, "1KiB"),
+            (512_000_000, "488.3MiB"),
+            (10_000_000_000, "9.313GiB"),
+            (100_000_000_000, "93.13GiB"),
+            (51_000_000_000, "47.5GiB"),
+            (1023 << 20, "1023MiB"),
+        ] {
+            assert_eq!(human_binary_size(bytes), expected, "{bytes}");
+        }
+    }
 
     #[test]
     fn progress_sizes_have_two_decimals() {

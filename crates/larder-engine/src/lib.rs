@@ -29,6 +29,7 @@ mod build;
 mod cache;
 mod cancel;
 pub mod config;
+mod container;
 pub mod doctor;
 mod engine;
 mod error;
@@ -55,16 +56,19 @@ mod task;
 mod worker;
 
 pub use build::CheckOutcome;
-pub use larder_dockerfile::{Rule, Warning};
 pub use cancel::CancelFlag;
+pub use container::{
+    Container, ContainerMount, ContainerRequest, ContainerSource, ProcessRequest, VolumeName,
+};
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, ErrorClass, Location, Result};
 pub use image_store::ImageDetails;
+pub use larder_dockerfile::{Rule, Warning};
 pub use larder_store::{
     Clock, Filter, ImageInfo, PruneRequest, RecordType, SnapshotId, UsageRecord,
 };
-pub use multi::{ManyOptions, TargetError, TargetRequest};
 pub use login::{Login, LoginPlace, Logins};
+pub use multi::{ManyOptions, TargetError, TargetRequest};
 pub use pull::PullOutcome;
 pub use push::{PushOutcome, Pushed, PushedBlob};
 pub use run::{RunRequest, Volume};

@@ -13,9 +13,18 @@ use crate::{Error, Result, SnapshotId, UsageRecord};
 /// | `id`, `parents`, `description`, `type` | text: `=` (of an `id`, a part of it), `==`, `!=`, `~=` (regular expression) |
 /// | `inuse`, `mutable`, `immutable`, `shared`, `private` | alone, or with `=true` or `=false` |
 /// | `until`, `unused-for` | not used for that long, `24h` or `1h30m` |
+///
+/// Displays as it was written.
 #[derive(Debug, Clone)]
 pub struct Filter {
+    text: String,
     conditions: Vec<Condition>,
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -112,6 +121,7 @@ impl FromStr for Filter {
         let conditions = split(text)?;
         let conditions: Result<_> = conditions.iter().map(|part| condition(part)).collect();
         Ok(Self {
+            text: text.to_owned(),
             conditions: conditions?,
         })
     }

@@ -128,7 +128,8 @@ impl Store {
         &self.0.layout
     }
 
-    pub(crate) fn snapshotter(&self) -> Snapshotter {
+    /// Returns how snapshots are made visible.
+    pub fn snapshotter(&self) -> Snapshotter {
         self.0.options.snapshotter
     }
 

@@ -17,6 +17,9 @@ pub(crate) struct ImagesArgs {
     /// Show ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Accepted as Docker's: there are no others than those shown.
+    #[arg(short, long, hide = true)]
+    all: bool,
     /// Show ids in full
     #[arg(long)]
     pub(crate) no_trunc: bool,
@@ -139,6 +142,21 @@ pub(crate) struct RunArgs {
     /// Forget what the command wrote, when it ends; what happens by default
     #[arg(long)]
     pub(crate) rm: bool,
+    /// Accepted as Docker's: the command has larder's streams, be they a terminal or not.
+    #[arg(short, long, hide = true)]
+    interactive: bool,
+    #[arg(short, long, hide = true)]
+    tty: bool,
+    #[arg(long, hide = true)]
+    name: Option<String>,
+    #[arg(long, hide = true)]
+    init: bool,
+    #[arg(short, long, hide = true)]
+    pub(crate) detach: bool,
+    #[arg(short, long, hide = true)]
+    pub(crate) publish: Vec<String>,
+    #[arg(long, hide = true, alias = "net")]
+    pub(crate) network: Option<String>,
     /// Name or id
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
@@ -165,6 +183,9 @@ pub(crate) struct DuArgs {
     pub(crate) verbose: bool,
     #[arg(long, hide = true, value_name = "DURATION", value_parser = values::duration)]
     pub(crate) timeout: Option<SignedDuration>,
+    /// Accepted as buildx's: there is one builder.
+    #[arg(long, hide = true)]
+    builder: Option<String>,
 }
 
 /// `larder prune`
@@ -177,8 +198,11 @@ pub(crate) struct PruneArgs {
     #[arg(long = "filter", value_name = "KEY=VALUE", value_parser = values::filter)]
     pub(crate) filters: Vec<String>,
     /// What the cache may always keep
-    #[arg(long, alias = "keep-storage", value_name = "SIZE", value_parser = values::size)]
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(crate) reserved_space: Option<u64>,
+    /// What `--reserved-space` was called.
+    #[arg(long, hide = true, value_parser = values::size)]
+    pub(crate) keep_storage: Option<u64>,
     /// The most the cache may keep
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     pub(crate) max_used_space: Option<u64>,
@@ -193,6 +217,9 @@ pub(crate) struct PruneArgs {
     pub(crate) verbose: bool,
     #[arg(long, hide = true, value_name = "DURATION", value_parser = values::duration)]
     pub(crate) timeout: Option<SignedDuration>,
+    /// Accepted as buildx's: there is one builder.
+    #[arg(long, hide = true)]
+    builder: Option<String>,
 }
 
 /// `larder explain`

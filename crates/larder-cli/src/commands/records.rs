@@ -32,16 +32,22 @@ pub(crate) fn du(args: &DuArgs, context: &Context<'_>) -> anyhow::Result<()> {
 
 /// Removes records, after asking.
 pub(crate) fn prune(args: &PruneArgs, context: &Context<'_>) -> anyhow::Result<()> {
+    if args.keep_storage.is_some() {
+        // Docker's words: scripts look for them.
+        output::tell(
+            "Flag --keep-storage has been deprecated, keep-storage flag has been changed to reserved-space",
+        );
+    }
     let request = PruneRequest {
         all: args.all,
         keep_cache_mounts: true,
         filters: filters(&args.filters)?,
-        reserved_space: args.reserved_space.unwrap_or(0),
+        reserved_space: args.reserved_space.or(args.keep_storage).unwrap_or(0),
         max_used_space: args.max_used_space.unwrap_or(0),
         min_free_space: args.min_free_space.unwrap_or(0),
         ..PruneRequest::default()
     };
-    if !args.force && !confirmed(args.all)? {
+    if !args.force && !confirmed(&du::prune_question(args.all))? {
         return Ok(());
     }
     let mut removed = Vec::new();
@@ -67,8 +73,8 @@ fn filters(conditions: &[String]) -> anyhow::Result<Vec<Filter>> {
 }
 
 /// Asks whether to go on. No answer is a no.
-fn confirmed(all: bool) -> anyhow::Result<bool> {
-    output::print(&du::prune_question(all))?;
+pub(crate) fn confirmed(question: &str) -> anyhow::Result<bool> {
+    output::print(question)?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(du::is_yes(&answer))

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use larder_engine::{CancelFlag, RunRequest};
 
 use super::Context;
@@ -11,8 +11,16 @@ use crate::args::RunArgs;
 use crate::exit::{self, Code};
 use crate::signals;
 
-/// Runs a command in an image, and returns its exit code.
-pub(crate) fn run(args: RunArgs, context: &Context<'_>) -> anyhow::Result<Code> {
+/// Runs a command in an image. Returns its exit code, or Docker's for what kept it from running.
+pub(crate) fn run(args: RunArgs, context: &Context<'_>) -> Code {
+    run_command(args, context).unwrap_or_else(|error| {
+        crate::report(&error);
+        exit::code_of_run(&error)
+    })
+}
+
+fn run_command(args: RunArgs, context: &Context<'_>) -> anyhow::Result<Code> {
+    check(&args)?;
     let env = args
         .env
         .into_iter()
@@ -50,7 +58,35 @@ pub(crate) fn run(args: RunArgs, context: &Context<'_>) -> anyhow::Result<Code> 
     Ok(Code::try_from(code).unwrap_or(exit::FAILURE))
 }
 
-fn stdio() -> io::Result<[OwnedFd; 3]> {
+/// Refuses what a container of larder's can't have.
+fn check(args: &RunArgs) -> anyhow::Result<()> {
+    if args.detach {
+        bail!(
+            "`--detach` is not available: larder runs no containers in the background but those of `larder compose up`"
+        );
+    }
+    if args
+        .network
+        .as_deref()
+        .is_some_and(|network| network != "host")
+    {
+        bail!("`--network`: a command runs in the host's network");
+    }
+    for port in &args.publish {
+        let ports = port.split('/').next().unwrap_or(port);
+        let mut ports = ports.rsplit(':');
+        let (inside, outside) = (ports.next(), ports.next());
+        if outside.is_some_and(|outside| Some(outside) != inside) {
+            bail!(
+                "`--publish {port}`: a command runs in the host's network, its ports can't be mapped to other numbers"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Returns copies of the standard streams, to hand on.
+pub(crate) fn stdio() -> io::Result<[OwnedFd; 3]> {
     Ok([
         io::stdin().as_fd().try_clone_to_owned()?,
         io::stdout().as_fd().try_clone_to_owned()?,
