@@ -41,7 +41,7 @@ impl Ceiling {
     /// What is kept for all that grows without a reservation: the database and its log, lock
     /// files, directories of the store.
     fn margin_bytes(&self) -> u64 {
-        self.share(24, 1 << 20, 8 << 20)
+        self.share(16, 2 << 20, 16 << 20)
     }
 
     /// What is freed beyond what is needed, so that records go many at a time.
