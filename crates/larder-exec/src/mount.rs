@@ -109,6 +109,18 @@ pub fn bind_beneath(
     Ok(mount)
 }
 
+/// Returns two mounts of what `mount`, which is detached, shows. Each can be given to a run, or be
+/// split again.
+pub fn split(mount: OwnedFd) -> Result<(OwnedFd, OwnedFd)> {
+    match clone_of(&mount) {
+        Ok(other) => Ok((mount, other)),
+        // Before Linux 6.15 only what is attached to one's own namespace can be cloned.
+        Err(Errno::INVAL) => isolated::split(&mount),
+        Err(errno) => Err(errno),
+    }
+    .map_err(|errno| Error::system("cannot mount a tree twice", errno))
+}
+
 /// Mounts an empty directory in memory with the given size, and permission bits of its root.
 pub fn tmpfs(size_bytes: Option<u64>, mode: u32) -> Result<OwnedFd> {
     let mode = format!("{mode:o}");

@@ -39,6 +39,14 @@ pub(super) fn clone_beneath(root: BorrowedFd<'_>, found: &OwnedFd) -> rustix::io
     })
 }
 
+/// Returns two mounts of the detached mount `mount`, which can't be moved any more for good.
+pub(super) fn split(mount: &OwnedFd) -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    in_own_namespace(|| {
+        attach(mount, root_directory()?)?;
+        Ok((clone_of(mount)?, clone_of(mount)?))
+    })
+}
+
 /// Opens the root directory, which is always there to mount on.
 pub(super) fn root_directory() -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
