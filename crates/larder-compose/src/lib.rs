@@ -57,5 +57,6 @@ pub use model::{
     MountKind, Origin, Port, Project, Resource, Restart, Service, Ulimit, Volume,
 };
 pub use node::{Entry, Map, Node, Value};
+pub use project_name::check as check_project_name;
 pub use targets::{BuildTarget, TargetContext, TargetSecret};
 pub use variables::Variables;

@@ -4,8 +4,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Checks a name that the user gave.
-pub(crate) fn check(name: &str) -> Result<()> {
+/// Checks the name of a project: small letters, digits, `-` and `_`, the first a letter or digit.
+///
+/// # Errors
+/// When it is none.
+pub fn check(name: &str) -> Result<()> {
     let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
     if name.chars().all(is_part) && name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Ok(());

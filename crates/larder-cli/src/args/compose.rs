@@ -66,6 +66,26 @@ pub(crate) enum ComposeCommand {
     /// Show the project as it was understood
     #[command(visible_alias = "convert")]
     Config(ConfigArgs),
+    /// End the services of a project, and forget them
+    Down(DownArgs),
+    #[command(hide = true)]
+    Exec(ExecArgs),
+    /// Show what services write
+    Logs(LogsArgs),
+    /// List the services that run
+    Ps(PsArgs),
+    /// End services, and start them again
+    Restart(ServicesArgs),
+    /// Run one command in a service's container
+    Run(Box<ComposeRunArgs>),
+    /// Start services that were stopped
+    Start(ServicesArgs),
+    /// End services
+    Stop(ServicesArgs),
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
+    /// Start services, and follow what they write
+    Up(Box<UpArgs>),
     /// Show the version
     Version(ComposeVersionArgs),
 }
@@ -166,4 +186,203 @@ pub(crate) struct ComposeVersionArgs {
     /// Show only the number
     #[arg(long)]
     pub(crate) short: bool,
+}
+
+/// `larder compose up`
+#[derive(Debug, clap::Args)]
+pub(crate) struct UpArgs {
+    /// Services to start, with those they need [default: all]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Leave the services running, and return
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Build images first
+    #[arg(long)]
+    pub(crate) build: bool,
+    /// Build no image, even if it is missing
+    #[arg(long, conflicts_with = "build")]
+    pub(crate) no_build: bool,
+    /// Do not start the services that they need
+    #[arg(long)]
+    pub(crate) no_deps: bool,
+    /// Start services anew even if nothing changed
+    #[arg(long)]
+    pub(crate) force_recreate: bool,
+    /// End services that are not in the file any more
+    #[arg(long)]
+    pub(crate) remove_orphans: bool,
+    /// End all when one has ended
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) abort_on_container_exit: bool,
+    /// End all when one has ended, and exit with this one's code
+    #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
+    pub(crate) exit_code_from: Option<String>,
+    /// Show only what this service writes
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) attach: Vec<String>,
+    /// Do not show what this service writes
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) no_attach: Vec<String>,
+    /// Wait until all run and are healthy; implies --detach
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Show lines without the services' names
+    #[arg(long)]
+    pub(crate) no_log_prefix: bool,
+    /// Show names without colour
+    #[arg(long)]
+    pub(crate) no_color: bool,
+    /// Lend RUN steps and services the host's CA certificates and proxy settings
+    #[arg(long)]
+    pub(crate) host_ca: bool,
+    // These say what larder does anyway.
+    #[arg(long, hide = true)]
+    pub(crate) quiet_pull: bool,
+    #[arg(short = 'V', long, hide = true)]
+    pub(crate) renew_anon_volumes: bool,
+    #[arg(short = 'y', long, hide = true)]
+    pub(crate) yes: bool,
+}
+
+/// `larder compose down`
+#[derive(Debug, clap::Args)]
+pub(crate) struct DownArgs {
+    /// Services to end [default: all]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Remove the project's named volumes, too
+    #[arg(short, long)]
+    pub(crate) volumes: bool,
+    /// End services that are not in the file any more
+    #[arg(long)]
+    pub(crate) remove_orphans: bool,
+    #[arg(long, hide = true, value_name = "WHICH")]
+    pub(crate) rmi: Option<String>,
+}
+
+/// `larder compose stop`, `start` and `restart`
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServicesArgs {
+    /// Services [default: all]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+}
+
+/// `larder compose logs`
+#[derive(Debug, clap::Args)]
+pub(crate) struct LogsArgs {
+    /// Services [default: all]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Go on while they run
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Begin with so many lines of each, `all` for all
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = tail)]
+    pub(crate) tail: Option<usize>,
+    /// Show lines without the services' names
+    #[arg(long)]
+    pub(crate) no_log_prefix: bool,
+    /// Show names without colour
+    #[arg(long)]
+    pub(crate) no_color: bool,
+}
+
+fn tail(text: &str) -> Result<usize, String> {
+    match text {
+        "all" | "-1" => Ok(usize::MAX),
+        text => text
+            .parse()
+            .map_err(|_| "expected a number of lines, or all".to_owned()),
+    }
+}
+
+/// `larder compose ps`
+#[derive(Debug, clap::Args)]
+pub(crate) struct PsArgs {
+    /// Services [default: all]
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Services that have ended, too
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// `table`, `json`, or a template such as `{{.Name}} {{.State}}`
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "table",
+        hide_default_value = true
+    )]
+    pub(crate) format: String,
+    /// Show only names
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Show only the names of services
+    #[arg(long = "services")]
+    pub(crate) list_services: bool,
+}
+
+/// `larder compose run`
+#[derive(Debug, clap::Args)]
+pub(crate) struct ComposeRunArgs {
+    /// Build images first
+    #[arg(long)]
+    pub(crate) build: bool,
+    /// Program to run in place of the entry point
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Variable of the environment; without a value, that of larder's environment
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]", value_parser = values::key_value)]
+    pub(crate) env: Vec<KeyValue>,
+    /// Do not start the services that it needs
+    #[arg(long)]
+    pub(crate) no_deps: bool,
+    /// User, `NAME|UID[:GROUP|GID]`
+    #[arg(short, long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Directory or file to mount, `HOST:TARGET[:ro]`
+    #[arg(short, long = "volume", value_name = "VOLUME", value_parser = values::volume)]
+    pub(crate) volumes: Vec<larder_engine::Volume>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<String>,
+    /// Lend the command the host's CA certificates and proxy settings
+    #[arg(long)]
+    pub(crate) host_ca: bool,
+    #[arg(short, long, hide = true)]
+    pub(crate) detach: bool,
+    // These say what larder does anyway.
+    #[arg(long, hide = true)]
+    pub(crate) rm: bool,
+    #[arg(short = 'T', long = "no-TTY", alias = "no-tty", hide = true)]
+    pub(crate) no_tty: bool,
+    #[arg(short, long, hide = true)]
+    pub(crate) interactive: bool,
+    #[arg(short = 'P', long, hide = true)]
+    pub(crate) service_ports: bool,
+    /// The service
+    #[arg(value_name = "SERVICE")]
+    pub(crate) service: String,
+    /// Command and arguments [default: the service's]
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) command: Vec<String>,
+}
+
+/// `larder compose exec`
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExecArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
+}
+
+/// What starts the process that runs one service.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SuperviseArgs {
+    /// The service's directory
+    pub(crate) directory: PathBuf,
 }

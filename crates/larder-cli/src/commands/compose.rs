@@ -1,12 +1,25 @@
 //! `larder compose`
 
 mod build;
+mod checks;
 mod config;
+mod down;
+mod images;
+mod logs;
 mod print;
+mod ps;
 mod request;
+mod run;
+mod services;
+mod spec;
+mod state;
+mod supervisor;
+mod up;
 
 use anyhow::{Context as _, bail};
-use larder_compose::{LoadOptions, Project, Variables};
+use larder_compose::{ErrorKind, LoadOptions, Project, Variables};
+
+use self::state::{ProjectState, ServiceState};
 
 use super::Context;
 use crate::args::{ComposeArgs, ComposeCommand, ComposeVersionArgs, ProjectArgs};
@@ -22,6 +35,16 @@ pub(crate) fn run(args: ComposeArgs, context: &Context<'_>) -> anyhow::Result<Co
     match args.command {
         ComposeCommand::Build(build) => build::run(&build, project, context)?,
         ComposeCommand::Config(config) => config::run(&config, project, context)?,
+        ComposeCommand::Down(down) => down::run(&down, project, context)?,
+        ComposeCommand::Exec(_) => bail!("`compose exec` is not supported yet"),
+        ComposeCommand::Logs(logs) => logs::run(&logs, project, context)?,
+        ComposeCommand::Ps(ps) => ps::run(&ps, project, context)?,
+        ComposeCommand::Restart(services) => down::start(&services, true, project, context)?,
+        ComposeCommand::Run(run) => return run::run(*run, project, context),
+        ComposeCommand::Start(services) => down::start(&services, false, project, context)?,
+        ComposeCommand::Stop(services) => down::stop(&services, project, context)?,
+        ComposeCommand::Supervise(args) => supervisor::run(args.directory, context)?,
+        ComposeCommand::Up(up) => return up::run(&up, project, context),
         ComposeCommand::Version(version) => tell_version(&version)?,
     }
     Ok(exit::SUCCESS)
@@ -43,6 +66,39 @@ fn load_options(args: &ProjectArgs, context: &Context<'_>) -> anyhow::Result<Loa
         variables: Variables::of(context.env.iter()),
         no_interpolate: false,
     })
+}
+
+/// Returns the project; `None` if there is no file and the project is named.
+fn load_if_there(args: &ProjectArgs, context: &Context<'_>) -> anyhow::Result<Option<Project>> {
+    match load_options(args, context)?.load() {
+        Err(error) if error.kind() == ErrorKind::NotFound && args.project_name.is_some() => {
+            Ok(None)
+        }
+        loaded => Ok(Some(loaded?)),
+    }
+}
+
+/// Returns the project's name, by which its services are known; its file need not be there if the
+/// name is given.
+fn project_name(args: &ProjectArgs, context: &Context<'_>) -> anyhow::Result<String> {
+    let given = args.project_name.as_deref();
+    match given.or_else(|| context.env.non_empty("COMPOSE_PROJECT_NAME")) {
+        Some(name) => Ok(larder_compose::check_project_name(name).map(|()| name.to_owned())?),
+        None => Ok(load_options(args, context)?.load()?.name),
+    }
+}
+
+/// Returns the services of these names that are known; all for no names.
+fn chosen(
+    project: &ProjectState,
+    names: &[String],
+) -> anyhow::Result<Vec<(String, ServiceState)>> {
+    let mut services = project.services()?;
+    if let Some(name) = names.iter().find(|name| services.iter().all(|(known, _)| known != *name)) {
+        bail!("no such service: {name}");
+    }
+    services.retain(|(name, _)| names.is_empty() || names.contains(name));
+    Ok(services)
 }
 
 fn load_with(options: &LoadOptions) -> anyhow::Result<Project> {

@@ -1,0 +1,160 @@
+//! `larder compose down`, `stop`, `start` and `restart`
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, bail};
+use larder_engine::VolumeName;
+
+use super::Context;
+use super::services::{self, Starter, tell};
+use super::state::{ProjectState, ServiceState};
+use crate::args::{DownArgs, ProjectArgs, ServicesArgs};
+use crate::output;
+use crate::signals::{self, Stop};
+
+/// Ends the services of a project, and forgets them; removes its volumes if asked to.
+pub(super) fn run(
+    args: &DownArgs,
+    project_args: &ProjectArgs,
+    context: &Context<'_>,
+) -> anyhow::Result<()> {
+    if args.rmi.is_some() {
+        bail!("`--rmi` is not supported yet");
+    }
+    let project = super::load_if_there(project_args, context)?;
+    let name = match &project {
+        Some(project) => project.name.clone(),
+        None => super::project_name(project_args, context)?,
+    };
+    let state = ProjectState::new(&context.state_root()?, &name);
+    let kill = Arc::new(AtomicBool::new(false));
+    let _listener = kill_on_second_signal(&kill)?;
+    if let Some(project) = &project {
+        project.in_order::<&str>(&[])?;
+    }
+    let lock = state.lock()?;
+    let mut services = state.services()?;
+    if !args.services.is_empty() {
+        services.retain(|(name, _)| args.services.contains(name));
+    } else if let Some(project) = &project
+        && !args.remove_orphans
+    {
+        services.retain(|(name, _)| {
+            project.services.contains_key(name) || project.disabled.contains_key(name)
+        });
+    }
+    remove(&name, &services, &kill)?;
+    if let Some(project) = project.filter(|_| args.volumes) {
+        let engine = context.engine()?;
+        for volume in project
+            .volumes
+            .values()
+            .filter(|volume| !volume.is_external)
+        {
+            if engine.remove_volume(&VolumeName::new(&volume.name)?)? {
+                output::tell(&format!(" Volume {} Removed ", volume.name));
+            }
+        }
+    }
+    drop(lock);
+    Ok(state.remove_if_empty()?)
+}
+
+/// Ends services, and forgets them.
+pub(super) fn remove(
+    project: &str,
+    services: &[(String, ServiceState)],
+    kill: &AtomicBool,
+) -> anyhow::Result<()> {
+    end(project, services, kill);
+    for (name, state) in services {
+        state.remove()?;
+        tell(&format!("{project}-{name}-1"), "Removed");
+    }
+    Ok(())
+}
+
+fn end(project: &str, services: &[(String, ServiceState)], kill: &AtomicBool) {
+    let live = services.iter().filter(|(_, state)| state.is_live());
+    let live: Vec<&String> = live.map(|(name, _)| name).collect();
+    let tell_all = |what: &str| {
+        for name in &live {
+            tell(&format!("{project}-{name}-1"), what);
+        }
+    };
+    tell_all("Stopping");
+    services::stop(services, kill);
+    tell_all("Stopped");
+}
+
+/// Ends services, and keeps what is known of them.
+pub(super) fn stop(
+    args: &ServicesArgs,
+    project_args: &ProjectArgs,
+    context: &Context<'_>,
+) -> anyhow::Result<()> {
+    let name = super::project_name(project_args, context)?;
+    let state = ProjectState::new(&context.state_root()?, &name);
+    let kill = Arc::new(AtomicBool::new(false));
+    let _listener = kill_on_second_signal(&kill)?;
+    let _lock = state.lock()?;
+    end(&name, &super::chosen(&state, &args.services)?, &kill);
+    Ok(())
+}
+
+/// Starts services again that are known; ends them first for `restart`.
+pub(super) fn start(
+    args: &ServicesArgs,
+    restart: bool,
+    project_args: &ProjectArgs,
+    context: &Context<'_>,
+) -> anyhow::Result<()> {
+    let name = super::project_name(project_args, context)?;
+    let state = ProjectState::new(&context.state_root()?, &name);
+    let kill = Arc::new(AtomicBool::new(false));
+    let _listener = kill_on_second_signal(&kill)?;
+    let _lock = state.lock()?;
+    let chosen = super::chosen(&state, &args.services)?;
+    if restart {
+        end(&name, &chosen, &kill);
+    }
+    let mut starter = Starter::new(&state, context, &kill)?;
+    let mut started: Vec<String> = Vec::new();
+    for (service, service_state) in in_order(chosen) {
+        if service_state.is_live() {
+            continue;
+        }
+        let spec = service_state.spec();
+        let spec = spec.with_context(|| format!("service {service} has no container to start"))?;
+        starter.start(&service_state, &spec.container_name())?;
+        started.push(service);
+    }
+    starter.settle(&started)
+}
+
+/// Sorts services so that each comes after those it needs.
+fn in_order(mut services: Vec<(String, ServiceState)>) -> Vec<(String, ServiceState)> {
+    let mut sorted: Vec<(String, ServiceState)> = Vec::new();
+    while !services.is_empty() {
+        let waits = |state: &ServiceState| {
+            let needs = state.spec().map(|spec| spec.needs).unwrap_or_default();
+            needs
+                .iter()
+                .any(|need| services.iter().any(|(name, _)| name == need))
+        };
+        // Services that need each other come in any order.
+        let next = services.iter().position(|(_, state)| !waits(state));
+        sorted.push(services.remove(next.unwrap_or(0)));
+    }
+    sorted
+}
+
+/// The first signal lets the services end as they are about to; the second kills them.
+fn kill_on_second_signal(kill: &Arc<AtomicBool>) -> anyhow::Result<signals::Listener> {
+    let kill = Arc::clone(kill);
+    let listener = signals::listen(move |stop| {
+        kill.store(stop == Stop::Force, Ordering::SeqCst);
+    });
+    listener.context("cannot listen for signals")
+}

@@ -1,0 +1,88 @@
+//! The images that services run: built, pulled, or there already.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail};
+use larder_compose::{Project, Service};
+use larder_engine::event::BuildEvent;
+use larder_engine::{CancelFlag, Engine, ErrorClass};
+use larder_oci::{Digest, ImageRef};
+
+use super::Context;
+use super::build;
+use crate::args::{ComposeBuildArgs, ProjectArgs};
+use crate::output;
+
+/// What to do about images before services are started.
+pub(super) struct ImageOptions<'a> {
+    /// Whether images with a build are built in any case.
+    pub(super) build: bool,
+    /// Whether nothing is built.
+    pub(super) no_build: bool,
+    pub(super) flags: &'a ComposeBuildArgs,
+    pub(super) project_args: &'a ProjectArgs,
+}
+
+/// Returns the id of each service's image, by the service's name.
+pub(super) fn resolve(
+    project: &Project,
+    services: &[&Service],
+    options: &ImageOptions<'_>,
+    engine: &Engine,
+    context: &Context<'_>,
+) -> anyhow::Result<BTreeMap<String, Digest>> {
+    let mut to_build = Vec::new();
+    for service in services {
+        let image = service.image_name(&project.name);
+        let asked = options.build || service.pull_policy.as_deref() == Some("build");
+        if service.build.is_some() && (asked || find(engine, &image)?.is_none()) {
+            to_build.push(service.name.as_str());
+        }
+    }
+    if !to_build.is_empty() && !options.no_build {
+        let targets = project.build_targets(&to_build)?;
+        build::build(&targets, options.flags, options.project_args, context)?;
+    }
+    let mut ids = BTreeMap::new();
+    for service in services {
+        let image = service.image_name(&project.name);
+        let found = match find(engine, &image)? {
+            Some(id) if service.build.is_some() || !pulls_always(service) => Some(id),
+            _ if service.build.is_some() => None,
+            found => pull(engine, &image, service)
+                .map(|()| find(engine, &image).ok().flatten().or(found))?,
+        };
+        let id = found.with_context(|| format!("no such image: {image}"))?;
+        ids.insert(service.name.clone(), id);
+    }
+    Ok(ids)
+}
+
+fn pulls_always(service: &Service) -> bool {
+    service.pull_policy.as_deref() == Some("always")
+}
+
+/// Returns the id of an image in the store.
+fn find(engine: &Engine, image: &str) -> anyhow::Result<Option<Digest>> {
+    match engine.image(image) {
+        Ok(details) => Ok(Some(details.info.config)),
+        Err(error) if error.class() == ErrorClass::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn pull(engine: &Engine, image: &str, service: &Service) -> anyhow::Result<()> {
+    if service.pull_policy.as_deref() == Some("never") {
+        bail!(
+            "{}: image `{image}` is not there, and `pull_policy` is `never`",
+            service.key()
+        );
+    }
+    let name: ImageRef = image
+        .parse()
+        .map_err(|error| super::spec::wrong(service, "image", &format!("{error}")))?;
+    output::tell(&format!(" Image {image} Pulling "));
+    engine.pull(&name, &|_: BuildEvent| {}, &CancelFlag::new())?;
+    output::tell(&format!(" Image {image} Pulled "));
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! Starting and stopping services.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use larder_compose::{Condition, Dependency};
+use rustix::process::Signal;
+
+use super::Context;
+use super::spec::Spec;
+use super::state::{Health, ProjectState, ServiceState, Status};
+use crate::output;
+
+/// How often files are looked at for what supervisors have written.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+/// How long after the start of the last service it is watched for a command that can't be run.
+const SETTLED_AFTER: Duration = Duration::from_millis(300);
+
+/// Starts services of a project.
+pub(super) struct Starter<'a> {
+    project: &'a ProjectState,
+    context: &'a Context<'a>,
+    root: PathBuf,
+    /// The supervisors that were started, so that none stays a zombie.
+    children: Vec<Child>,
+    /// The services whose containers were made anew.
+    pub(super) created: BTreeSet<String>,
+    /// Set when the user wants no more of it.
+    pub(super) canceled: &'a AtomicBool,
+}
+
+impl<'a> Starter<'a> {
+    pub(super) fn new(
+        project: &'a ProjectState,
+        context: &'a Context<'a>,
+        canceled: &'a AtomicBool,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            project,
+            context,
+            root: context.state_root()?,
+            children: Vec::new(),
+            created: BTreeSet::new(),
+            canceled,
+        })
+    }
+
+    /// Makes a service what `spec` says: leaves it alone if it runs so already, else ends what
+    /// runs and starts it.
+    pub(super) fn bring_up(&mut self, spec: &Spec, recreate: bool) -> anyhow::Result<()> {
+        let state = self.project.service(&spec.service);
+        let name = spec.container_name();
+        let is_live = state.is_live();
+        if is_live && !recreate && state.spec().as_ref() == Some(spec) {
+            tell(&name, "Running");
+            return Ok(());
+        }
+        if is_live {
+            tell(&name, "Recreate");
+            stop(
+                &[(spec.service.clone(), state.clone())],
+                &AtomicBool::new(false),
+            );
+        }
+        state.create(spec)?;
+        self.created.insert(spec.service.clone());
+        tell(&name, if is_live { "Recreated" } else { "Created" });
+        self.start(&state, &name)
+    }
+
+    /// Starts a service that is described and doesn't run.
+    pub(super) fn start(&mut self, state: &ServiceState, name: &str) -> anyhow::Result<()> {
+        tell(name, "Starting");
+        state.remove_record()?;
+        let mut child = self.spawn(state).context("cannot start a supervisor")?;
+        loop {
+            // Looked at first: what it wrote before it ended counts.
+            let has_ended = child.try_wait()?.is_some();
+            match state.record().map(|record| record.status) {
+                Some(Status::Failed(message)) => bail!("{name}: {message}"),
+                Some(Status::Running | Status::Exited(_)) => break,
+                _ if has_ended => bail!("{name}: its supervisor ended unexpectedly"),
+                _ => std::thread::sleep(TICK),
+            }
+        }
+        self.children.push(child);
+        tell(name, "Started");
+        Ok(())
+    }
+
+    fn spawn(&self, state: &ServiceState) -> std::io::Result<Child> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("--root").arg(&self.root);
+        if let Some(config) = &self.context.global.config {
+            command.arg("--config").arg(std::path::absolute(config)?);
+        }
+        command
+            .args(["compose", "supervise"])
+            .arg(state.directory())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+    }
+
+    /// Waits until a needed service has become what it must.
+    pub(super) fn await_dependency(
+        &self,
+        dependency: &Dependency,
+        name: &str,
+    ) -> anyhow::Result<()> {
+        if dependency.condition == Condition::Started {
+            return Ok(());
+        }
+        let state = self.project.service(&dependency.service);
+        tell(name, "Waiting");
+        loop {
+            let record = state.record();
+            let record = record.with_context(|| format!("dependency failed to start: {name}"))?;
+            match (dependency.condition, &record.status, record.health) {
+                (Condition::Healthy, Status::Running, Some(Health::Healthy)) => {
+                    tell(name, "Healthy");
+                    return Ok(());
+                }
+                (Condition::Healthy, Status::Running, Some(Health::Unhealthy)) => {
+                    tell(name, "Error");
+                    bail!("dependency failed to start: container {name} is unhealthy");
+                }
+                // A supervisor sets a health before it starts the process if there is a check.
+                (Condition::Healthy, Status::Running, None) => {
+                    bail!(
+                        "dependency failed to start: container {name} has no healthcheck configured"
+                    );
+                }
+                (Condition::Healthy, Status::Exited(code), _) => {
+                    bail!("dependency failed to start: container {name} exited ({code})");
+                }
+                (Condition::CompletedSuccessfully, Status::Exited(0), _) => {
+                    tell(name, "Exited");
+                    return Ok(());
+                }
+                (Condition::CompletedSuccessfully, Status::Exited(code), _) => {
+                    bail!(
+                        "service {:?} didn't complete successfully: exit {code}",
+                        dependency.service
+                    );
+                }
+                (_, Status::Failed(message), _) => bail!("{name}: {message}"),
+                _ => {}
+            }
+            if self.canceled.load(Ordering::SeqCst) {
+                bail!("canceled");
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// Waits for a moment, and fails if a service could not be started after all.
+    pub(super) fn settle(&mut self, services: &[String]) -> anyhow::Result<()> {
+        let end = Instant::now() + SETTLED_AFTER;
+        loop {
+            for service in services {
+                let record = self.project.service(service).record();
+                if let Some(Status::Failed(message)) = record.map(|record| record.status) {
+                    bail!("{service}: {message}");
+                }
+            }
+            self.reap();
+            if Instant::now() >= end {
+                return Ok(());
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// Forgets supervisors that have ended.
+    pub(super) fn reap(&mut self) {
+        self.children
+            .retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+}
+
+/// Ends services, each before those it needs, and waits for them. When `kill` is set they are
+/// killed.
+pub(super) fn stop(services: &[(String, ServiceState)], kill: &AtomicBool) {
+    let mut pending: Vec<(&String, &ServiceState, Vec<String>, bool)> = services
+        .iter()
+        .filter(|(_, state)| state.is_live())
+        .map(|(name, state)| {
+            let needs = state.spec().map(|spec| spec.needs).unwrap_or_default();
+            (name, state, needs, false)
+        })
+        .collect();
+    while !pending.is_empty() {
+        let kills = kill.load(Ordering::SeqCst);
+        for index in 0..pending.len() {
+            let (name, state, _, is_asked) = &pending[index];
+            let is_needed = pending.iter().any(|(_, _, needs, _)| needs.contains(*name));
+            if kills {
+                // The second signal kills; two of one kind could become one.
+                state.signal(Signal::TERM);
+                state.signal(Signal::INT);
+            } else if !is_asked && !is_needed {
+                state.signal(Signal::TERM);
+                pending[index].3 = true;
+            }
+        }
+        std::thread::sleep(TICK);
+        pending.retain(|(_, state, ..)| state.is_live());
+        // Services that need each other are all asked at once.
+        if !pending.is_empty()
+            && pending.iter().all(|(.., is_asked)| !is_asked)
+            && is_circle(&pending)
+        {
+            for entry in &mut pending {
+                entry.1.signal(Signal::TERM);
+                entry.3 = true;
+            }
+        }
+    }
+}
+
+fn is_circle(pending: &[(&String, &ServiceState, Vec<String>, bool)]) -> bool {
+    pending
+        .iter()
+        .all(|(name, ..)| pending.iter().any(|(_, _, needs, _)| needs.contains(name)))
+}
+
+/// Tells what becomes of a container.
+pub(super) fn tell(container: &str, what: &str) {
+    output::tell(&format!(" Container {container} {what} "));
+}
