@@ -1,3 +1,5 @@
+mod remote;
+
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -58,6 +60,21 @@ pub(super) const CASES: &[Case] = &[
         name: "stages",
         large: false,
         run: stages,
+    },
+    Case {
+        name: "pull",
+        large: false,
+        run: remote::pull,
+    },
+    Case {
+        name: "remote-cache",
+        large: false,
+        run: remote::cache,
+    },
+    Case {
+        name: "push",
+        large: false,
+        run: remote::push,
     },
     Case {
         name: "export",

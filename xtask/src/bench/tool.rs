@@ -19,6 +19,14 @@ pub(super) enum Tool {
     Buildah,
 }
 
+/// A cache in a registry without TLS, by its name.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum RemoteCache<'a> {
+    None,
+    From(&'a str),
+    To(&'a str),
+}
+
 impl Tool {
     /// Returns larder and the peers that are installed.
     pub(super) fn found(larder: PathBuf) -> Vec<Self> {
@@ -74,6 +82,69 @@ impl Tool {
     /// Returns the command that builds `context`, with all layers cached, the host's network and
     /// what the host trusts.
     pub(super) fn build(&self, state: &Path, context: &Path, no_cache: bool) -> Command {
+        let mut command = self.build_command(state);
+        if let Self::Buildah = self {
+            command.arg("--pull=never");
+        }
+        if no_cache {
+            command.arg("--no-cache");
+        }
+        command.args(["-t", "bench"]).arg(context);
+        command
+    }
+
+    /// Returns the command that builds `context`, whose base image is in a registry without TLS.
+    pub(super) fn build_remote(
+        &self,
+        state: &Path,
+        context: &Path,
+        cache: RemoteCache<'_>,
+    ) -> Command {
+        let mut command = self.build_command(state);
+        match (self, cache) {
+            (Self::Larder(_), RemoteCache::None) => {}
+            (Self::Larder(_), RemoteCache::From(name)) => {
+                command.arg(format!("--cache-from=type=registry,ref={name}"));
+            }
+            (Self::Larder(_), RemoteCache::To(name)) => {
+                command.arg(format!("--cache-to=type=registry,ref={name},mode=max"));
+            }
+            (Self::Buildah, cache) => {
+                command.arg("--tls-verify=false");
+                match cache {
+                    RemoteCache::None => {}
+                    RemoteCache::From(name) => {
+                        command.arg(format!("--cache-from={name}"));
+                    }
+                    RemoteCache::To(name) => {
+                        command.arg(format!("--cache-to={name}"));
+                    }
+                }
+            }
+        }
+        command.args(["-t", "bench"]).arg(context);
+        command
+    }
+
+    /// Names what was built last `name`, and returns the command that pushes it to a registry
+    /// without TLS.
+    pub(super) fn push(&self, state: &Path, name: &str) -> Result<Command> {
+        let built = match self {
+            Self::Larder(_) => "bench",
+            Self::Buildah => "localhost/bench",
+        };
+        output(self.command(state).args(["tag", built, name]))?;
+        let mut command = self.command(state);
+        command.arg("push");
+        if let Self::Buildah = self {
+            command.args(["--quiet", "--tls-verify=false"]);
+        }
+        command.arg(name);
+        Ok(command)
+    }
+
+    /// Returns a build with all layers cached, the host's network and what the host trusts.
+    fn build_command(&self, state: &Path) -> Command {
         let mut command = self.command(state);
         match self {
             Self::Larder(_) => {
@@ -82,16 +153,12 @@ impl Tool {
             Self::Buildah => {
                 // Debian's other runtime, crun, refuses to run under hybrid cgroups.
                 command.args(["build", "--runtime", "runc", "--network", "host"]);
-                command.args(["--layers", "--pull=never"]);
+                command.arg("--layers");
                 if Path::new(CA_BUNDLE).exists() {
                     command.arg(format!("--volume={CA_BUNDLE}:{CA_BUNDLE}:ro"));
                 }
             }
         }
-        if no_cache {
-            command.arg("--no-cache");
-        }
-        command.args(["-t", "bench"]).arg(context);
         command
     }
 
