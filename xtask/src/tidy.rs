@@ -15,6 +15,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("larder-oci", &[]),
     ("larder-cache", &["larder-oci"]),
     ("larder-llb", &["larder-oci"]),
+    ("larder-bake", &[]),
     ("larder-compose", &[]),
     ("larder-tree", &["larder-oci"]),
     ("larder-dockerfile", &["larder-oci", "larder-llb"]),
@@ -40,6 +41,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "larder-cli",
         &[
             "larder-oci",
+            "larder-bake",
             "larder-compose",
             "larder-engine",
             "larder-exec",

@@ -185,7 +185,7 @@ fn rebase(target: &mut Target, name: &str) {
     for context in target.contexts.values_mut() {
         *context = rebased(context);
     }
-    target.base = Some(path::clean(base));
+    target.default_context = Some(path::clean(base));
 }
 
 /// Whether a context is no path by what it begins with.

@@ -23,8 +23,8 @@ pub(crate) fn clean(path: &str) -> String {
     }
 }
 
-/// Whether a context is fetched from somewhere: a Git repository or a URL.
-pub(crate) fn is_remote(path: &str) -> bool {
+/// Whether a context or a bake file is fetched from somewhere: a Git repository or a URL.
+pub fn is_remote(path: &str) -> bool {
     let schemes = [
         "http://",
         "https://",

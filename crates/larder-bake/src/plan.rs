@@ -193,7 +193,7 @@ impl Plan {
 
 /// Puts in defaults, and cleans paths.
 fn finish(target: &mut Target) -> Result<(), Error> {
-    let context = match (target.context.take(), &target.base) {
+    let context = match (target.context.take(), &target.default_context) {
         (Some(context), _) => context,
         (None, Some(base)) => base.clone(),
         (None, None) => ".".to_owned(),

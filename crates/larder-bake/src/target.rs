@@ -80,10 +80,10 @@ pub struct Target {
     pub extra_hosts: BTreeMap<String, Option<String>>,
     /// Source policies, as flags.
     pub policy: Option<Vec<String>>,
-    /// Whether it is built only because another target reads its result.
-    pub(crate) is_linked: bool,
-    /// The directory that a context which is not given stands for.
-    pub(crate) base: Option<String>,
+    /// Whether it was not asked for, and is built only because another target reads its result.
+    pub is_linked: bool,
+    /// The directory that a context which is not given stands for; the working directory if none.
+    pub default_context: Option<String>,
 }
 
 /// The attributes of targets, in the order in which they are printed.
@@ -119,11 +119,6 @@ pub(crate) const KEYS: [&str; 28] = [
 ];
 
 impl Target {
-    /// Whether it was not asked for, and is built only because another target reads its result.
-    pub fn is_linked(&self) -> bool {
-        self.is_linked
-    }
-
     /// Returns the value that references to an attribute see; `None` if there is no such attribute.
     pub(crate) fn get(&self, key: &str) -> Option<Value> {
         Some(match key {

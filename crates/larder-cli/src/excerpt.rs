@@ -38,6 +38,20 @@ pub(crate) fn of(source: &SourceFile, ranges: &[SourceRange]) -> String {
     excerpt
 }
 
+/// Returns the lines of a bake file that an error is about.
+pub(crate) fn of_bake_file(place: &larder_bake::Place) -> String {
+    let source = SourceFile {
+        filename: place.file.name.clone(),
+        data: place.file.text.clone().into_bytes(),
+        language: String::new(),
+    };
+    let range = SourceRange {
+        start: place.line,
+        end: place.end_line,
+    };
+    of(&source, &[range])
+}
+
 /// Widens the lines `first..=last` on both sides: more for a single line than for several.
 fn with_context(first: usize, last: usize, count: usize) -> (usize, usize) {
     let wanted = if first == last { 4 } else { 2 };

@@ -45,8 +45,8 @@ impl Target {
         merge_given(&mut self.args, &other.args);
         merge_given(&mut self.labels, &other.labels);
         merge_given(&mut self.extra_hosts, &other.extra_hosts);
-        if self.base.is_none() {
-            self.base.clone_from(&other.base);
+        if self.default_context.is_none() {
+            self.default_context.clone_from(&other.default_context);
         }
     }
 

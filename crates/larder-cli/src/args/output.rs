@@ -74,7 +74,7 @@ impl OutputKind {
 }
 
 /// Parses `DIR`, `-`, or `type=oci,dest=PATH,name=REF`.
-pub(super) fn parse(text: &str) -> Result<OutputArg, String> {
+pub(crate) fn parse(text: &str) -> Result<OutputArg, String> {
     let fields = csv_fields(text)?;
     if let [single] = fields.as_slice()
         && !single.starts_with("type=")

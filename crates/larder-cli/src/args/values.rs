@@ -59,7 +59,7 @@ pub(crate) fn platform(text: &str) -> Result<Platform, String> {
     text.parse::<Platform>().map_err(|error| error.to_string())
 }
 
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     units::parse_size(text)
 }
 
@@ -81,7 +81,7 @@ pub(super) fn key_value(text: &str) -> Result<KeyValue, String> {
     })
 }
 
-pub(super) fn named_context(text: &str) -> Result<NamedContext, String> {
+pub(crate) fn named_context(text: &str) -> Result<NamedContext, String> {
     let (name, value) = text
         .split_once('=')
         .filter(|(name, value)| !name.is_empty() && !value.is_empty())

@@ -1,11 +1,11 @@
 //! `larder build`
 
 mod check;
-mod input;
+pub(crate) mod input;
 mod outputs;
 pub(crate) mod plan;
 mod proxies;
-mod report;
+pub(crate) mod report;
 pub(crate) mod secrets;
 
 use std::io;
@@ -102,7 +102,7 @@ pub(crate) fn build_many(
 }
 
 /// Runs the engine while the display shows what it does. Signals cancel it.
-fn shown<T>(
+pub(crate) fn shown<T>(
     mode: Mode,
     options: Options,
     context: &Context<'_>,

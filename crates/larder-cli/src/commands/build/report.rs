@@ -36,7 +36,6 @@ pub(crate) fn metadata(outcome: &BuildOutcome, warnings: &[WarningEvent]) -> Str
 }
 
 /// Returns the metadata file of several targets: for each name, what [`metadata`] has of a build.
-#[expect(dead_code, reason = "compose and bake write it")]
 pub(crate) fn metadata_of_targets<'a>(
     targets: impl IntoIterator<Item = (&'a str, &'a BuildOutcome)>,
 ) -> String {

@@ -1,0 +1,15 @@
+//! What bake files come to, through the public surface.
+
+mod compose;
+mod errors;
+mod expressions;
+mod functions;
+mod groups;
+mod hostile;
+mod json;
+mod matrix;
+mod overrides;
+mod print;
+mod support;
+mod targets;
+mod variables;
