@@ -122,13 +122,14 @@ async fn certificates_are_trusted_and_shown_as_configured() {
                 assert_eq!(resolved.descriptor, fixture.manifest, "{name}");
                 // What is sent goes by connections of its own.
                 let bytes = name.as_bytes().to_vec();
-                let pushed = client.push_blob(&BlobPush {
+                let push = BlobPush {
                     image_ref: &image(host, "team/tls"),
                     descriptor: &Descriptor::of(media_type::LAYER, &bytes),
                     source: &bytes,
                     mount_from: &[],
                     on_sent: &|_| {},
-                });
+                };
+                let pushed = client.push_blob(&push);
                 assert_eq!(pushed.await.unwrap(), Pushed::Uploaded, "{name}");
             }
             (Err(error), Some(kind)) => assert_eq!(error.kind(), kind, "{name}: {error:?}"),
