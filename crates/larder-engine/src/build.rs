@@ -45,6 +45,8 @@ pub(crate) struct Build<'a> {
 
 /// A target that can be solved.
 pub(crate) struct Prepared {
+    /// What it is called; empty where it has no name.
+    pub(crate) name: String,
     pub(crate) lowered: Arc<Lowered>,
     /// The directories that it reads, by their names in LLB.
     pub(crate) contexts: Vec<(String, ContextRoot)>,
@@ -93,6 +95,7 @@ impl Build<'_> {
         })?;
         self.warn(&lowered.warnings, &inputs.text);
         Ok(Prepared {
+            name: self.name.to_owned(),
             lowered: Arc::new(lowered),
             contexts: inputs.contexts,
             scope: inputs.scope,

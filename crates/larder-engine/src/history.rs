@@ -34,6 +34,12 @@ pub(crate) struct BuildReport {
     pub(crate) steps: Vec<StepReport>,
     pub(crate) parts: Vec<StepParts>,
     ignore_patterns: Vec<String>,
+    /// Of several targets that were built together, which this is, and the scopes of all, in their
+    /// order; empty for one alone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) target: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) run: Vec<String>,
     /// What came of imported caches; empty where none was read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) imports: Vec<ImportRecord>,
@@ -53,6 +59,8 @@ pub(crate) struct History<'a> {
     /// Which of the earlier steps each was.
     counterparts: HashMap<&'a Digest, usize>,
     notes: &'a Notes,
+    /// See [`BuildReport::target`].
+    run: (String, Vec<String>),
     /// Over all that the steps and images are made of that some step stands on.
     states: Mutex<HashMap<Digest, ShortDigest>>,
 }
@@ -113,10 +121,16 @@ impl<'a> History<'a> {
             steps: HashMap::new(),
             counterparts: HashMap::new(),
             notes,
+            run: Default::default(),
             states: Mutex::default(),
         };
         history.find_counterparts();
         Ok(history)
+    }
+
+    /// Takes note that this is one of several targets, and of the scopes of all.
+    pub(crate) fn set_run(&mut self, target: &str, scopes: Vec<String>) {
+        self.run = (target.to_owned(), scopes);
     }
 
     fn find_counterparts(&mut self) {
@@ -366,9 +380,12 @@ impl<'a> History<'a> {
             .collect();
         self.store.save_steps(MANIFESTS, &manifests)?;
         drop(state);
+        let (target, run) = self.run.clone();
         let report = BuildReport {
             parts: self.all_parts(),
             steps,
+            target,
+            run,
             ignore_patterns: self.ignore_patterns.clone(),
             imports,
         };

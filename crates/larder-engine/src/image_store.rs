@@ -16,9 +16,10 @@ use crate::error::{BuildError, ErrorClass, Result};
 use crate::exporter::{ArchiveKind, ArchivedImage, write_images};
 use crate::history::BuildReport;
 use crate::images::{MAX_DOCUMENT_BYTES, ResolvedImage, read_image};
-use crate::layers;
+use crate::layers::{self, Recipe};
 use crate::output;
-use crate::request::{Destination, ImageOutcome, LayerCompression, StepReport};
+use crate::progress::of_target;
+use crate::request::{Destination, ImageOutcome, StepReport};
 
 /// A stored image with its documents.
 #[derive(Debug, Clone)]
@@ -203,15 +204,36 @@ impl Engine {
         Ok(self.store.prune(request, on_removed)?)
     }
 
-    /// Returns the steps of the last build in this state directory.
+    /// Returns the steps of the last build in this state directory; of several targets that were
+    /// built together those of all, their names with the targets'.
     pub fn last_build(&self) -> Result<Option<Vec<StepReport>>> {
-        let Some(build) = self.store.last_build(None)? else {
+        let Some(report) = self.last_report(None)? else {
             return Ok(None);
         };
-        let report: BuildReport = serde_json::from_slice(&build.report).map_err(|error| {
+        if report.run.is_empty() {
+            return Ok(Some(report.steps));
+        }
+        let mut steps = Vec::new();
+        for scope in &report.run {
+            let Some(report) = self.last_report(Some(scope))? else {
+                continue;
+            };
+            steps.extend(report.steps.into_iter().map(|step| StepReport {
+                name: of_target(&report.target, &step.name),
+                ..step
+            }));
+        }
+        Ok(Some(steps))
+    }
+
+    fn last_report(&self, scope: Option<&str>) -> Result<Option<BuildReport>> {
+        let Some(build) = self.store.last_build(scope)? else {
+            return Ok(None);
+        };
+        let report = serde_json::from_slice(&build.report).map_err(|error| {
             BuildError::internal("the report of the last build can't be read").with_source(error)
         })?;
-        Ok(Some(report.steps))
+        Ok(Some(report))
     }
 }
 
@@ -237,14 +259,9 @@ fn store_layers(lease: &Lease, info: &ImageInfo, manifest: &mut ImageManifest) -
             format!("layer `{layer}` is not in the store"),
         )
     })?;
-    let layers = layers::layers_of(lease, snapshot)?;
+    let layers = layers::packed_layers(lease, snapshot, &Recipe::default(), &HashMap::new())?;
     for position in missing {
-        manifest.layers[position] = layers::blob(
-            lease,
-            &layers[position],
-            LayerCompression::Gzip,
-            &HashMap::new(),
-        )?;
+        manifest.layers[position] = layers[position].descriptor.clone();
     }
     Ok(())
 }

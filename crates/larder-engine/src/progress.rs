@@ -47,12 +47,10 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// Returns a name as buildx shows it: `[target 2/3] RUN make`.
     fn named(&self, name: &str) -> String {
-        match (&self.prefix, name.strip_prefix('[')) {
-            (None, _) => name.to_owned(),
-            (Some(prefix), Some(rest)) => format!("[{prefix} {rest}"),
-            (Some(prefix), None) => format!("[{prefix}] {name}"),
+        match &self.prefix {
+            None => name.to_owned(),
+            Some(target) => of_target(target, name),
         }
     }
 
@@ -124,6 +122,14 @@ impl<'a> Reporter<'a> {
             reporter: self,
             event,
         }
+    }
+}
+
+/// Returns the name of a target's vertex as buildx shows it: `[target 2/3] RUN make`.
+pub(crate) fn of_target(target: &str, name: &str) -> String {
+    match name.strip_prefix('[') {
+        Some(rest) => format!("[{target} {rest}"),
+        None => format!("[{target}] {name}"),
     }
 }
 

@@ -159,6 +159,12 @@ impl Kitchen {
         }
     }
 
+    /// Returns the names of the steps of the last build, as it is remembered.
+    fn last_build(&self) -> Vec<String> {
+        let steps = self.engine.last_build().unwrap().unwrap();
+        steps.into_iter().map(|step| step.name).collect()
+    }
+
     /// Returns how often the steps with [`COUNTED`] have run.
     fn count(&self) -> usize {
         let seen = self.run(vec![self.target(
@@ -497,7 +503,7 @@ fn what_ignores_the_cache_in_one_target_is_another_vertex(kitchen: &Kitchen) {
 }
 
 fn each_target_has_its_history(kitchen: &Kitchen) {
-    let targets = |argument: &str| {
+    let targets = |argument: &str| -> Vec<TargetRequest> {
         let stage = format!("FROM busybox AS shared\nRUN echo {argument}\nFROM shared\n");
         ["a", "b"]
             .map(|name| kitchen.target(name, &format!("{stage}RUN echo {name}\n")))
@@ -516,4 +522,27 @@ fn each_target_has_its_history(kitchen: &Kitchen) {
             ]
         );
     }
+    // All targets of the last run are explained.
+    let names: Vec<String> = kitchen
+        .last_build()
+        .into_iter()
+        .filter(|name| name.contains("RUN"))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "[a shared 2/2] RUN echo 2",
+            "[a stage-1 1/1] RUN echo a",
+            "[b shared 2/2] RUN echo 2",
+            "[b stage-1 1/1] RUN echo b",
+        ]
+    );
+    kitchen
+        .run(targets("3").into_iter().take(1).collect())
+        .success();
+    let names = kitchen.last_build();
+    assert!(
+        names.iter().any(|name| name == "[shared 2/2] RUN echo 3"),
+        "{names:?}"
+    );
 }

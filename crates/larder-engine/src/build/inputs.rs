@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use larder_oci::Digest;
 use larder_store::{ActiveSnapshot, NewSnapshot, RecordType};
@@ -81,6 +82,7 @@ impl Build<'_> {
             root: root.try_clone()?,
             cache_name: None,
             unpacked: Some(active),
+            stat_cache: Arc::default(),
         };
         Ok((root, context))
     }
@@ -213,6 +215,7 @@ pub(super) fn open_directory(path: &Path) -> Result<ContextRoot> {
         root,
         cache_name: Some(absolute.to_string_lossy().into_owned()),
         unpacked: None,
+        stat_cache: Arc::default(),
     })
 }
 

@@ -162,11 +162,16 @@ impl Run<'_> {
             emptied: Mutex::default(),
             variables: &|name| std::env::var(name).ok(),
         };
+        let scopes: Vec<String> = prepared.iter().map(|target| target.scope.clone()).collect();
         let mut targets = Vec::with_capacity(prepared.len());
         for (prepared, reporter) in prepared.iter().zip(reporters) {
             let worker = self.worker(prepared, reporter, &shared);
+            let mut worker = worker.map_err(|error| (Some(targets.len()), error))?;
+            if scopes.len() > 1 {
+                worker.history.set_run(&prepared.name, scopes.clone());
+            }
             targets.push(Target {
-                worker: worker.map_err(|error| (Some(targets.len()), error))?,
+                worker,
                 reporter,
                 prepared,
                 exports_cache: AtomicBool::new(true),

@@ -21,12 +21,15 @@ pub(crate) struct ContextRoot {
     pub(crate) cache_name: Option<String>,
     /// The snapshot it was unpacked to, if it came as a stream; removed when this is dropped.
     pub(crate) unpacked: Option<ActiveSnapshot>,
+    /// What the scans of this run have written of its stat cache: targets may scan other parts.
+    pub(crate) stat_cache: Arc<Mutex<StatCache>>,
 }
 
 /// A scanned context.
 pub(crate) struct LocalContext {
     tree: Tree,
     cache_file: Option<PathBuf>,
+    stat_cache: Arc<Mutex<StatCache>>,
     copied: Mutex<Option<SnapshotId>>,
 }
 
@@ -66,7 +69,12 @@ impl LocalContext {
         let (Some(file), Some(cache)) = (&self.cache_file, self.tree.updated_cache()) else {
             return;
         };
-        if let Err(error) = cache.save(file) {
+        let mut written = self
+            .stat_cache
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *written = cache.merged(&written);
+        if let Err(error) = written.save(file) {
             tracing::warn!(%error, "the stat cache was not written");
         }
     }
@@ -143,6 +151,7 @@ pub(crate) fn load(
     Ok(ResultRef::Context(Arc::new(LocalContext {
         tree,
         cache_file,
+        stat_cache: Arc::clone(&context.stat_cache),
         copied: Mutex::new(None),
     })))
 }

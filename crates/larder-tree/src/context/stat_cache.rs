@@ -102,6 +102,26 @@ impl StatCache {
         Self { entries }
     }
 
+    /// Returns a cache with the entries of both: what scans of several parts of one context have
+    /// learned. Of two about one file the one that was of use later.
+    #[must_use]
+    pub fn merged(&self, other: &Self) -> Self {
+        let all = |cache: &Self| {
+            (0..cache.len())
+                .map(|at| cache.entry(at))
+                .collect::<Vec<_>>()
+        };
+        let mut entries = all(self);
+        entries.extend(all(other));
+        entries.sort_by_key(|entry| (entry.stamp.device, entry.stamp.inode, entry.age));
+        entries.dedup_by_key(|entry| (entry.stamp.device, entry.stamp.inode));
+        let mut merged = Vec::with_capacity(entries.len() * ENTRY_BYTES);
+        for entry in &entries {
+            entry.encode(&mut merged);
+        }
+        Self { entries: merged }
+    }
+
     fn find(&self, device: u64, inode: u64) -> Option<usize> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
@@ -286,5 +306,18 @@ mod tests {
             assert_eq!(cache.len(), 2);
         }
         assert_eq!(cache.renewed(vec![entry(1, 0)]).len(), 1);
+    }
+
+    #[test]
+    fn scans_of_parts_add_up() {
+        let known = StatCache::default().renewed(vec![entry(1, 0), entry(2, 0)]);
+        let first = known.renewed(vec![entry(1, 0), entry(3, 0)]);
+        let second = known.renewed(vec![entry(2, 0)]);
+        for merged in [first.merged(&second), second.merged(&first)] {
+            let entries: Vec<_> = (0..merged.len()).map(|at| merged.entry(at)).collect();
+            let entries: Vec<_> = entries.iter().map(|it| (it.stamp.inode, it.age)).collect();
+            assert_eq!(entries, [(1, 0), (2, 0), (3, 0)]);
+        }
+        assert_eq!(first.merged(&StatCache::default()).len(), first.len());
     }
 }
