@@ -43,6 +43,7 @@ impl Engine {
             Ok(_) => progress.complete(),
             Err(error) => progress.fail(&error.full_message()),
         };
+        self.gc();
         pulled
     }
 

@@ -149,6 +149,8 @@ impl DockerConfig {
                 .create(dir)?;
         }
         let temporary = temporary(&file);
+        // A process of the same number may have been killed.
+        let _ = fs::remove_file(&temporary);
         let written = fs::OpenOptions::new()
             .write(true)
             .create_new(true)

@@ -473,6 +473,45 @@ fn a_build_pushes_under_all_its_names() {
     assert_eq!(pushing.proxy.count("PUT", ""), 0);
 }
 
+#[test]
+fn an_image_without_a_tag_is_found_by_its_digest() {
+    let pushing = pushing!();
+    let name = pushing.name("team/app");
+    let output = format!("type=image,name={name},push=true,push-by-digest=true");
+    let metadata = pushing.project.scratch().join("metadata.json");
+    let metadata_flag = format!("--metadata-file={}", metadata.display());
+    let _ = pushing
+        .project
+        .build(&["-o", &output, &metadata_flag])
+        .success();
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
+    let digest = json["containerimage.digest"].as_str().unwrap();
+    assert_eq!(pushing.manifest("team/app", digest).0.as_str(), digest);
+    let tags = pushing
+        .registry
+        .request("GET", "/v2/team/app/tags/list", &[], &[]);
+    let tags: serde_json::Value = serde_json::from_slice(&tags.unwrap().body).unwrap();
+    assert_eq!(tags["tags"], serde_json::Value::Null);
+    let elsewhere = pushing.project.scratch().join("elsewhere");
+    let elsewhere = pushing.larder().clone().with_root(elsewhere);
+    let pinned = format!("{name}@{digest}");
+    assert_eq!(
+        elsewhere.run(["pull", "-q", &pinned]).success().text(),
+        pinned
+    );
+    assert_eq!(
+        elsewhere
+            .run(["run", &pinned, "cat", "/a"])
+            .success()
+            .text(),
+        "first"
+    );
+    let _ = pushing
+        .push(&[&pinned])
+        .exit(1)
+        .says("is pushed by its tag, not by a digest");
+}
+
 /// The base's layers are in a registry only, and another one gets them.
 #[test]
 fn layers_that_only_another_registry_has_are_passed_on() {

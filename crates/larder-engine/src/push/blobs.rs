@@ -52,7 +52,7 @@ pub(super) fn push_all(
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..blobs.len().min(THREADS))
-            .map(|_| Tasks::spawn(scope, "push", &work))
+            .map(|_| Tasks::spawn(scope, "push", work))
             .collect();
         let failed = |source| {
             BuildError::new(ErrorClass::Exhausted, "cannot start a thread").with_source(source)

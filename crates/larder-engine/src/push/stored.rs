@@ -54,6 +54,7 @@ impl Engine {
             Err(error) => progress.fail(&error.full_message()),
         };
         lease.release()?;
+        self.gc();
         pushed
     }
 }
