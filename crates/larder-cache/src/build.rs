@@ -1,35 +1,46 @@
 //! Normalization: the same records, in whatever order and however often, make the same config.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use larder_oci::Digest;
 
 use crate::format::{CacheConfig, InputEntry, LayerEntry, NO_PARENT, RecordEntry, ResultEntry};
 use crate::order;
-use crate::record::{Record, RemoteLayer};
+use crate::record::{Record, RecordResult, RemoteLayer};
 
 /// Returns the config of `records`, and the layer behind each of its layer entries.
 pub(crate) fn config(records: &[Record]) -> (CacheConfig, Vec<Arc<RemoteLayer>>) {
-    let mut records = merged(records);
+    let mut records = records.to_vec();
     let order = order::relaxed(&mut records);
     let ids = ids(&records, &order);
-    let mut sorted = order;
-    sorted.sort_by(|&a, &b| (&records[a].digest, &ids[a]).cmp(&(&records[b].digest, &ids[b])));
+    // Records to which all the same leads are one.
+    let mut distinct: BTreeMap<(&Digest, &Option<Digest>), Vec<usize>> = BTreeMap::new();
+    for &index in &order {
+        let group = distinct.entry((&records[index].digest, &ids[index]));
+        group.or_default().push(index);
+    }
     let mut position = vec![0; records.len()];
-    for (new, &old) in sorted.iter().enumerate() {
-        position[old] = new as i64;
+    for (new, group) in distinct.values().enumerate() {
+        for &old in group {
+            position[old] = new as i64;
+        }
     }
     let mut tree = LayerTree::default();
-    let tops: Vec<Vec<usize>> = sorted
-        .iter()
-        .map(|&index| tree.add_results(&records[index]))
+    let results: Vec<Vec<(usize, Option<Timestamp>)>> = distinct
+        .values()
+        .map(|group| {
+            let results = group.iter().flat_map(|&index| &records[index].results);
+            results.filter_map(|result| tree.add(result)).collect()
+        })
         .collect();
     let (layer_position, layers) = tree.sorted();
-    let entries = sorted.iter().zip(&tops).map(|(&index, tops)| {
-        let record = &records[index];
+    let entries = distinct.values().zip(results).map(|(group, results)| {
+        let record = &records[group[0]];
         RecordEntry {
-            results: results(record, tops, &layer_position),
+            results: result_entries(results, &layer_position),
             chains: Vec::new(),
             digest: record.digest.clone(),
             inputs: inputs(record, &position),
@@ -43,22 +54,19 @@ pub(crate) fn config(records: &[Record]) -> (CacheConfig, Vec<Arc<RemoteLayer>>)
     (config, layers.collect())
 }
 
-fn results(record: &Record, tops: &[usize], layer_position: &[i64]) -> Vec<ResultEntry> {
-    let with_layers = record
-        .results
-        .iter()
-        .filter(|result| !result.layers.is_empty());
-    let mut entries: Vec<ResultEntry> = with_layers
-        .zip(tops)
-        .map(|(result, &top)| ResultEntry {
-            layer: layer_position[top],
-            created_at: result.created_at,
-        })
-        .collect();
+fn result_entries(
+    results: Vec<(usize, Option<Timestamp>)>,
+    layer_position: &[i64],
+) -> Vec<ResultEntry> {
+    let entry = |(top, created_at): (usize, Option<Timestamp>)| ResultEntry {
+        layer: layer_position[top],
+        created_at,
+    };
+    let mut entries: Vec<ResultEntry> = results.into_iter().map(entry).collect();
     // Of equal layers, the newest result counts.
-    entries.sort_by_key(|entry| (entry.layer, std::cmp::Reverse(entry.created_at)));
+    entries.sort_by_key(|entry| (entry.layer, Reverse(entry.created_at)));
     entries.dedup_by_key(|entry| entry.layer);
-    entries.sort_by_key(|entry| (std::cmp::Reverse(entry.created_at), entry.layer));
+    entries.sort_by_key(|entry| (Reverse(entry.created_at), entry.layer));
     entries
 }
 
@@ -76,86 +84,6 @@ fn inputs(record: &Record, position: &[i64]) -> Vec<Vec<InputEntry>> {
         entries
     };
     record.inputs.iter().map(input).collect()
-}
-
-/// Joins records that are the same: of one digest, and for every input with an alternative in
-/// common. Joining two may make their dependents the same, so it goes on until nothing changes.
-fn merged(records: &[Record]) -> Vec<Record> {
-    let mut groups: BTreeMap<&Digest, Vec<usize>> = BTreeMap::new();
-    for (index, record) in records.iter().enumerate() {
-        groups.entry(&record.digest).or_default().push(index);
-    }
-    groups.retain(|_, group| group.len() > 1);
-    let mut records = records.to_vec();
-    let mut joined_to: Vec<usize> = (0..records.len()).collect();
-    loop {
-        let mut changed = false;
-        for group in groups.values_mut() {
-            let mut kept: Vec<usize> = Vec::new();
-            for &index in &*group {
-                match kept
-                    .iter()
-                    .find(|&&other| is_same(&records[other], &records[index]))
-                {
-                    Some(&other) => {
-                        join(&mut records, other, index);
-                        joined_to[index] = other;
-                        changed = true;
-                    }
-                    None => kept.push(index),
-                }
-            }
-            *group = kept;
-        }
-        if !changed {
-            break;
-        }
-        for record in &mut records {
-            for link in record.inputs.iter_mut().flatten() {
-                link.record = root(&joined_to, link.record);
-            }
-        }
-    }
-    without_joined(records, &joined_to)
-}
-
-fn is_same(a: &Record, b: &Record) -> bool {
-    let overlap = |(a, b): (&Vec<_>, &Vec<_>)| a.iter().any(|link| b.contains(link));
-    a.inputs.len() == b.inputs.len() && a.inputs.iter().zip(&b.inputs).all(overlap)
-}
-
-fn join(records: &mut [Record], into: usize, from: usize) {
-    let from = std::mem::replace(&mut records[from], Record::new(Digest::sha256("")));
-    let into = &mut records[into];
-    for (into, from) in into.inputs.iter_mut().zip(from.inputs) {
-        into.extend(from);
-    }
-    into.results.extend(from.results);
-}
-
-fn root(joined_to: &[usize], mut index: usize) -> usize {
-    while joined_to[index] != index {
-        index = joined_to[index];
-    }
-    index
-}
-
-fn without_joined(records: Vec<Record>, joined_to: &[usize]) -> Vec<Record> {
-    let mut position = vec![0; records.len()];
-    let mut count = 0;
-    for (index, &to) in joined_to.iter().enumerate() {
-        position[index] = count;
-        count += usize::from(to == index);
-    }
-    let kept = records.into_iter().enumerate();
-    kept.filter(|(index, _)| joined_to[*index] == *index)
-        .map(|(_, mut record)| {
-            for link in record.inputs.iter_mut().flatten() {
-                link.record = position[link.record];
-            }
-            record
-        })
-        .collect()
 }
 
 /// Returns for each record in `order` a digest of all that leads to it.
@@ -193,27 +121,25 @@ struct LayerNode {
 }
 
 impl LayerTree {
-    /// Returns the top layers of a record's results that have layers.
-    fn add_results(&mut self, record: &Record) -> Vec<usize> {
-        let tops = record.results.iter().filter_map(|result| {
-            let mut parent = None;
-            for layer in &result.layers {
-                let key = (parent, layer.descriptor.digest.clone());
-                let next = self.nodes.len();
-                let node = *self.known.entry(key).or_insert(next);
-                let age = |layer: &RemoteLayer| layer.created_at;
-                if node == next {
-                    let layer = layer.clone();
-                    self.nodes.push(LayerNode { layer, parent });
-                } else if age(layer) < age(&self.nodes[node].layer) {
-                    // Equal blobs made twice: which of them counts must not depend on the order.
-                    self.nodes[node].layer = layer.clone();
-                }
-                parent = Some(node);
+    /// Adds the layers of a result; returns the top one, and when the result was made. `None` for a
+    /// result without layers.
+    fn add(&mut self, result: &RecordResult) -> Option<(usize, Option<Timestamp>)> {
+        let mut parent = None;
+        for layer in &result.layers {
+            let key = (parent, layer.descriptor.digest.clone());
+            let next = self.nodes.len();
+            let node = *self.known.entry(key).or_insert(next);
+            let age = |layer: &RemoteLayer| layer.created_at;
+            if node == next {
+                let layer = layer.clone();
+                self.nodes.push(LayerNode { layer, parent });
+            } else if age(layer) < age(&self.nodes[node].layer) {
+                // Equal blobs made twice: which of them counts must not depend on the order.
+                self.nodes[node].layer = layer.clone();
             }
-            parent
-        });
-        tops.collect()
+            parent = Some(node);
+        }
+        Some((parent?, result.created_at))
     }
 
     /// Returns the position of each node, and the nodes in order: by blob, then by the blobs below.

@@ -27,9 +27,12 @@ pub struct WrittenManifest {
 }
 
 impl Exported {
-    /// Normalizes `records`, which may come in any order and more than once: records that are the
-    /// same are joined, links that close a circle are left out, and so are records that no
+    /// Normalizes `records`, which may come in any order and more than once: records to which all
+    /// the same leads are joined, links that close a circle are left out, and so are records that no
     /// combination of alternatives leads to. All links must lead into the list.
+    ///
+    /// Records that have only some alternatives in common stay apart: joined, they would say that
+    /// what the others name is the same, too.
     pub fn new(records: &[Record]) -> Self {
         let (config, layers) = build::config(records);
         Self {
