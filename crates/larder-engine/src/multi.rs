@@ -4,6 +4,9 @@
 //! those that others read before these. Then all graphs are solved as one: a step that several
 //! targets need is done once, and one limit holds for the steps of all. A target is exported as
 //! soon as it has its result.
+//!
+//! What is done once is done in the name of the first target that needs it: with its secrets, and
+//! under its name in the progress.
 
 mod order;
 mod run;

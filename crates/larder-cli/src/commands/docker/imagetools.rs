@@ -73,7 +73,7 @@ fn described(name: &ImageRef, descriptor: &Descriptor, bytes: &[u8]) -> String {
         }
         let pinned = name.with_digest(manifest.digest.clone());
         let mut line = |field: &str, value: String| {
-            writeln!(text, "  {field:<11} {value}").expect("a String takes all");
+            writeln!(text, "  {field:<12} {value}").expect("a String takes all");
         };
         line("Name:", pinned.to_string());
         line("MediaType:", manifest.media_type.clone());
@@ -104,7 +104,16 @@ mod tests {
              "platform": {"os": "linux", "architecture": "arm64"}}]}"#;
         let name: ImageRef = "example.com/a:1".parse().unwrap();
         let descriptor = Descriptor::of("application/vnd.oci.image.index.v1+json", manifest);
-        assert_snapshot!(described(&name, &descriptor, manifest));
+        assert_snapshot!(described(&name, &descriptor, manifest), @r"
+        Name:      example.com/a:1
+        MediaType: application/vnd.oci.image.index.v1+json
+        Digest:    sha256:f5af4a83f5b68a6b2b9b12ce713b9779696516b2db5cf51920c6b788eeee0b51
+
+        Manifests:
+          Name:        example.com/a:1@sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
+          MediaType:   application/vnd.oci.image.manifest.v1+json
+          Platform:    linux/arm64
+        ");
         let row = row(
             &name,
             &descriptor,
