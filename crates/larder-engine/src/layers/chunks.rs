@@ -39,7 +39,7 @@ const FEWEST_CHUNKS: usize = 8;
 /// No compressed chunk is longer.
 const MAX_CHUNK_BYTES: u32 = 1 << 20;
 
-/// A SHA-256 sum.
+/// A digest: SHA-256 of a blob, or the key of a chunk.
 type Sum = [u8; 32];
 
 /// Finds chunks in the blobs of a store, and takes note of those of a new one.
@@ -95,13 +95,11 @@ impl ChunkCache for StoredChunks {
             index: Index::read(&self.path()),
             files: Mutex::default(),
         });
-        known.chunk(&self.store, &key.0.sha256_bytes()?)
+        known.chunk(&self.store, &key.0)
     }
 
     fn written(&self, key: &ChunkKey, place: Range<u64>) {
-        if let Some(key) = key.0.sha256_bytes() {
-            lock(&self.written).push((key, place));
-        }
+        lock(&self.written).push((key.0, place));
     }
 }
 

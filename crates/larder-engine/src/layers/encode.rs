@@ -41,7 +41,7 @@ pub(super) fn encode(
     let writer = lease.blob_writer(None)?;
     let chunks = Arc::new(StoredChunks::new(lease.store()));
     let cache: Arc<dyn ChunkCache> = chunks.clone();
-    let encoder = Encoder::with_cache(writer, compression, threads(), cache);
+    let encoder = Encoder::with_cache(writer, compression, threads(), &cache);
     let mut encoder = encoder.map_err(failed)?;
     let (diff_id, tar_bytes) = write(&mut encoder)?;
     let writer: BlobWriter = encoder.finish().map_err(failed)?;

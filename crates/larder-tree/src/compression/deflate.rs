@@ -99,7 +99,7 @@ impl Block<'_> {
         // Several counters a byte: runs of one byte would wait for their own counter otherwise.
         let mut literals = [[0_u32; 256]; 2];
         let mut rest = self.bytes;
-        for found in self.matches {
+        for &found in self.matches {
             let (run, after) = rest.split_at(found.literals());
             count_bytes(run, &mut literals);
             lengths[FIRST_LENGTH + usize::from(found.length_symbol())] += 1;
@@ -118,7 +118,7 @@ impl Block<'_> {
         let literals = codes.literals();
         let lengths = codes.lengths();
         let mut rest = self.bytes;
-        for found in self.matches {
+        for &found in self.matches {
             let (run, after) = rest.split_at(found.literals());
             write_bytes(run, literals, out);
             out.push(lengths[usize::from(found.length)]);

@@ -65,7 +65,7 @@ impl<W: Write + Send + 'static> Encoder<W> {
         out: W,
         compression: Compression,
         threads: usize,
-        cache: Arc<dyn ChunkCache>,
+        cache: &Arc<dyn ChunkCache>,
     ) -> Result<Self> {
         match compression {
             Compression::Gzip { level } => {

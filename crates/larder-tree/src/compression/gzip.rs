@@ -3,7 +3,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use flate2::{Compress, FlushCompress};
-use larder_oci::Digest;
 
 use super::chunker::Chunker;
 use super::deflate::{self, Deflater};
@@ -19,10 +18,10 @@ const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 /// Names zlib-rs and how it is driven. It changes with every version that compresses otherwise.
 const ZLIB_FORMAT: &str = "zlib-rs 0.6 full-flush 1";
 
-/// Names the compressed form of a chunk: a digest over the chunk's bytes, the level and the
-/// version of the compressor.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChunkKey(pub Digest);
+/// Names the compressed form of a chunk: BLAKE3 over the chunk's bytes, the level and the version
+/// of the compressor. SHA-256 would cost as much as the diff ID once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkKey(pub [u8; 32]);
 
 /// Keeps compressed chunks from one export to the next. Called from several threads.
 pub trait ChunkCache: Send + Sync {
@@ -62,7 +61,7 @@ impl<W: Write + Send + 'static> GzipEncoder<W> {
         out: W,
         level: Option<u32>,
         threads: usize,
-        cache: Arc<dyn ChunkCache>,
+        cache: &Arc<dyn ChunkCache>,
     ) -> Result<Self> {
         Self::start(out, level, threads, Some(cache))
     }
@@ -71,7 +70,7 @@ impl<W: Write + Send + 'static> GzipEncoder<W> {
         mut out: W,
         level: Option<u32>,
         threads: usize,
-        cache: Option<Arc<dyn ChunkCache>>,
+        cache: Option<&Arc<dyn ChunkCache>>,
     ) -> Result<Self> {
         if let Some(level @ 10..) = level {
             return Err(Error::new(
@@ -82,7 +81,7 @@ impl<W: Write + Send + 'static> GzipEncoder<W> {
         out.write_all(&MEMBER_HEADER).map_err(write_failed)?;
         let member = Member {
             out,
-            cache: cache.clone(),
+            cache: cache.cloned(),
             checksum: crc32fast::Hasher::new(),
             length: 0,
             offset: MEMBER_HEADER.len() as u64,
@@ -90,7 +89,7 @@ impl<W: Write + Send + 'static> GzipEncoder<W> {
         let compressor = || {
             let mut compressor = Compressor {
                 level,
-                cache: cache.clone(),
+                cache: cache.cloned(),
                 deflater: Deflater::default(),
             };
             move |input: &[u8]| compressor.compress(input)
@@ -236,12 +235,9 @@ impl Compressor {
     fn key(&self, input: &[u8]) -> ChunkKey {
         let format = match self.level {
             None => deflate::FORMAT.to_owned(),
-            Some(level) => format!("{ZLIB_FORMAT}\0level {level}"),
+            Some(level) => format!("{ZLIB_FORMAT}, level {level}"),
         };
-        let mut hasher = larder_oci::Sha256::new();
-        hasher.update(format!("{format}\0").as_bytes());
-        hasher.update(input);
-        ChunkKey(hasher.finish())
+        ChunkKey(blake3::derive_key(&format, input))
     }
 }
 

@@ -26,9 +26,15 @@ type Work<P> = Box<dyn FnMut(&[u8]) -> P + Send>;
 /// An input, and where its piece goes.
 type Job<P> = (Vec<u8>, SyncSender<P>);
 
+/// To those who work, and to the one who writes.
+struct Senders<P> {
+    jobs: SyncSender<Job<P>>,
+    pieces: SyncSender<Receiver<P>>,
+}
+
 pub(super) struct Threads<S, P> {
-    /// To those who work, and to the one who writes; until the end.
-    senders: Option<(SyncSender<Job<P>>, SyncSender<Receiver<P>>)>,
+    /// Until the end.
+    senders: Option<Senders<P>>,
     /// Buffers of inputs that were worked on.
     spare: Receiver<Vec<u8>>,
     writer: Option<JoinHandle<io::Result<S>>>,
@@ -54,7 +60,7 @@ impl<S: Send + 'static, P: Piece<S>> Pipeline<S, P> {
         let (pieces, ordered) = sync_channel(threads * INPUTS_PER_THREAD);
         let writer = named("larder-layer").spawn(move || write_all(sink, &ordered))?;
         Ok(Self::Threads(Threads {
-            senders: Some((jobs, pieces)),
+            senders: Some(Senders { jobs, pieces }),
             spare,
             writer: Some(writer),
         }))
@@ -72,8 +78,8 @@ impl<S: Send + 'static, P: Piece<S>> Pipeline<S, P> {
             }
             Self::Threads(threads) => {
                 let (reply, piece) = sync_channel(1);
-                let is_taken = threads.senders.as_ref().is_some_and(|(jobs, pieces)| {
-                    pieces.send(piece).is_ok() && jobs.send((input, reply)).is_ok()
+                let is_taken = threads.senders.as_ref().is_some_and(|senders| {
+                    senders.pieces.send(piece).is_ok() && senders.jobs.send((input, reply)).is_ok()
                 });
                 if is_taken {
                     return Ok(threads.spare.try_recv().ok());

@@ -188,13 +188,13 @@ fn known_chunks_are_not_compressed_again() {
             known
         }
         fn written(&self, key: &ChunkKey, place: Range<u64>) {
-            self.places.lock().unwrap().push((key.clone(), place));
+            self.places.lock().unwrap().push((*key, place));
         }
     }
     let cache = Arc::new(Cache::default());
     let pack = |input: &[u8]| {
         let shared: Arc<dyn ChunkCache> = cache.clone();
-        let mut encoder = GzipEncoder::with_cache(Vec::new(), None, 2, shared).unwrap();
+        let mut encoder = GzipEncoder::with_cache(Vec::new(), None, 2, &shared).unwrap();
         encoder.write_all(input).unwrap();
         let packed = encoder.finish().unwrap();
         for (key, place) in cache.places.lock().unwrap().drain(..) {

@@ -84,7 +84,7 @@ impl Codes {
 
     /// Returns the code of a match's distance, with what follows it.
     #[inline]
-    pub(super) fn distance(&self, found: &Match) -> Bits {
+    pub(super) fn distance(&self, found: Match) -> Bits {
         self.distances[usize::from(found.distance_symbol)].then(found.distance_extra())
     }
 

@@ -13,7 +13,7 @@ const MIN_LENGTH: usize = 4;
 const SHORTEST: usize = 3;
 
 /// Logarithm of the number of places that are remembered.
-const TABLE_BITS: u32 = 14;
+const TABLE_BITS: u32 = 15;
 
 /// After this many misses in a row, one position more is skipped each time: what doesn't compress
 /// is soon passed over.
@@ -49,20 +49,20 @@ impl Match {
         }
     }
 
-    pub(super) fn literals(&self) -> usize {
+    pub(super) fn literals(self) -> usize {
         usize::from(self.literals)
     }
 
-    pub(super) fn length(&self) -> usize {
+    pub(super) fn length(self) -> usize {
         usize::from(self.length) + SHORTEST
     }
 
     /// Returns the length's symbol, from 0.
-    pub(super) fn length_symbol(&self) -> u8 {
+    pub(super) fn length_symbol(self) -> u8 {
         LENGTHS[usize::from(self.length)].symbol
     }
 
-    pub(super) fn distance_extra(&self) -> Bits {
+    pub(super) fn distance_extra(self) -> Bits {
         let count = distance_extra_bits(usize::from(self.distance_symbol));
         Bits::new(u32::from(self.distance) & ((1 << count) - 1), count)
     }
@@ -136,8 +136,9 @@ pub(super) struct Finder {
 
 impl Default for Finder {
     fn default() -> Self {
+        let table = vec![0; 1 << TABLE_BITS].into_boxed_slice();
         Self {
-            table: Box::new([0; 1 << TABLE_BITS]),
+            table: table.try_into().expect("it has this length"),
         }
     }
 }
