@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{At, Result};
+use crate::node::Node;
 
 use super::fields::Fields;
 use super::mount::Grant;
@@ -51,6 +52,8 @@ pub struct Build {
     pub entitlements: Vec<String>,
     /// Attestations asked for: `provenance`, `sbom`, with their values.
     pub attestations: Vec<(String, String)>,
+    /// What other tools than compose read: keys that begin with `x-`.
+    pub extensions: Vec<(String, Node)>,
     /// Where it is in the files.
     pub at: At,
     pub(super) dockerfile_and_inline: bool,
@@ -86,6 +89,10 @@ impl Build {
             let value = fields.text(kind).filter(|value| value != "false")?;
             Some((kind.to_owned(), value))
         });
+        let extensions = fields.map.into_iter();
+        let extensions = extensions
+            .filter(|entry| entry.key.starts_with("x-"))
+            .map(|entry| (entry.key.clone(), entry.node.clone()));
         Ok(Self {
             context: fields
                 .text("context")
@@ -114,6 +121,7 @@ impl Build {
             ulimits: service::ulimits(fields)?,
             entitlements,
             attestations: attestations.collect(),
+            extensions: extensions.collect(),
             at: fields.at.clone(),
             dockerfile_and_inline,
         })
