@@ -253,7 +253,9 @@ fn grants(map: &mut Map, key: &str) {
         ..
     }) = map.get_mut(key)
     {
-        items.iter_mut().for_each(|item| wrap(item, "source"));
+        for item in items {
+            wrap(item, "source");
+        }
     }
 }
 

@@ -247,10 +247,13 @@ fn scalar(node: &Node) -> String {
         Value::Null => "null".to_owned(),
         Value::Text(value) => text(value),
         Value::Float(value) if value.is_nan() => ".nan".to_owned(),
-        Value::Float(value) if value.is_infinite() => match value.is_sign_positive() {
-            true => ".inf".to_owned(),
-            false => "-.inf".to_owned(),
-        },
+        Value::Float(value) if value.is_infinite() => {
+            if value.is_sign_positive() {
+                ".inf".to_owned()
+            } else {
+                "-.inf".to_owned()
+            }
+        }
         Value::Float(value) => format!("{value:?}"),
         Value::List(_) => "[]".to_owned(),
         Value::Map(_) => "{}".to_owned(),

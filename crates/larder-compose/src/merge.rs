@@ -21,9 +21,12 @@ const PAIRS: &[&str] = &[
     "services.*.build.labels",
 ];
 
+/// Returns what tells an item of a list apart from others; `None` where only equality does.
+type Identity = fn(&Node) -> Option<String>;
+
 /// Lists in which a later item takes the place of an earlier one with the same identity.
-const KEYED: &[(&str, fn(&Node) -> Option<String>)] = &[
-    ("services.*.ports", port),
+const KEYED: &[(&str, Identity)] = &[
+    ("services.*.ports", |node| Some(port(node))),
     ("services.*.volumes", |mount| text(mount, "target")),
     ("services.*.secrets", grant),
     ("services.*.configs", grant),
@@ -125,9 +128,7 @@ fn merge_lists(items: &mut Vec<Node>, others: Vec<Node>, path: &KeyPath<'_>) {
     let identity = KEYED
         .iter()
         .find(|(pattern, _)| path.matches(pattern))
-        .map_or(whole as fn(&Node) -> Option<String>, |(_, identity)| {
-            *identity
-        });
+        .map_or(whole as Identity, |(_, identity)| *identity);
     let mut places: HashMap<String, usize> = items
         .iter()
         .enumerate()
@@ -170,15 +171,15 @@ fn grant(node: &Node) -> Option<String> {
     text(node, "target").or_else(|| text(node, "source"))
 }
 
-fn port(node: &Node) -> Option<String> {
+fn port(node: &Node) -> String {
     let part = |key| text(node, key).unwrap_or_default();
-    Some(format!(
+    format!(
         "{}:{}:{}/{}",
         part("host_ip"),
         part("published"),
         part("target"),
         part("protocol")
-    ))
+    )
 }
 
 #[cfg(test)]

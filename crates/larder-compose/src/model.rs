@@ -111,17 +111,19 @@ impl Project {
         let mut disabled = BTreeMap::new();
         for entry in section("services") {
             let service = Service::read(&entry.key, &entry.node, &directory)?;
-            let side = match service.is_enabled(profiles) {
-                true => &mut services,
-                false => &mut disabled,
+            let side = if service.is_enabled(profiles) {
+                &mut services
+            } else {
+                &mut disabled
             };
             side.insert(entry.key.clone(), service);
         }
         let volumes = read_each(section("volumes"), "volumes", |key, fields| {
             let is_external = fields.flag("external")?.unwrap_or(false);
-            let default = match is_external {
-                true => key.to_owned(),
-                false => format!("{name}_{key}"),
+            let default = if is_external {
+                key.to_owned()
+            } else {
+                format!("{name}_{key}")
             };
             Ok(Volume {
                 name: fields.text("name").unwrap_or(default),
@@ -143,7 +145,7 @@ impl Project {
             files: Vec::new(),
             variables,
             warnings: Vec::new(),
-            tree: tree.clone(),
+            tree,
         };
         project.check()?;
         Ok(project)

@@ -211,6 +211,15 @@ impl IntoIterator for Map {
     }
 }
 
+impl<'a> IntoIterator for &'a mut Map {
+    type Item = &'a mut Entry;
+    type IntoIter = std::slice::IterMut<'a, Entry>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter_mut()
+    }
+}
+
 impl<'a> IntoIterator for &'a Map {
     type Item = &'a Entry;
     type IntoIter = std::slice::Iter<'a, Entry>;

@@ -108,9 +108,10 @@ fn not_allowed(at: &crate::error::At, path: &KeyPath<'_>, key: &str) -> Error {
 
 fn accepts(shape: &Shape, node: &Node) -> bool {
     match (shape, &node.value) {
-        (Shape::Any, _) | (_, Value::Null) => true,
         (Shape::OneOf(shapes), _) => shapes.iter().any(|shape| accepts(shape, node)),
-        (Shape::Text | Shape::Number | Shape::Flag | Shape::Scalar, Value::Text(_))
+        (Shape::Any, _)
+        | (_, Value::Null)
+        | (Shape::Text | Shape::Number | Shape::Flag | Shape::Scalar, Value::Text(_))
         | (Shape::Number | Shape::Scalar, Value::Int(_) | Value::Float(_))
         | (Shape::Flag | Shape::Scalar, Value::Bool(_))
         | (Shape::List(_), Value::List(_))

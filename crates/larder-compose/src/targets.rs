@@ -265,17 +265,14 @@ impl<'a> Plan<'a> {
             let id = grant.target.clone().unwrap_or_else(|| grant.source.clone());
             let secret = self.project.secrets.get(&grant.source);
             let origin = secret.map(|secret| secret.origin.clone());
-            match origin {
-                Some(origin @ (Origin::File(_) | Origin::Environment(_))) => {
-                    secrets.push(TargetSecret { id, origin });
-                }
-                _ => {
-                    let message = format!(
-                        "`{}` is external: builds need a file or a variable",
-                        grant.source
-                    );
-                    return Err(wrong(build, service, "secrets", message));
-                }
+            if let Some(origin @ (Origin::File(_) | Origin::Environment(_))) = origin {
+                secrets.push(TargetSecret { id, origin });
+            } else {
+                let message = format!(
+                    "`{}` is external: builds need a file or a variable",
+                    grant.source
+                );
+                return Err(wrong(build, service, "secrets", message));
             }
         }
         Ok(secrets)

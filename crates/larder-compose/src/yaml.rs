@@ -76,9 +76,10 @@ impl<'a> Reader<'a> {
             Event::Alias(anchor) => return self.alias(anchor, &at),
             Event::Scalar(text, style, anchor, tag) => {
                 let is_text = style != ScalarStyle::Plain || is_string(tag.as_deref());
-                let value = match is_text {
-                    true => Value::Text(text.into_owned()),
-                    false => plain_scalar(&text),
+                let value = if is_text {
+                    Value::Text(text.into_owned())
+                } else {
+                    plain_scalar(&text)
                 };
                 (Node::new(value, at), anchor, tag)
             }
@@ -141,13 +142,13 @@ impl<'a> Reader<'a> {
             map.push(Entry { key, at, node });
         }
         for node in merged {
-            self.merge_key(&mut map, node)?;
+            Self::merge_key(&mut map, node)?;
         }
         Ok(map)
     }
 
     /// Adds what `<<` names to a mapping that does not say otherwise.
-    fn merge_key(&mut self, map: &mut Map, node: Node) -> Result<()> {
+    fn merge_key(map: &mut Map, node: Node) -> Result<()> {
         let sources = match node.value {
             Value::Map(_) => vec![node],
             Value::List(items) => items,

@@ -100,13 +100,12 @@ fn short(text: &str, at: &At) -> Result<Value, String> {
 fn set_option(mount: &mut Map, kind: &str, option: &str, at: &At) -> Option<()> {
     let (place, key, value) = match option {
         "ro" => (None, "read_only", Value::Bool(true)),
-        "rw" => return Some(()),
         "nocopy" if kind == "volume" => (Some(kind), "nocopy", Value::Bool(true)),
         "z" | "Z" if kind == "bind" => (Some(kind), "selinux", Value::Text(option.to_owned())),
         "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" if kind == "bind" => {
             (Some(kind), "propagation", Value::Text(option.to_owned()))
         }
-        "z" | "Z" => return Some(()),
+        "rw" | "z" | "Z" => return Some(()),
         "cached" | "delegated" | "consistent" => {
             (None, "consistency", Value::Text(option.to_owned()))
         }

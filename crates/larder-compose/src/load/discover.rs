@@ -46,9 +46,12 @@ pub(super) fn compose_files(
             continue;
         };
         // A file beside the user is called by its name alone.
-        let named = |name: &str| match directory == options.working_directory {
-            true => PathBuf::from(name),
-            false => directory.join(name),
+        let named = |name: &str| {
+            if directory == options.working_directory {
+                PathBuf::from(name)
+            } else {
+                directory.join(name)
+            }
         };
         let mut warnings = Vec::new();
         if found.len() > 1 {

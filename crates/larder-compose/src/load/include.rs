@@ -26,11 +26,11 @@ impl Loader {
         let Value::Map(map) = &mut document.value else {
             return Ok(document);
         };
-        let Some(includes) = map.remove("include") else {
+        let Some(list) = map.remove("include") else {
             return Ok(document);
         };
         let mut merged: Option<Node> = None;
-        for (index, item) in includes.as_list().unwrap_or_default().iter().enumerate() {
+        for (index, item) in list.as_list().unwrap_or_default().iter().enumerate() {
             let index = format!("[{index}]");
             let key = KeyPath::ROOT.key("include");
             let included = self.include(item, &key.key(&index), scope, stack)?;
@@ -70,13 +70,13 @@ impl Loader {
         }
         let base = scope.base();
         let paths: Vec<PathBuf> = paths.iter().map(|path| base.resolve(path).into()).collect();
-        let directory = match map.get("project_directory").and_then(Node::as_text) {
-            Some(directory) => base.resolve(directory).into(),
-            None => {
+        let directory =
+            if let Some(directory) = map.get("project_directory").and_then(Node::as_text) {
+                base.resolve(directory).into()
+            } else {
                 let first = PathBuf::from(base.resolve(first));
                 first.parent().unwrap_or(Path::new("/")).to_owned()
-            }
-        };
+            };
         let mut variables = scope.variables.clone();
         let env_files = map.get("env_file").map(texts).unwrap_or_default();
         let env_files: Vec<PathBuf> = env_files

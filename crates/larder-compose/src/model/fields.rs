@@ -66,12 +66,11 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         let text = node.scalar().unwrap_or_default();
-        match parse(&text) {
-            Some(value) => Ok(Some(value)),
-            None => {
-                let message = format!("`{text}` {problem}");
-                Err(Error::file(&node.at, self.path.key(key), message))
-            }
+        if let Some(value) = parse(&text) {
+            Ok(Some(value))
+        } else {
+            let message = format!("`{text}` {problem}");
+            Err(Error::file(&node.at, self.path.key(key), message))
         }
     }
 

@@ -364,12 +364,11 @@ pub(super) fn ulimits(fields: &Fields<'_>) -> Result<Vec<Ulimit>> {
     let mut ulimits = Vec::new();
     for entry in map.map {
         let name = entry.key.clone();
-        let (soft, hard) = match map.fields(&entry.key) {
-            Some(limits) => (limits.number("soft")?, limits.number("hard")?),
-            None => {
-                let both = map.number(&entry.key)?;
-                (both, both)
-            }
+        let (soft, hard) = if let Some(limits) = map.fields(&entry.key) {
+            (limits.number("soft")?, limits.number("hard")?)
+        } else {
+            let both = map.number(&entry.key)?;
+            (both, both)
         };
         let (Some(soft), Some(hard)) = (soft.or(hard), hard.or(soft)) else {
             continue;

@@ -1,4 +1,5 @@
 //! Compose files, as users write them.
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 mod errors;
 mod hostile;
