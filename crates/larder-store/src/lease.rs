@@ -167,6 +167,7 @@ impl Lease {
             Err(_) if path.is_dir() => {}
             made => made?,
         }
+        disk::spread(&path);
         Ok(self.0.tmp.get_or_init(|| path))
     }
 }

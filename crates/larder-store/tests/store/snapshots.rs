@@ -453,3 +453,24 @@ fn whole_trees_serve_where_overlays_cannot() {
     assert!(source.join("other").exists());
     native.assert_sound();
 }
+
+#[test]
+fn new_trees_are_kept_apart_on_the_disk() {
+    let store = TestStore::new();
+    let lease = store.lease().unwrap();
+    let _active = lease.prepare(&new_snapshot(None, "any")).unwrap();
+    let flags_of = |path: &Path| {
+        let directory = std::fs::File::open(path).unwrap();
+        rustix::fs::ioctl_getflags(&directory)
+    };
+    let wish = rustix::fs::IFlags::TOPDIR;
+    let root = std::fs::File::open(store.root()).unwrap();
+    if rustix::fs::ioctl_setflags(&root, wish).is_err() {
+        println!("skipped: the file system can't be asked");
+        return;
+    }
+    let tmp = std::fs::read_dir(store.root().join("tmp")).unwrap();
+    for entry in tmp {
+        assert!(flags_of(&entry.unwrap().path()).unwrap().contains(wish));
+    }
+}
