@@ -14,15 +14,17 @@ const DOCKER_CLEAN: &str = "docker-clean";
 pub(super) fn look(stages: &Stages<'_>, findings: &mut Vec<Finding>) {
     for step in stages.steps() {
         let commands = step.commands();
-        let installs = commands
-            .iter()
-            .any(|command| tools::recognize(command).is_some_and(|used| *used.tool == APT));
-        if installs {
+        if installs(&commands) {
             mounts(stages, &step, findings);
         } else if commands.iter().any(is_update) {
             update_alone(stages, &step, findings);
         }
     }
+}
+
+fn installs(commands: &[Command]) -> bool {
+    let mut used = commands.iter().filter_map(tools::recognize);
+    used.any(|used| *used.tool == APT)
 }
 
 fn is_update(command: &Command) -> bool {
@@ -71,10 +73,15 @@ fn mounts(stages: &Stages<'_>, step: &Step<'_>, findings: &mut Vec<Finding>) {
             !(word.starts_with("--mount=type=cache") && APT.caches.iter().any(is_apt))
         });
         let own = own.collect::<Vec<_>>().join(" ");
+        let mut fix = Vec::new();
+        if missing.len() == 2 && !is_clean_removed(stages, step) {
+            fix.extend(keep_packages());
+        }
+        fix.extend(step.with_mounts(&wanted, &own));
         findings.push(Finding {
             cost: stages.cost_of_runs(step),
             advice: "mount both directories, locked".to_owned(),
-            fix: step.with_mounts(&wanted, &own),
+            fix,
             ..stages.finding(FindingKind::AptMounts, step.line(), problem)
         });
     }
@@ -85,14 +92,19 @@ fn mounts(stages: &Stages<'_>, step: &Step<'_>, findings: &mut Vec<Finding>) {
         findings.push(Finding {
             cost: stages.cost_of_runs(step),
             advice: "let apt keep what it downloads, above this step".to_owned(),
-            fix: vec![
-                "RUN rm -f /etc/apt/apt.conf.d/docker-clean; \\".to_owned(),
-                "    echo 'Binary::apt::APT::Keep-Downloaded-Packages \"true\";' > /etc/apt/apt.conf.d/keep-cache"
-                    .to_owned(),
-            ],
+            fix: keep_packages().to_vec(),
             ..stages.finding(FindingKind::DockerClean, step.line(), problem.to_owned())
         });
     }
+}
+
+/// Returns the lines that make apt keep what it downloads.
+fn keep_packages() -> [String; 2] {
+    let keep = "'Binary::apt::APT::Keep-Downloaded-Packages \"true\";'";
+    [
+        format!("RUN rm -f /etc/apt/apt.conf.d/{DOCKER_CLEAN}; \\"),
+        format!("    echo {keep} > /etc/apt/apt.conf.d/keep-cache"),
+    ]
 }
 
 /// Whether the step, or one above it, takes `docker-clean` away or tells apt to keep packages.
@@ -107,12 +119,21 @@ fn is_clean_removed(stages: &Stages<'_>, step: &Step<'_>) -> bool {
 fn update_alone(stages: &Stages<'_>, step: &Step<'_>, findings: &mut Vec<Finding>) {
     let problem = "`apt-get update` is a step of its own: its lists stay cached and grow old, while the \
                    steps below install from them";
-    let rest = step.rest();
+    let install = stages
+        .steps()
+        .filter(|later| later.stage == step.stage && later.index > step.index)
+        .find(|later| installs(&later.commands()));
+    let Some(install) = install else {
+        return;
+    };
     findings.push(Finding {
-        advice: "update and install in one step".to_owned(),
+        advice: format!(
+            "update and install in one step, in place of line {}",
+            install.line()
+        ),
         fix: step.with_mounts(
             &packages::mounts(stages, step, &APT),
-            &format!("{rest} && apt-get install -y --no-install-recommends …"),
+            &format!("{} && {}", step.rest(), install.rest()),
         ),
         ..stages.finding(FindingKind::AptUpdateAlone, step.line(), problem.to_owned())
     });

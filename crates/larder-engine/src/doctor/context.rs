@@ -108,14 +108,18 @@ fn described(junk: &[&Junk]) -> Option<String> {
                 1 => "1 file".to_owned(),
                 count => format!("{count} files"),
             };
-            format!("`{}` ({files}, {})", junk.example, megabytes(junk.bytes))
+            format!("`{}` ({files}, {})", junk.example, size(junk.bytes))
         })
         .collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn megabytes(bytes: u64) -> String {
-    format!("{:.1} MB", bytes as f64 / 1e6)
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
 }
 
 fn large_files(
@@ -145,8 +149,8 @@ fn large_files(
     let problem = format!(
         "{count} of more than {} (`{largest}` above all), {} together, are read, copied and exported with all \
          others",
-        megabytes(LARGE_BYTES),
-        megabytes(bytes)
+        size(LARGE_BYTES),
+        size(bytes)
     );
     findings.push(Finding {
         cost: cost_of_files(stages, &|path| large.iter().any(|(known, _)| known == path)),

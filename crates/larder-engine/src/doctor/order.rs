@@ -18,16 +18,17 @@ pub(super) fn look(stages: &Stages<'_>, findings: &mut Vec<Finding>) {
             .filter(|step| step.index < index)
             .flat_map(|step| installs(&step))
             .collect();
-        let late = in_stage()
+        // What is installed above as well was thought about.
+        let is_new = |used: &Use| before.iter().all(|known| known.tool != used.tool);
+        let late: Vec<(Step<'_>, Use)> = in_stage()
             .filter(|step| step.index > index)
-            .find_map(|step| {
-                let mut uses = installs(&step).into_iter();
-                // What is installed above as well was thought about.
-                let used = uses.find(|used| before.iter().all(|known| known.tool != used.tool))?;
+            .filter_map(|step| {
+                let used = installs(&step).into_iter().find(is_new)?;
                 Some((step, used))
-            });
-        if let Some((step, used)) = late {
-            findings.push(finding(stages, instruction, copy, &step, &used));
+            })
+            .collect();
+        if !late.is_empty() {
+            findings.push(finding(stages, instruction, copy, &late));
         }
     }
 }
@@ -43,26 +44,30 @@ fn finding(
     stages: &Stages<'_>,
     instruction: &InstructionView,
     copy: &CopyView,
-    step: &Step<'_>,
-    used: &Use,
+    late: &[(Step<'_>, Use)],
 ) -> Finding {
-    let line = step.line();
-    let verb = &used.verb;
+    let places: Vec<String> = late
+        .iter()
+        .map(|(step, used)| format!("`{}` in line {}", used.verb, step.line()))
+        .collect();
     let problem = format!(
-        "all files are copied before `{verb}` in line {line}: a change of any file installs everything again"
+        "all files are copied before {}: a change of any file installs everything again",
+        places.join(" and ")
     );
-    let manifests = manifests(stages, used);
-    let mut fix = copy_lines(&manifests);
-    fix.extend(text_lines(step.instruction));
-    fix.extend(text_lines(instruction));
-    let advice = if manifests.is_empty() {
-        "install first".to_owned()
-    } else {
-        "copy what names the packages, install, and copy the rest after that".to_owned()
-    };
+    let mut fix = Vec::new();
+    let mut advice = "install first";
+    for (step, used) in late {
+        let manifests = manifests(stages, used);
+        if !manifests.is_empty() {
+            advice = "copy what names the packages, install, and copy the rest after that";
+        }
+        fix.extend(copy_lines(&manifests));
+        fix.push(text_line(step.instruction));
+    }
+    fix.push(text_line(instruction));
     Finding {
-        cost: cost(stages, instruction, step),
-        advice,
+        cost: cost(stages, instruction, late),
+        advice: advice.to_owned(),
         fix,
         ..stages.finding(
             FindingKind::CopyBeforeInstall,
@@ -118,29 +123,29 @@ fn copy_lines(manifests: &[String]) -> Vec<String> {
     lines
 }
 
-fn text_lines(instruction: &InstructionView) -> Vec<String> {
+fn text_line(instruction: &InstructionView) -> String {
     let words: Vec<&str> = instruction.text.split_whitespace().collect();
-    vec![words.join(" ")]
+    words.join(" ")
 }
 
-/// Returns how long the packages were installed because a copied file had changed.
-fn cost(stages: &Stages<'_>, copy: &InstructionView, step: &Step<'_>) -> Option<Cost> {
+/// Returns how long packages were installed because a copied file had changed.
+fn cost(stages: &Stages<'_>, copy: &InstructionView, late: &[(Step<'_>, Use)]) -> Option<Cost> {
     past::cost(&stages.patient.history, |build| {
-        let is_file = |cause: &MissCause| {
-            matches!(
-                cause,
-                MissCause::File { .. } | MissCause::Renamed { .. } | MissCause::IgnoreFile { .. }
-            )
-        };
         let find = |text: &str| {
             let mut steps = build.steps.iter();
             steps.find(move |known| known.instruction == text)
         };
-        find(&copy.text)?
-            .cause
-            .as_ref()
-            .filter(|cause| is_file(cause))?;
-        let installed = find(&step.instruction.text)?;
-        matches!(installed.cause, Some(MissCause::Input { .. })).then_some(installed.duration_ms)
+        find(&copy.text)?.cause.as_ref().filter(|cause| {
+            matches!(
+                cause,
+                MissCause::File { .. } | MissCause::Renamed { .. } | MissCause::IgnoreFile { .. }
+            )
+        })?;
+        let times = late
+            .iter()
+            .filter_map(|(step, _)| find(&step.instruction.text))
+            .filter(|installed| matches!(installed.cause, Some(MissCause::Input { .. })))
+            .map(|installed| installed.duration_ms);
+        times.reduce(|sum, time| sum + time)
     })
 }

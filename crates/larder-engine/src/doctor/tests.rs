@@ -213,10 +213,20 @@ fn apt_needs_two_locked_mounts_and_keeps_its_packages() {
         &format!("FROM a:1 AS b\n{KEEP}\nFROM b\nRUN {APT} {install}\n"),
         &[],
     );
-    check(
-        "FROM a:1\nRUN apt-get update\nRUN apt-get install -y x\n",
-        &["2 apt-update-alone", "3 apt-mounts"],
+    let bare = fix(
+        &format!("FROM a:1\nRUN {install}\n"),
+        FindingKind::AptMounts,
     );
+    check(&format!("FROM a:1\n{bare}\n"), &[]);
+    let alone = "FROM a:1\nRUN apt-get update\nRUN apt-get install -y x\n";
+    check(alone, &["2 apt-update-alone", "3 apt-mounts"]);
+    let together = fix(alone, FindingKind::AptUpdateAlone);
+    check(&format!("FROM a:1\n{KEEP}\n{together}\n"), &[]);
+    assert!(
+        together.ends_with("apt-get update && apt-get install -y x"),
+        "{together}"
+    );
+    check("FROM a:1\nRUN apt-get update\n", &[]);
     let fixed = fix(
         &format!("FROM a:1\nRUN --mount=type=cache,target=/var/cache/apt {install}\n"),
         FindingKind::AptMounts,
@@ -237,6 +247,17 @@ fn packages_are_installed_before_all_files_are_copied() {
             "COPY dev.txt ./\nCOPY reqs/base.txt reqs/base.txt\nRUN {mount} pip install -r reqs/base.txt -r dev.txt\nCOPY . ."
         )
     );
+    let both = format!(
+        "FROM a:1\n{KEEP}\nCOPY . .\nRUN {APT} apt-get update && apt-get install -y x\nRUN {mount} pip install -r r.txt\n"
+    );
+    check(&both, &["3 copy-before-install"]);
+    let moved = fix(&both, FindingKind::CopyBeforeInstall);
+    let heads: Vec<&str> = moved
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert_eq!(heads, ["RUN", "COPY", "RUN", "COPY"], "{moved}");
+    check(&format!("FROM a:1\n{KEEP}\n{moved}\n"), &[]);
     check(
         &format!("FROM a:1\nCOPY . /src/\nRUN {mount} pip install .\n"),
         &[],
@@ -307,6 +328,10 @@ fn variables_that_change_stand_below_what_does_not_read_them() {
         &[],
     );
     check(&format!("FROM a:1\nARG VERSION=1\n{npm}\n"), &[]);
+    check(
+        &format!("FROM a:1\nARG GIT_SHA\nENV VERSION=1-$GIT_SHA\n{npm}\n"),
+        &["3 volatile-variable"],
+    );
 
     // What the history says counts more than a name.
     let text = format!("FROM a:1\nENV RELEASE=3 TZ=UTC\n{npm}\nRUN use $RELEASE\n");

@@ -42,33 +42,53 @@ const EXPENSIVE_MS: u64 = 2_000;
 
 pub(super) fn look(stages: &Stages<'_>, findings: &mut Vec<Finding>) {
     for (stage, view) in stages.all().iter().enumerate() {
+        let mut volatile: Vec<&str> = VOLATILE.to_vec();
         for (index, instruction) in view.instructions.iter().enumerate() {
-            for (keyword, name, line) in declarations(instruction) {
-                let found = find(stages, (stage, index), instruction, keyword, name, line);
-                findings.extend(found);
+            for declaration in declarations(instruction) {
+                let Declaration { name, line, .. } = &declaration;
+                let value = line.split_once('=').map(|(_, value)| value);
+                if value.is_some_and(|value| volatile.iter().any(|known| reads(value, known))) {
+                    volatile.push(name);
+                }
+                let is_volatile = volatile.contains(name);
+                findings.extend(find(stages, (stage, index), &declaration, is_volatile));
             }
         }
     }
 }
 
-/// Returns the variables that an instruction sets: its keyword, the name, and how it could be set by
-/// a line of its own.
-fn declarations(instruction: &InstructionView) -> Vec<(&'static str, &str, String)> {
+/// A variable that an instruction sets.
+struct Declaration<'a> {
+    keyword: &'static str,
+    name: &'a str,
+    /// How it is set by a line of its own.
+    line: String,
+    /// The number of its line.
+    number: u32,
+}
+
+fn declarations(instruction: &InstructionView) -> Vec<Declaration<'_>> {
+    let declaration = |keyword, name, line| Declaration {
+        keyword,
+        name,
+        line,
+        number: instruction.lines.start,
+    };
     match &instruction.kind {
         KindView::Arg(pairs) => {
-            let line = |name: &str, default: &Option<String>| match default {
+            let arg = |(name, default): &'_ (String, Option<String>)| match default {
                 Some(default) => format!("ARG {name}={default}"),
                 None => format!("ARG {name}"),
             };
             let pairs = pairs.iter();
             pairs
-                .map(|(name, default)| ("ARG", name.as_str(), line(name, default)))
+                .map(|pair| declaration("ARG", pair.0.as_str(), arg(pair)))
                 .collect()
         }
         KindView::Env(pairs) => {
             let pairs = pairs.iter();
             pairs
-                .map(|(name, value)| ("ENV", name.as_str(), format!("ENV {name}={value}")))
+                .map(|(name, value)| declaration("ENV", name, format!("ENV {name}={value}")))
                 .collect()
         }
         _ => Vec::new(),
@@ -78,17 +98,21 @@ fn declarations(instruction: &InstructionView) -> Vec<(&'static str, &str, Strin
 fn find(
     stages: &Stages<'_>,
     (stage, index): (usize, usize),
-    instruction: &InstructionView,
-    keyword: &str,
-    name: &str,
-    line: String,
+    declaration: &Declaration<'_>,
+    is_volatile: bool,
 ) -> Option<Finding> {
-    if READ_ANYWAY.contains(&name) || name.to_ascii_lowercase().ends_with("_proxy") {
+    let Declaration {
+        keyword,
+        name,
+        line,
+        number,
+    } = declaration;
+    if READ_ANYWAY.contains(name) || name.to_ascii_lowercase().ends_with("_proxy") {
         return None;
     }
     let cost = cost(stages, name);
     let changes_often = cost.is_some_and(|cost| cost.hits >= MIN_CHANGES);
-    if !changes_often && !VOLATILE.contains(&name) {
+    if !changes_often && !is_volatile {
         return None;
     }
     let below = &stages.all()[stage].instructions[index + 1..];
@@ -113,12 +137,8 @@ fn find(
             "move it below line {}, down to where it is read",
             worst.instruction.lines.end
         ),
-        fix: vec![line],
-        ..stages.finding(
-            FindingKind::VolatileVariable,
-            instruction.lines.start,
-            problem,
-        )
+        fix: vec![line.clone()],
+        ..stages.finding(FindingKind::VolatileVariable, *number, problem)
     })
 }
 
