@@ -12,9 +12,9 @@ use larder_testkit::{
 
 const DOCKERFILE: &str = "\
 FROM busybox AS builder
-RUN seq 200000 > /large
+RUN seq 200000 > /built
 FROM busybox
-COPY --from=builder /large /large
+COPY --from=builder /built /large
 COPY app /app
 RUN cat /app/main > /made
 ";
@@ -166,7 +166,7 @@ fn a_source_that_is_not_there_costs_a_word() {
     let dead = "127.0.0.1:1/team/cache:main";
     for (machine, source) in [("a", missing.as_str()), ("b", &local), ("c", dead)] {
         let run = setup.build(machine, &["--cache-from", source]).success();
-        assert_eq!(run.ran().len(), 4, "{source}: {}", run.stderr);
+        assert_eq!(run.ran().len(), 5, "{source}: {}", run.stderr);
     }
 }
 
@@ -180,7 +180,7 @@ fn a_damaged_cache_is_a_miss() {
         .proxy
         .inject(On::new("GET", "/blobs/").times(100), Fault::FlipBit);
     let run = setup.build("a", &["--cache-from", &cache]).success();
-    assert_eq!(run.ran().len(), 4, "{}", run.stderr);
+    assert_eq!(run.ran().len(), 5, "{}", run.stderr);
     assert!(
         import_step(&run)
             .lines

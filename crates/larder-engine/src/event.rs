@@ -137,6 +137,8 @@ pub enum MissCause {
         /// The flag, as given.
         flag: String,
     },
+    /// An imported cache has its result, which could not be fetched.
+    Lost,
     /// The result was pruned.
     Pruned {
         /// When, if known.
@@ -248,6 +250,7 @@ impl std::fmt::Display for MissCause {
         match self {
             Self::FirstBuild => f.write_str("no earlier result of this step"),
             Self::NoCache { flag } => write!(f, "`{flag}` was given"),
+            Self::Lost => f.write_str("its imported result can't be fetched"),
             Self::Pruned { at: None } => f.write_str("its result was pruned"),
             Self::Pruned { at: Some(at) } => write!(f, "its result was pruned at {at:.0}"),
             Self::File {

@@ -10,9 +10,7 @@ use larder_llb::cache_map::{self, Selector};
 use larder_llb::{Vertex, pb};
 use larder_oci::{Descriptor, Digest, Platform};
 use larder_solver::{CacheKey, CacheMap, Candidate, InputMap, KeyId, Match, SaveMode};
-use larder_store::{
-    ActiveSnapshot, KeyDep, KeyLock, KeyMatch, Lease, NewKey, SnapshotId, Store,
-};
+use larder_store::{ActiveSnapshot, KeyDep, KeyLock, KeyMatch, Lease, NewKey, SnapshotId, Store};
 use larder_tree::beneath::Root;
 use larder_tree::checksum::{self, Manifest};
 use larder_tree::context::Tree;
@@ -114,7 +112,7 @@ impl BuildWorker<'_> {
         let fetched = imported.result.tree(&fetcher, name);
         match &fetched {
             Ok(snapshot) => self.lease.save_result(imported.key, snapshot)?,
-            Err(error) if !was_lost && error.class() != ErrorClass::Canceled => {
+            Err(error) if !was_lost && imported.result.is_lost() => {
                 progress.warn(format!(
                     "the imported result can't be fetched: {}",
                     error.full_message()
@@ -514,7 +512,10 @@ impl Worker for BuildWorker<'_> {
                 mode,
             };
             let key = self.lease.save(&new)?.key;
-            self.imports.note(key, op, output as i32, deps);
+            // What imported caches made of an older result must not be found by the new one.
+            if mode == larder_store::SaveMode::Keep {
+                self.imports.note(key, op, output as i32, deps);
+            }
             self.history.add_found(vertex, key);
             self.history.set_key(vertex, key);
             Ok(KeyId(key.get()))

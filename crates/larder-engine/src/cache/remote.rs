@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use jiff::Timestamp;
 use larder_store::SnapshotId;
 
-use crate::error::Result;
+use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{FarLayer, Fetcher, Origin};
 
 /// The result of a record of an imported cache.
@@ -47,14 +47,20 @@ impl RemoteResult {
 
     /// Whether its tree is in the store.
     pub(crate) fn is_fetched(&self) -> bool {
+        self.fetched().is_some()
+    }
+
+    /// Returns its tree, if that is in the store.
+    pub(crate) fn fetched(&self) -> Option<SnapshotId> {
         let fetched = self.fetched.lock();
-        fetched.unwrap_or_else(PoisonError::into_inner).is_some()
+        fetched.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns its tree. The first caller fetches what the store lacks, others wait.
     ///
     /// # Errors
-    /// What kept it from being fetched; the result counts as lost then.
+    /// What kept it from being fetched. Unless that was a full disk or the end of the build, the
+    /// result counts as lost then, and the error is of class `NotFound`.
     pub(crate) fn tree(&self, fetcher: &Fetcher<'_>, description: &str) -> Result<SnapshotId> {
         let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(snapshot) = &*fetched {
@@ -62,10 +68,13 @@ impl RemoteResult {
         }
         match fetcher.tree(&self.layers, &self.origin, description) {
             Ok(snapshot) => Ok(fetched.insert(snapshot).clone()),
-            Err(error) => {
-                self.lost.store(true, Ordering::Relaxed);
-                Err(error)
-            }
+            Err(error) => match error.class() {
+                ErrorClass::Canceled | ErrorClass::Exhausted | ErrorClass::Internal => Err(error),
+                _ => {
+                    self.lost.store(true, Ordering::Relaxed);
+                    Err(BuildError::new(ErrorClass::NotFound, error.full_message()))
+                }
+            },
         }
     }
 }

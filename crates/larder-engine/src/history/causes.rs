@@ -26,6 +26,9 @@ impl<'a> History<'a> {
             let flag = self.no_cache_flag.clone();
             return plain(MissCause::NoCache { flag });
         }
+        if missed.reason == MissReason::ResultLost {
+            return plain(MissCause::Lost);
+        }
         let (Some(now), Some(before)) = (self.now(vertex), self.before(&vertex.digest)) else {
             return plain(MissCause::FirstBuild);
         };
