@@ -22,12 +22,13 @@ pub(super) fn pull(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let context = place.contexts.join("pull");
     let dockerfile = format!("FROM {}\nRUN :\n", base_name(&registry));
     write_tree(&context, &[("Dockerfile", &dockerfile)]);
+    let mut states = EmptyStates::new(place);
     let runs = (0..SLOW_RUNS).map(|_| {
-        let state = empty_state(place)?;
+        let state = states.next()?;
         measure(&mut tool.build_remote(&state, &context, RemoteCache::None))
     });
     let row = Row::new("python base pulled, one RUN", runs.collect::<Result<_>>()?);
-    Tool::remove(&state_of(place))?;
+    states.remove()?;
     Ok(vec![row])
 }
 
@@ -45,10 +46,11 @@ pub(super) fn cache(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     fs::write(&dockerfile, text.replace(&from, &here))?;
 
     let cache = format!("{}/team/cache", registry.host());
-    let mut export = tool.build_remote(&empty_state(place)?, &context, RemoteCache::To(&cache));
+    let mut states = EmptyStates::new(place);
+    let mut export = tool.build_remote(&states.next()?, &context, RemoteCache::To(&cache));
     let first = measure(&mut export).context("cannot export a cache")?;
-    let build = || -> Result<Sample> {
-        let state = empty_state(place)?;
+    let mut build = || -> Result<Sample> {
+        let state = states.next()?;
         measure(&mut tool.build_remote(&state, &context, RemoteCache::From(&cache)))
     };
     let unchanged = (0..RUNS).map(|_| build()).collect::<Result<_>>()?;
@@ -59,7 +61,7 @@ pub(super) fn cache(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
         build()
     });
     let changed = changed.collect::<Result<_>>()?;
-    Tool::remove(&state_of(place))?;
+    states.remove()?;
     Ok(vec![
         Row::new("first build, cache exported", vec![first]),
         Row::new("empty root, remote cache: all hits", unchanged),
@@ -103,14 +105,29 @@ fn base_name(registry: &Registry) -> String {
     format!("{}/python:base", registry.host())
 }
 
-/// Returns where a tool keeps what it makes from nothing.
-fn state_of(place: &Place) -> PathBuf {
-    place.state.with_file_name("empty")
+/// Where a tool keeps what it makes from nothing. All of it is removed at the end: ext4 is slow to
+/// make files where as many were just removed, which is not what is to be measured.
+struct EmptyStates {
+    dir: PathBuf,
+    count: usize,
 }
 
-fn empty_state(place: &Place) -> Result<PathBuf> {
-    let state = state_of(place);
-    Tool::remove(&state)?;
-    fs::create_dir_all(&state)?;
-    Ok(state)
+impl EmptyStates {
+    fn new(place: &Place) -> Self {
+        Self {
+            dir: place.state.with_file_name("empty"),
+            count: 0,
+        }
+    }
+
+    fn next(&mut self) -> Result<PathBuf> {
+        self.count += 1;
+        let state = self.dir.join(self.count.to_string());
+        fs::create_dir_all(&state)?;
+        Ok(state)
+    }
+
+    fn remove(self) -> Result<()> {
+        Tool::remove(&self.dir)
+    }
 }
