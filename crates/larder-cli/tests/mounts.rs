@@ -304,6 +304,22 @@ fn a_bind_mount_shows_a_stage_and_another_context() {
 }
 
 #[test]
+fn an_image_stands_in_for_a_name() {
+    let project = project!(Base::Busybox);
+    project.write(&[(
+        "Dockerfile",
+        "FROM named\nRUN --mount=from=other,target=/o test -e /o/bin/sh && echo ran\n",
+    )]);
+    let contexts = ["named", "other"].map(|name| format!("{name}=docker-image://busybox"));
+    let [named, other] = contexts.each_ref().map(String::as_str);
+    let run = project.build(&["--build-context", named, "--build-context", other]);
+    let run = run
+        .success()
+        .says("[context named] load metadata for busybox");
+    assert_eq!(run.step("RUN").output(), ["ran"]);
+}
+
+#[test]
 fn a_tmpfs_is_empty_of_the_size_asked_for_and_gone_afterwards() {
     let project = project!(Base::Busybox);
     let steps = "RUN mkdir /t && touch /t/below\n\

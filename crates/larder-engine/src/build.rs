@@ -141,8 +141,8 @@ impl Build<'_> {
         })
     }
 
-    /// Opens the directories that stand in for stages and images, and adds them, and what is read
-    /// of other targets, to the options.
+    /// Opens the directories that stand in for stages and images, and adds them, the images that
+    /// do so, and what is read of other targets, to the options.
     fn named_contexts(
         &self,
         request: &BuildRequest,
@@ -158,6 +158,10 @@ impl Build<'_> {
             contexts.push((local.name.clone(), context));
             let named = NamedContext::Local(local);
             options.named_contexts.insert(name.clone(), named);
+        }
+        for (name, image) in &request.image_contexts {
+            let image = NamedContext::Image(image.clone());
+            options.named_contexts.insert(name.clone(), image);
         }
         for (name, lowered) in &self.inputs {
             let input = NamedContext::Input(Arc::clone(lowered));

@@ -22,6 +22,9 @@ pub struct BuildRequest {
     pub dockerfile: DockerfileSource,
     /// Directories that stages and images can be replaced with, by name.
     pub named_contexts: BTreeMap<String, PathBuf>,
+    /// Images that stages and other images can be replaced with, by name; as written, for messages
+    /// and progress.
+    pub image_contexts: BTreeMap<String, String>,
     /// The stage to build; the last one by default.
     pub target: Option<String>,
     /// Build arguments, in the order given.
@@ -64,6 +67,7 @@ impl BuildRequest {
             context,
             dockerfile: DockerfileSource::Default,
             named_contexts: BTreeMap::new(),
+            image_contexts: BTreeMap::new(),
             target: None,
             build_args: Vec::new(),
             labels: Vec::new(),

@@ -30,7 +30,7 @@ pub(crate) struct BuildArgs {
     /// Build argument; without a value, that of the environment
     #[arg(long = "build-arg", value_name = "KEY[=VALUE]", value_parser = values::key_value)]
     pub(crate) build_args: Vec<KeyValue>,
-    /// Further directory that FROM, COPY --from and mounts can name
+    /// Further directory, or `docker-image://IMAGE`, that FROM, COPY --from and mounts can name
     #[arg(long = "build-context", value_name = "NAME=DIR", value_parser = values::named_context)]
     pub(crate) build_contexts: Vec<NamedContext>,
     /// Label of the image

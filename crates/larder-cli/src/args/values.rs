@@ -20,11 +20,19 @@ pub(crate) struct KeyValue {
 /// A variable of `larder run`'s environment: `NAME=VALUE`, or `NAME` to take larder's own.
 pub(crate) type EnvArg = KeyValue;
 
-/// A directory under a name.
+/// A directory or image under a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NamedContext {
     pub(crate) name: String,
-    pub(crate) directory: PathBuf,
+    pub(crate) value: ContextValue,
+}
+
+/// What a named context is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ContextValue {
+    Directory(PathBuf),
+    /// A reference, as written.
+    Image(String),
 }
 
 /// A line of `/etc/hosts`.
@@ -85,14 +93,20 @@ pub(crate) fn named_context(text: &str) -> Result<NamedContext, String> {
     let (name, value) = text
         .split_once('=')
         .filter(|(name, value)| !name.is_empty() && !value.is_empty())
-        .ok_or("expected `NAME=DIR`")?;
-    let is_remote = value.contains("://") || value.starts_with("git@");
-    if is_remote {
-        return Err("only directories are supported yet".to_owned());
-    }
+        .ok_or("expected `NAME=DIR` or `NAME=docker-image://IMAGE`")?;
+    let value = match value.strip_prefix("docker-image://") {
+        Some(image) => {
+            image_ref(image)?;
+            ContextValue::Image(image.to_owned())
+        }
+        None if value.contains("://") || value.starts_with("git@") => {
+            return Err("only directories and `docker-image://` are supported yet".to_owned());
+        }
+        None => ContextValue::Directory(PathBuf::from(value)),
+    };
     Ok(NamedContext {
         name: name.to_owned(),
-        directory: PathBuf::from(value),
+        value,
     })
 }
 
@@ -357,12 +371,12 @@ mod tests {
     }
 
     #[test]
-    fn contexts_are_directories_only() {
-        assert_eq!(
-            named_context("a=b=c").unwrap().directory,
-            PathBuf::from("b=c")
-        );
-        for bad in ["a", "=b", "a=", "a=docker-image://x", "a=git@host:x"] {
+    fn contexts_are_directories_and_images() {
+        let value = |text| named_context(text).unwrap().value;
+        assert_eq!(value("a=b=c"), ContextValue::Directory("b=c".into()));
+        let image = ContextValue::Image("x:1".to_owned());
+        assert_eq!(value("a=docker-image://x:1"), image);
+        for bad in ["a", "=b", "a=", "a=docker-image://X:", "a=git@host:x"] {
             assert!(named_context(bad).is_err(), "{bad}");
         }
     }

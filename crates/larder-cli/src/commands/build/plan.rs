@@ -1,5 +1,6 @@
 //! From flags and environment to a request.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +10,9 @@ use larder_engine::request::{BuildRequest, NoCache, NoCacheSteps};
 use super::input::{self, Stdin};
 use super::secrets::FlagSecrets;
 use super::{outputs, proxies};
-use crate::args::{BuildArgs, CacheFromArg, CallArg, HostArg, KeyValue, Method, NoCacheArg};
+use crate::args::{
+    BuildArgs, CacheFromArg, CallArg, ContextValue, HostArg, KeyValue, Method, NoCacheArg,
+};
 use crate::commands::Context;
 use crate::environment::Environment;
 use crate::progress::{Colors, Mode, Options};
@@ -55,17 +58,21 @@ impl Plan {
         let (context_source, dockerfile) =
             input::resolve(&args.context, args.file.as_deref(), stdin)?;
         let outputs = outputs::resolve(&args)?;
+        let (mut named_contexts, mut image_contexts) = (BTreeMap::new(), BTreeMap::new());
+        for context in args.build_contexts {
+            match context.value {
+                ContextValue::Directory(directory) => {
+                    input::require_directory("--build-context", &directory)?;
+                    named_contexts.insert(context.name, directory);
+                }
+                ContextValue::Image(image) => drop(image_contexts.insert(context.name, image)),
+            }
+        }
         let request = BuildRequest {
             context: context_source,
             dockerfile,
-            named_contexts: args
-                .build_contexts
-                .into_iter()
-                .map(|context| {
-                    input::require_directory("--build-context", &context.directory)?;
-                    Ok((context.name, context.directory))
-                })
-                .collect::<anyhow::Result<_>>()?,
+            named_contexts,
+            image_contexts,
             target: args.target.filter(|target| !target.is_empty()),
             build_args: build_args(args.build_args, env, &mut notes),
             labels: args
@@ -375,7 +382,7 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_named() {
         for (line, expected) in [
-            ("build --push .", "`--push` is not supported yet"),
+            ("build --sbom .", "`--sbom` is not supported yet"),
             ("build --cache-to x .", "`--cache-to` is not supported yet"),
             ("build https://example.com/x.git", "URL"),
             (

@@ -34,8 +34,7 @@ pub(super) fn target_request(
     let (source, dockerfile) = files(target)?;
     let mut request = BuildRequest::new(source);
     request.dockerfile = dockerfile;
-    let (named_contexts, inputs) = contexts(target)?;
-    request.named_contexts = named_contexts;
+    let inputs = contexts(target, &mut request)?;
     request.target.clone_from(&target.target);
     request.build_args = build_args(target, flags, context, notes);
     request.labels.clone_from(&target.labels);
@@ -146,28 +145,32 @@ fn require_directory(target: &BuildTarget, key: &str, directory: &Path) -> anyho
     if directory.is_dir() {
         return Ok(());
     }
-    let problem = match directory.exists() {
-        true => format!("unable to prepare context: {directory:?} is not a directory"),
-        false => format!("unable to prepare context: path {directory:?} not found"),
+    let problem = if directory.exists() {
+        format!("unable to prepare context: {directory:?} is not a directory")
+    } else {
+        format!("unable to prepare context: path {directory:?} not found")
     };
     Err(wrong(target, key, &problem))
 }
 
-type Contexts = (BTreeMap<String, PathBuf>, BTreeMap<String, String>);
-
-/// Returns the further contexts: directories, and results of other targets.
-fn contexts(target: &BuildTarget) -> anyhow::Result<Contexts> {
-    let (mut directories, mut inputs) = Contexts::default();
+/// Adds the further contexts: directories and images. Returns those that are results of other
+/// targets.
+fn contexts(
+    target: &BuildTarget,
+    request: &mut BuildRequest,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut inputs = BTreeMap::new();
     for (name, context) in &target.contexts {
         match context {
             TargetContext::Directory(directory) => {
                 require_directory(target, "additional_contexts", directory)?;
-                directories.insert(name.clone(), directory.clone());
+                request
+                    .named_contexts
+                    .insert(name.clone(), directory.clone());
             }
             TargetContext::Target(other) => drop(inputs.insert(name.clone(), other.clone())),
-            TargetContext::Image(other) => {
-                let problem = format!("`{name}=docker-image://{other}` is not supported yet");
-                return Err(wrong(target, "additional_contexts", &problem));
+            TargetContext::Image(image) => {
+                drop(request.image_contexts.insert(name.clone(), image.clone()));
             }
             TargetContext::OciLayout(other) => {
                 let problem = format!("`{name}=oci-layout://{other}` is not supported yet");
@@ -179,7 +182,7 @@ fn contexts(target: &BuildTarget) -> anyhow::Result<Contexts> {
             }
         }
     }
-    Ok((directories, inputs))
+    Ok(inputs)
 }
 
 /// Returns the target's build arguments, over which those of flags win.
