@@ -139,6 +139,7 @@ mod tests {
         let config: RegistryConfig = toml::from_str(
             r#"mirrors = ["harbor.example/proxy"]
                http = true
+               max-concurrency = 7
                ca = ["a.pem"]
                [[keypair]]
                key = "k.pem"
@@ -147,6 +148,7 @@ mod tests {
         .unwrap();
         assert_eq!(config.mirrors, ["harbor.example/proxy"]);
         assert_eq!((config.http, config.insecure), (Some(true), None));
+        assert_eq!(config.max_concurrency, Some(7));
         assert_eq!(config.keypair[0].cert, PathBuf::from("c.pem"));
     }
 }

@@ -8,7 +8,9 @@ use rustix::termios::{self, LocalModes, OptionalActions};
 
 use super::Context;
 use crate::args::{LoginArgs, LogoutArgs};
+use crate::exit;
 use crate::output;
+use crate::signals;
 
 /// Longer passwords are none; tokens of cloud registries have a few thousand characters.
 const MAX_PASSWORD_BYTES: u64 = 1 << 20;
@@ -99,6 +101,13 @@ fn ask_hidden(question: &str) -> anyhow::Result<String> {
     let before = termios::tcgetattr(&stdin).context("cannot hide the password")?;
     let mut hidden = before.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
+    // Who thinks better of it wants to see again what is typed.
+    let on_signal = before.clone();
+    let _listener = signals::listen(move |_| {
+        let _ = termios::tcsetattr(io::stdin(), OptionalActions::Flush, &on_signal);
+        std::process::exit(i32::from(exit::CANCELED));
+    })
+    .context("cannot listen for signals")?;
     termios::tcsetattr(&stdin, OptionalActions::Flush, &hidden)
         .context("cannot hide the password")?;
     let answer = ask(question);
