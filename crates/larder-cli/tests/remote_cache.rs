@@ -28,7 +28,8 @@ fn write_stages(project: &Project) {
 struct Cache {
     manifest: Vec<u8>,
     layers: Vec<Descriptor>,
-    config: Vec<u8>,
+    /// JSON.
+    config: String,
     imported: Imported,
 }
 
@@ -43,7 +44,9 @@ impl Cache {
         }
         let imported = Imported::parse(&config, &layers).unwrap();
         let exported = Exported::new(&imported.records);
-        assert_eq!(exported.config_bytes(), config, "the config is normalized");
+        let config = String::from_utf8(config).unwrap();
+        let normalized = std::str::from_utf8(exported.config_bytes()).unwrap();
+        assert_eq!(normalized, config, "the config is normalized");
         Self {
             manifest,
             layers,
@@ -112,7 +115,8 @@ impl Layout {
         let mut names = BTreeSet::new();
         for tag in tags {
             let cache = self.cache(tag);
-            let documents = [&cache.manifest, &cache.config].map(Digest::sha256);
+            let documents = [cache.manifest.as_slice(), cache.config.as_bytes()];
+            let documents = documents.map(Digest::sha256);
             let layers = cache.layers.iter().map(|layer| layer.digest.clone());
             names.extend(
                 documents
@@ -550,4 +554,103 @@ fn bad_attributes_are_named() {
         .build(&["--cache-to", "type=inline,mode=most"])
         .success();
     let _ = run.says("WARNING: unknown cache mode `most`: taken as `min`");
+}
+
+#[test]
+fn what_was_imported_is_exported_as_it_is() {
+    let project = project!(Base::Busybox);
+    let registry = registry!();
+    write_stages(&project);
+    let name = |tag: &str| format!("{}/app/{tag}:cache", registry.host());
+    let to = |tag: &str| format!("type=registry,ref={},mode=max", name(tag));
+    let _ = project.build(&["--cache-to", &to("one")]).success();
+
+    // A machine that has nothing but the base image.
+    let other = project!(Base::Busybox);
+    write_stages(&other);
+    let build = |from: &str, more: &[&str]| {
+        let mut args = vec!["--cache-from", from, "--output", "type=cacheonly"];
+        args.extend(more);
+        let run = other.build(&args).success();
+        assert_eq!(run.ran(), [""; 0], "{}", run.stderr);
+        run
+    };
+    let run = build(&name("one"), &["--cache-to", &to("two")]);
+    let one = fetch(&registry, "app/one", "cache");
+    let two = fetch(&registry, "app/two", "cache");
+    assert_eq!(one.config, two.config);
+    // The registry takes the layers from the other repository.
+    let told = lines(&run, "exporting cache to registry");
+    let sent = |line: &&String| line.starts_with("sha256:") && line.contains("MB");
+    assert_eq!(told.iter().find(sent), None);
+
+    // Layers that are nowhere in the store go into a directory, too.
+    let caches = Layout::of(&other);
+    let _ = build(&name("one"), &["--cache-to", &caches.to(",mode=max")]);
+    assert_eq!(caches.cache("latest").config, one.config);
+    // And what an image holds is told of the same results.
+    let archive = other.scratch().join("image.tar");
+    let output = format!("type=oci,dest={}", archive.display());
+    let inline = [
+        "--cache-from",
+        &name("one"),
+        "--cache-to",
+        "type=inline",
+        "-o",
+        &output,
+    ];
+    let _ = other.build(&inline).success();
+    let (held, manifest) = config(&archive);
+    let held = Imported::from_image(&held.to_json(), &manifest.layers).unwrap();
+    assert_eq!(held.unwrap().records.len(), one.records().len());
+}
+
+#[test]
+fn several_builds_may_write_to_one_directory_at_once() {
+    let project = project!(Base::Busybox);
+    write_stages(&project);
+    let caches = Layout::of(&project);
+    let tags = ["a", "b", "c", "d"];
+    std::thread::scope(|scope| {
+        for tag in tags {
+            let to = caches.to(&format!(",tag={tag},compression=zstd"));
+            let project = &project;
+            scope.spawn(move || {
+                let _ = project.build(&["--cache-to", &to]).success();
+            });
+        }
+    });
+    assert_eq!(caches.index().manifests.len(), tags.len());
+    assert_eq!(caches.blobs(), caches.blobs_of(&tags));
+}
+
+#[test]
+fn what_a_step_that_runs_again_made_is_not_taken_from_an_older_cache() {
+    let project = project!(Base::Busybox);
+    let dockerfile = "FROM busybox AS tools\n\
+        RUN cat /proc/sys/kernel/random/uuid > /tool\n\
+        FROM busybox\n\
+        COPY --from=tools /tool /tool\n\
+        RUN cat /tool\n";
+    project.write(&[("Dockerfile", dockerfile)]);
+    let caches = Layout::of(&project);
+    let _ = project
+        .build(&["--cache-to", &caches.to(",mode=max")])
+        .success();
+    let other = project!(Base::Busybox);
+    other.write(&[("Dockerfile", dockerfile)]);
+    let from = format!("type=local,src={}", caches.0.display());
+    let again = ["--cache-from", &from, "--no-cache-filter", "tools"];
+    let to = Layout::of(&other);
+    let run = other
+        .build(&[&again[..], &["--cache-to", &to.to(",mode=max")]].concat())
+        .success();
+    for step in ["RUN cat /proc", "COPY", "RUN cat /tool"] {
+        assert!(!run.step(step).is_cached(), "{step}: {}", run.stderr);
+    }
+    // Nor does the new cache say that the older content leads to the new result.
+    let older = caches.cache("latest").records();
+    let newer = to.cache("latest").records();
+    assert_eq!(older.difference(&newer).count(), 1);
+    assert_eq!(newer.difference(&older).count(), 1);
 }

@@ -1,5 +1,6 @@
 //! Writes a target's records, with the layers of their results, to where other machines find them.
 
+mod alternatives;
 mod gather;
 mod layout;
 

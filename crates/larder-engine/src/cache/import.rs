@@ -146,6 +146,13 @@ impl<'a> Imports<'a> {
         self.requests.iter().map(record).collect()
     }
 
+    /// Returns the index, if it was read, and the records in it that a key of the store stands for.
+    pub(crate) fn nodes(&self, key: KeyId) -> Option<(&Index, BTreeSet<Node>)> {
+        let index = self.index.get()?;
+        let trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((index, trail.nodes.get(&key)?.clone()))
+    }
+
     /// Returns the result that the imported caches have of a key of the store.
     pub(crate) fn result(&self, key: KeyId) -> Option<Arc<RemoteResult>> {
         let index = self.index.get()?;

@@ -46,6 +46,11 @@ impl Index {
         }
     }
 
+    /// Returns the record at a place.
+    pub(crate) fn record(&self, node: Node) -> &Record {
+        &self.records[node]
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }

@@ -8,6 +8,7 @@ use larder_oci::Digest;
 use larder_store::{ExportedRecord, KeyId, SnapshotId};
 
 use super::CacheExporter;
+use super::alternatives::Alternatives;
 use crate::cache::remote::RemoteResult;
 use crate::error::{BuildError, Result};
 use crate::fetch::{Fetcher, Origin};
@@ -69,7 +70,9 @@ impl<'a> Gatherer<'a> {
         let store = self.exporter.lease.store();
         let exported = store.exported_records(&self.exporter.keys)?;
         let mut records = Vec::with_capacity(exported.len());
+        let mut alternatives = Alternatives::new(self.exporter.imports, &exported);
         for record in exported {
+            let is_imported = own.contains(&record.key) && self.is_imported(&record);
             // Sources are found by what they are: nobody needs their layers from here.
             let is_step = own.contains(&record.key) && !record.inputs.is_empty();
             let result = if is_step {
@@ -77,16 +80,30 @@ impl<'a> Gatherer<'a> {
             } else {
                 None
             };
+            let mut inputs: Vec<Vec<Link>> = record.inputs.into_iter().map(links).collect();
+            if is_imported {
+                alternatives.add(record.key, &mut inputs);
+            }
             records.push(Record {
                 digest: record.digest,
-                inputs: record.inputs.into_iter().map(links).collect(),
+                inputs,
                 results: result.into_iter().collect(),
             });
         }
+        records.extend(alternatives.into_sources());
         Ok(Gathered {
             records,
             origins: self.origins,
         })
+    }
+
+    /// Returns whether what is stored under a record was not made here.
+    fn is_imported(&self, record: &ExportedRecord) -> bool {
+        let Some(stored) = &record.result else {
+            return true;
+        };
+        let imported = self.exporter.imports.result(record.key);
+        imported.is_some_and(|result| result.fetched().as_ref() == Some(&stored.snapshot))
     }
 
     /// Returns the diff IDs of a result.
