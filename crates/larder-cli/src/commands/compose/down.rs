@@ -84,7 +84,7 @@ fn end(project: &str, services: &[(String, ServiceState)], kill: &AtomicBool) {
         }
     };
     tell_all("Stopping");
-    services::stop(services, kill);
+    services::stop(services, kill, &mut || {});
     tell_all("Stopped");
 }
 

@@ -69,10 +69,7 @@ pub(super) fn run(
         names.push_str(&format!("{line}\n"));
         rows.push(row(&spec, &record, now));
     }
-    let text = match args.quiet || args.list_services {
-        true => names,
-        false => SERVICES.render(&format, &rows),
-    };
+    let text = if args.quiet || args.list_services { names } else { SERVICES.render(&format, &rows) };
     Ok(output::print(&text)?)
 }
 

@@ -77,10 +77,7 @@ pub(super) fn run(
         .entrypoint
         .map(|program| vec![program])
         .or(spec.entrypoint.clone());
-    let command = match args.command.is_empty() {
-        true => spec.command.clone(),
-        false => Some(args.command),
-    };
+    let command = if args.command.is_empty() { spec.command.clone() } else { Some(args.command) };
     let engine = context.engine()?;
     let cancel = CancelFlag::new();
     let on_signal = cancel.clone();

@@ -64,6 +64,7 @@ impl<'a> Starter<'a> {
             stop(
                 &[(spec.service.clone(), state.clone())],
                 &AtomicBool::new(false),
+                &mut || {},
             );
         }
         state.create(spec)?;
@@ -184,50 +185,49 @@ impl<'a> Starter<'a> {
     }
 }
 
-/// Ends services, each before those it needs, and waits for them. When `kill` is set they are
-/// killed.
-pub(super) fn stop(services: &[(String, ServiceState)], kill: &AtomicBool) {
-    let mut pending: Vec<(&String, &ServiceState, Vec<String>, bool)> = services
-        .iter()
-        .filter(|(_, state)| state.is_live())
-        .map(|(name, state)| {
-            let needs = state.spec().map(|spec| spec.needs).unwrap_or_default();
-            (name, state, needs, false)
-        })
-        .collect();
-    while !pending.is_empty() {
-        let kills = kill.load(Ordering::SeqCst);
-        for index in 0..pending.len() {
-            let (name, state, _, is_asked) = &pending[index];
-            let is_needed = pending.iter().any(|(_, _, needs, _)| needs.contains(*name));
-            if kills {
-                // The second signal kills; two of one kind could become one.
-                state.signal(Signal::TERM);
-                state.signal(Signal::INT);
-            } else if !is_asked && !is_needed {
-                state.signal(Signal::TERM);
-                pending[index].3 = true;
-            }
-        }
-        std::thread::sleep(TICK);
-        pending.retain(|(_, state, ..)| state.is_live());
-        // Services that need each other are all asked at once.
-        if !pending.is_empty()
-            && pending.iter().all(|(.., is_asked)| !is_asked)
-            && is_circle(&pending)
-        {
-            for entry in &mut pending {
-                entry.1.signal(Signal::TERM);
-                entry.3 = true;
-            }
-        }
+/// A service that is about to end.
+struct Ending<'a> {
+    name: &'a str,
+    state: &'a ServiceState,
+    needs: Vec<String>,
+    is_asked: bool,
+}
+
+impl Ending<'_> {
+    fn ask(&mut self) {
+        self.state.signal(Signal::TERM);
+        self.is_asked = true;
     }
 }
 
-fn is_circle(pending: &[(&String, &ServiceState, Vec<String>, bool)]) -> bool {
-    pending
-        .iter()
-        .all(|(name, ..)| pending.iter().any(|(_, _, needs, _)| needs.contains(name)))
+/// Ends services, each before those it needs, and waits for them; meanwhile `tick` is called again
+/// and again. When `kill` is set they are killed.
+pub(super) fn stop(services: &[(String, ServiceState)], kill: &AtomicBool, tick: &mut dyn FnMut()) {
+    let live = services.iter().filter(|(_, state)| state.is_live());
+    let mut pending: Vec<Ending<'_>> = live
+        .map(|(name, state)| Ending {
+            name,
+            state,
+            needs: state.spec().map(|spec| spec.needs).unwrap_or_default(),
+            is_asked: false,
+        })
+        .collect();
+    while !pending.is_empty() {
+        let needed: BTreeSet<String> = pending.iter().flat_map(|one| one.needs.clone()).collect();
+        let is_circle = pending.iter().all(|one| needed.contains(one.name));
+        for ending in &mut pending {
+            if kill.load(Ordering::SeqCst) {
+                // The second signal kills; two of one kind could become one.
+                ending.ask();
+                ending.state.signal(Signal::INT);
+            } else if !ending.is_asked && (is_circle || !needed.contains(ending.name)) {
+                ending.ask();
+            }
+        }
+        std::thread::sleep(TICK);
+        tick();
+        pending.retain(|ending| ending.state.is_live());
+    }
 }
 
 /// Tells what becomes of a container.

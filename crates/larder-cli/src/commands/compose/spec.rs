@@ -414,10 +414,7 @@ fn granted(
             uid: grant.uid.unwrap_or(0),
             gid: grant.gid.unwrap_or(0),
         },
-        target: match name.starts_with('/') {
-            true => name.clone(),
-            false => format!("{directory}/{name}"),
-        },
+        target: if name.starts_with('/') { name.clone() } else { format!("{directory}/{name}") },
         readonly: true,
     })
 }

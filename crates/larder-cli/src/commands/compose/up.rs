@@ -1,5 +1,7 @@
 //! `larder compose up`
 
+mod attached;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context as _;
 use larder_compose::{Project, Service};
 
+use self::attached::{Abort, Attached};
 use super::images::{self, ImageOptions};
 use super::logs::{Follower, Style};
 use super::services::{self, Starter, TICK};
@@ -77,19 +80,20 @@ pub(super) fn run(
     }
     if args.detach || args.wait {
         started?;
-        return match args.wait {
-            true => up.wait(&names).map(|()| exit::SUCCESS),
-            false => Ok(exit::SUCCESS),
+        return if args.wait {
+            up.wait(&names).map(|()| exit::SUCCESS)
+        } else {
+            Ok(exit::SUCCESS)
         };
     }
     if let Err(error) = started {
         for follower in &mut followers {
             follower.show_new()?;
         }
-        up.stop_all(&names);
+        up.stop_all(&names, &mut || {});
         return Err(error);
     }
-    up.follow(args, &names, followers, &mut starter)
+    Attached::new(&up, &names, followers, Abort::new(args)).run(&mut starter)
 }
 
 /// Returns the services to start, each after those it needs.
@@ -182,74 +186,8 @@ impl Up<'_> {
         attached.iter().enumerate().map(follower).collect()
     }
 
-    /// Shows what services write until all have ended, or the user wants an end.
-    fn follow(
-        &self,
-        args: &UpArgs,
-        names: &[String],
-        mut followers: Vec<Follower>,
-        starter: &mut Starter<'_>,
-    ) -> anyhow::Result<Code> {
-        let attached: Vec<&str> = followers.iter().map(Follower::service).collect();
-        output::tell(&format!(
-            "Attaching to {}",
-            attached
-                .iter()
-                .map(|name| format!("{name}-1"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        ));
-        let mut ended: BTreeSet<&str> = BTreeSet::new();
-        let mut code = exit::SUCCESS;
-        loop {
-            let mut is_new = false;
-            for follower in &mut followers {
-                is_new |= follower.show_new()?;
-            }
-            starter.reap();
-            let newly = names.iter().filter(|name| !ended.contains(name.as_str()));
-            let newly: Vec<(&String, i32)> = newly
-                .filter_map(|name| Some((name, exit_code(&self.state.service(name))?)))
-                .collect();
-            let aborts = args.abort_on_container_exit || args.exit_code_from.is_some();
-            for (name, exited) in newly {
-                for follower in followers.iter_mut().filter(|one| one.service() == name) {
-                    follower.show_new()?;
-                    follower.finish()?;
-                }
-                output::print(&format!("{name}-1 exited with code {exited}\n"))?;
-                ended.insert(name);
-                let counts = args.exit_code_from.as_ref().is_none_or(|from| from == name);
-                if counts && aborts && code == exit::SUCCESS {
-                    code = Code::try_from(exited).unwrap_or(exit::FAILURE);
-                }
-            }
-            if self.ends.stop.load(Ordering::SeqCst) {
-                output::tell("Gracefully Stopping... press Ctrl+C again to force");
-                self.stop_all(names);
-                code = exit::CANCELED;
-                break;
-            }
-            if aborts && !ended.is_empty() {
-                output::tell("Aborting on container exit...");
-                self.stop_all(names);
-                break;
-            }
-            if ended.len() == names.len() {
-                break;
-            }
-            if !is_new {
-                std::thread::sleep(TICK);
-            }
-        }
-        for follower in &mut followers {
-            follower.show_new()?;
-            follower.finish()?;
-        }
-        Ok(code)
-    }
-
-    fn stop_all(&self, names: &[String]) {
+    /// Ends services; meanwhile `tick` is called again and again.
+    fn stop_all(&self, names: &[String], tick: &mut dyn FnMut()) {
         // Whoever else starts or stops services now has the same wish or will tell.
         let lock = self.state.lock();
         let services: Vec<(String, ServiceState)> = names
@@ -258,13 +196,13 @@ impl Up<'_> {
             .filter(|(_, state)| state.is_live())
             .collect();
         let container = |name: &str| format!("{}-{name}-1", self.project.name);
-        services
-            .iter()
-            .for_each(|(name, _)| services::tell(&container(name), "Stopping"));
-        services::stop(&services, &self.ends.kill);
-        services
-            .iter()
-            .for_each(|(name, _)| services::tell(&container(name), "Stopped"));
+        for (name, _) in &services {
+            services::tell(&container(name), "Stopping");
+        }
+        services::stop(&services, &self.ends.kill, tick);
+        for (name, _) in &services {
+            services::tell(&container(name), "Stopped");
+        }
         drop(lock);
     }
 
@@ -311,15 +249,6 @@ impl Up<'_> {
             names.join(" ")
         ));
         Ok(())
-    }
-}
-
-/// Returns the exit code of a service that has ended for good.
-fn exit_code(state: &ServiceState) -> Option<i32> {
-    match state.record()?.status {
-        Status::Exited(code) if !state.is_live() => Some(code),
-        Status::Failed(_) => Some(127),
-        _ => None,
     }
 }
 
