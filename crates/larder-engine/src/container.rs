@@ -115,8 +115,8 @@ pub struct Container {
     config: ContainerConfig,
     volumes: PathBuf,
     /// Fields are dropped in order: the tree's mounts before the tree, that before its lease.
-    _active: ActiveSnapshot,
-    _lease: Lease,
+    active: ActiveSnapshot,
+    lease: Lease,
 }
 
 impl Engine {
@@ -150,8 +150,8 @@ impl Engine {
             request,
             config: image.config.config.clone(),
             volumes: self.volumes_directory(),
-            _active: active,
-            _lease: lease,
+            active,
+            lease,
         };
         container.fill_volumes()?;
         Ok(container)
@@ -201,7 +201,11 @@ impl Container {
         let spec = self.spec(request)?;
         let process = larder_exec::Cancel::new()?;
         cancel.ends(&process);
-        let exit = larder_exec::run(spec, &mut |_, _| {}, &process)?;
+        let watch = self.lease.watch([&self.active], [])?;
+        let exit = ops::exec::watch::run(watch, &process, || {
+            larder_exec::run(spec, &mut |_, _| {}, &process)
+        });
+        let exit = exit.map_err(|error| error.context("the container was stopped"))??;
         match exit.outcome {
             Outcome::Exited(code) => Ok(code),
             Outcome::Signaled(signal) => Ok(128 + signal),

@@ -24,6 +24,9 @@ pub(crate) const DIRECTORIES: [&str; 10] = [
     "trash",
 ];
 
+/// The directory of volumes, which are no cache: made when first needed, and not counted.
+pub(crate) const VOLUMES: &str = "volumes";
+
 impl Layout {
     pub(crate) fn new(root: PathBuf) -> Self {
         Self { root }
@@ -102,6 +105,10 @@ impl Layout {
 
     pub(crate) fn trash(&self) -> PathBuf {
         self.root.join("trash")
+    }
+
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.root.join(VOLUMES)
     }
 
     pub(crate) fn contexts(&self) -> PathBuf {

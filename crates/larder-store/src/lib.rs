@@ -56,6 +56,7 @@
 //! partial/HEX            the rests of downloads, locked by who goes on
 //! tmp/LEASE/             what a lease is writing
 //! trash/                 what is being removed
+//! volumes/               the caller's volumes
 //! ```
 //!
 //! `docs/dev/store.md` has the schema, and the argument why crashes and concurrency do no harm.

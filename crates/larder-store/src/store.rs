@@ -124,6 +124,12 @@ impl Store {
         self.layout().contexts()
     }
 
+    /// Returns the directory for the caller's volumes, to be made by the caller. They are no cache:
+    /// neither `du` nor the ceiling counts them.
+    pub fn volumes_dir(&self) -> PathBuf {
+        self.layout().volumes()
+    }
+
     pub(crate) fn layout(&self) -> &Layout {
         &self.0.layout
     }

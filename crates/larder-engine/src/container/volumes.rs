@@ -13,8 +13,6 @@ use super::{Container, ContainerSource};
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 
-/// The directory of all volumes, below the state directory.
-const VOLUMES: &str = "volumes";
 /// Held while volumes are made or removed.
 const LOCK: &str = ".lock";
 /// What the directory of a volume that is not complete begins with; no volume's name does.
@@ -56,7 +54,7 @@ impl VolumeName {
 
 impl Engine {
     pub(crate) fn volumes_directory(&self) -> PathBuf {
-        self.root().join(VOLUMES)
+        self.store.volumes_dir()
     }
 
     /// Returns whether there is a volume of a name.

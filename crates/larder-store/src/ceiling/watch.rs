@@ -47,11 +47,18 @@ impl Lease {
         let Some(ceiling) = self.store().ceiling() else {
             return Ok(None);
         };
-        let snapshots = snapshots.into_iter().map(|snapshot| Tree {
-            path: snapshot.directory().to_owned(),
-            recorded_bytes: 0,
-            reservation: snapshot.reservation().clone(),
-        });
+        let slack = ceiling.slack_bytes();
+        let mut trees = Vec::new();
+        for snapshot in snapshots {
+            let tree = Tree {
+                path: snapshot.directory().to_owned(),
+                recorded_bytes: 0,
+                reservation: snapshot.reservation().clone(),
+            };
+            tree.cover(slack)?;
+            trees.push(tree);
+        }
+        // What these hold is known, and may be too much to be measured for nothing.
         let mounts = mounts.into_iter().map(|mount| {
             let (path, recorded_bytes, reservation) = mount.accounts();
             Tree {
@@ -60,9 +67,9 @@ impl Lease {
                 reservation: reservation.clone(),
             }
         });
-        let trees: Vec<Tree> = snapshots.chain(mounts).collect();
-        for tree in &trees {
-            tree.reservation.add(ceiling.slack_bytes())?;
+        for tree in mounts {
+            tree.reservation.cover(slack)?;
+            trees.push(tree);
         }
         Ok(Some(Watch {
             lease: self.clone(),
@@ -71,6 +78,17 @@ impl Lease {
             free_bytes: self.store().disk_space()?.free_bytes,
             looks: LOOKS,
         }))
+    }
+}
+
+impl Tree {
+    /// Reserves what was written, and `slack` bytes more. Returns the number of entries.
+    fn cover(&self, slack: u64) -> Result<u64> {
+        let measured = disk::measure(&self.path)
+            .map_err(|error| Error::io("cannot measure what a process writes", error))?;
+        let written = measured.bytes.saturating_sub(self.recorded_bytes);
+        self.reservation.cover(written.saturating_add(slack))?;
+        Ok(measured.entry_count)
     }
 }
 
@@ -88,11 +106,7 @@ impl Watch {
         }
         let mut entries = 0;
         for tree in &self.trees {
-            let measured = disk::measure(&tree.path)
-                .map_err(|error| Error::io("cannot measure what a step writes", error))?;
-            entries += measured.entry_count;
-            let written = measured.bytes.saturating_sub(tree.recorded_bytes);
-            tree.reservation.cover(written.saturating_add(slack))?;
+            entries += tree.cover(slack)?;
         }
         self.free_bytes = free;
         self.looks = LOOKS.max(entries / ENTRIES_A_LOOK);

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::UsageRecord;
 use crate::db::from_nanos;
+use crate::layout::VOLUMES;
 use crate::snapshot::digest_column;
 use crate::{Error, RecordType, Result, SnapshotId, Store, disk, lease};
 
@@ -88,7 +89,7 @@ pub(crate) fn overhead(store: &Store) -> Result<UsageRecord> {
     })
 }
 
-/// Returns what all takes that is no record, without the directories `left_out` and what a crash
+/// Returns what all takes that is no record, nor a volume of the user's, without the directories `left_out` and what a crash
 /// left among the records.
 pub(crate) fn overhead_bytes(store: &Store, left_out: &[&str]) -> Result<u64> {
     let layout = store.layout();
@@ -97,7 +98,7 @@ pub(crate) fn overhead_bytes(store: &Store, left_out: &[&str]) -> Result<u64> {
     for name in disk::entries(layout.root())? {
         let path = layout.root().join(&name);
         size_bytes += match name.as_str() {
-            name if left_out.contains(&name) => Ok(0),
+            name if name == VOLUMES || left_out.contains(&name) => Ok(0),
             "blobs" | "cache-mounts" | "snapshots" | "tmp" => disk::allocated_entry(&path),
             _ if path.is_dir() => disk::allocated(&path),
             _ => disk::allocated_entry(&path),

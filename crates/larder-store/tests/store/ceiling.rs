@@ -309,6 +309,33 @@ fn a_watched_snapshot_is_paid_for_once() {
 }
 
 #[test]
+fn processes_in_one_tree_share_its_reserve() {
+    let store = bounded();
+    let lease = store.lease().unwrap();
+    let active = lease.prepare(&new_snapshot(None, "container")).unwrap();
+    for _ in 0..100 {
+        let watch = lease.watch([&active], []).unwrap();
+        assert!(watch.is_some());
+    }
+    heavy(&lease, "there is room", 10 * MB).unwrap();
+}
+
+#[test]
+fn volumes_are_no_cache() {
+    let store = bounded();
+    std::fs::create_dir(store.volumes_dir()).unwrap();
+    std::fs::write(store.volumes_dir().join("data"), vec![1; 20 * MB as usize]).unwrap();
+    heavy(&store.lease().unwrap(), "there is room", 10 * MB).unwrap();
+    let counted: u64 = store
+        .du(&[])
+        .unwrap()
+        .iter()
+        .map(|one| one.size_bytes)
+        .sum();
+    assert!(counted < 12 * MB, "{counted}");
+}
+
+#[test]
 fn the_disk_keeps_what_is_to_stay_free() {
     let all = Ceiling {
         max_bytes: u64::MAX,
