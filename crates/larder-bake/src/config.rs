@@ -88,7 +88,7 @@ impl Definition {
                 bodies.push(syntax::parse(file, index)?);
             }
         }
-        definition.add_blocks(Definitions::new(bodies, options)?, files)?;
+        definition.add_blocks(&Definitions::new(bodies, options)?, files)?;
         Ok(definition)
     }
 
@@ -114,7 +114,7 @@ impl Definition {
         Ok(())
     }
 
-    fn add_blocks(&mut self, definitions: Definitions, files: &[Arc<File>]) -> Result<(), Error> {
+    fn add_blocks(&mut self, definitions: &Definitions, files: &[Arc<File>]) -> Result<(), Error> {
         self.warnings.extend(definitions.warnings.iter().cloned());
         definitions.check_variables()?;
         for (index, instance) in definitions.instances()?.iter().enumerate() {
@@ -174,9 +174,10 @@ fn rebase(target: &mut Target, name: &str) {
     }
     let rebased = |context: &str| {
         let is_path = !path::is_remote(context) && !context.contains("://") && !has_scheme(context);
-        match is_path && !context.starts_with('/') {
-            true => path::clean(&format!("{base}/{context}")),
-            false => context.to_owned(),
+        if is_path && !context.starts_with('/') {
+            path::clean(&format!("{base}/{context}"))
+        } else {
+            context.to_owned()
         }
     };
     if let Some(context) = &mut target.context {

@@ -25,10 +25,8 @@ pub(crate) fn records(text: &str) -> Result<Vec<Vec<String>>, Error> {
                 continue;
             }
             None => {
-                rest = after
-                    .strip_prefix("\r\n")
-                    .or(after.strip_prefix('\n'))
-                    .unwrap_or(after)
+                let line_end = after.strip_prefix("\r\n").or(after.strip_prefix('\n'));
+                rest = line_end.unwrap_or(after);
             }
         }
         let done = std::mem::take(&mut record);

@@ -235,24 +235,21 @@ impl Definitions {
         if let Some(variable) = self.variables.get(name) {
             return variable.value(name, attribute, &scope);
         }
-        match attribute {
-            Some(expr) => evaluate(expr, &scope),
-            None => {
-                let names = self
-                    .variables
-                    .keys()
-                    .chain(self.attributes.keys())
-                    .map(String::as_str);
-                let known = suggestion(name, names.chain(self.builtins.keys().copied()));
-                Err(Error::definition(format!(
-                    "there is no variable named `{name}`{known}"
-                )))
-            }
+        if let Some(expr) = attribute {
+            return evaluate(expr, &scope);
         }
+        let names = self.variables.keys().chain(self.attributes.keys());
+        let names = names
+            .map(String::as_str)
+            .chain(self.builtins.keys().copied());
+        let known = suggestion(name, names);
+        Err(Error::definition(format!(
+            "there is no variable named `{name}`{known}"
+        )))
     }
 
     /// Whether blocks of this kind can be referred to.
-    pub(crate) fn has_blocks(&self, kind: &str) -> bool {
+    pub(crate) fn has_blocks(kind: &str) -> bool {
         matches!(kind, "group" | "target")
     }
 

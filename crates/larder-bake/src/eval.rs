@@ -218,7 +218,7 @@ fn first_that_works(args: &[Expr], scope: &Scope<'_>) -> Result<Value, Error> {
 fn traversal(base: &Expr, steps: &[Step], scope: &Scope<'_>) -> Result<Value, Error> {
     if let ExprKind::Variable(kind) = &base.kind
         && scope.local(kind).is_none()
-        && scope.definitions.has_blocks(kind)
+        && Definitions::has_blocks(kind)
     {
         return block_traversal(kind, steps, scope);
     }
@@ -338,13 +338,11 @@ fn evaluate_for(for_expr: &For, scope: &Scope<'_>) -> Result<Value, Error> {
             if let Value::List(group) = group {
                 group.push(value);
             }
-        } else if entries.contains_key(&key) {
-            return Err(Error::definition(format!(
-                "two elements have the key `{key}`; add `...` after the value to group them"
-            ))
-            .at(key_expr.span));
-        } else {
-            entries.insert(key, value);
+        } else if entries.insert(key.clone(), value).is_some() {
+            let message = "two elements have the key";
+            let hint = "add `...` after the value to group them";
+            let error = Error::definition(format!("{message} `{key}`; {hint}"));
+            return Err(error.at(key_expr.span));
         }
     }
     Ok(match for_expr.key {

@@ -165,7 +165,7 @@ impl Verb {
             'v' => match value {
                 Value::Null => Ok(self.pad("null".to_owned(), false)),
                 Value::Number(number) => {
-                    Ok(self.signed(number, number.abs().normalize().to_string()))
+                    Ok(self.signed(number, &number.abs().normalize().to_string()))
                 }
                 Value::String(_) | Value::Bool(_) => Ok(self.pad(value.to_text()?, false)),
                 other => Ok(self.pad(json(other), false)),
@@ -194,7 +194,7 @@ impl Verb {
             'X' => format!("{whole:X}"),
             _ => whole.to_string(),
         };
-        Ok(self.signed(&number.trunc(), digits))
+        Ok(self.signed(&number.trunc(), &digits))
     }
 
     fn float(&self, letter: char, number: Decimal) -> Result<String, Error> {
@@ -212,10 +212,10 @@ impl Verb {
         } else {
             digits
         };
-        Ok(self.signed(&number, digits))
+        Ok(self.signed(&number, &digits))
     }
 
-    fn signed(&self, number: &Decimal, digits: String) -> String {
+    fn signed(&self, number: &Decimal, digits: &str) -> String {
         let sign = match (
             number.is_sign_negative() && !number.is_zero(),
             self.has_plus,
@@ -247,9 +247,10 @@ impl Verb {
         } else {
             " "
         };
-        match self.is_left_aligned {
-            true => text + &" ".repeat(missing),
-            false => pad.repeat(missing) + &text,
+        if self.is_left_aligned {
+            text + &" ".repeat(missing)
+        } else {
+            pad.repeat(missing) + &text
         }
     }
 }

@@ -19,12 +19,12 @@ fn matched(regex: &Regex, captures: &Captures<'_>) -> Done {
     let text = |group: Option<regex::Match<'_>>| {
         group.map_or(Value::Null, |group| Value::text(group.as_str()))
     };
-    let names: Vec<&str> = regex.capture_names().flatten().collect();
-    match (regex.captures_len() - 1, names.len()) {
+    let named: Vec<&str> = regex.capture_names().flatten().collect();
+    match (regex.captures_len() - 1, named.len()) {
         (0, _) => Ok(text(captures.get(0))),
         (_, 0) => Ok(Value::List(captures.iter().skip(1).map(text).collect())),
-        (groups, named) if groups == named => Ok(Value::Object(
-            names
+        (groups, count) if groups == count => Ok(Value::Object(
+            named
                 .into_iter()
                 .map(|name| (name.to_owned(), text(captures.name(name))))
                 .collect::<BTreeMap<_, _>>(),

@@ -58,24 +58,22 @@ fn parse(text: &str) -> Result<Zoned, Error> {
         return Err(invalid());
     }
     let timestamp: Timestamp = text.parse().map_err(|_| invalid())?;
-    let offset = match text.strip_suffix('Z') {
-        Some(_) => Offset::UTC,
-        None => {
-            let zone = text
-                .get(text.len().saturating_sub(6)..)
-                .ok_or_else(invalid)?;
-            let (hours, minutes) = zone[1..].split_once(':').ok_or_else(invalid)?;
-            let hours: i32 = hours.parse().map_err(|_| invalid())?;
-            let minutes: i32 = minutes.parse().map_err(|_| invalid())?;
-            let seconds = hours * 3600 + minutes * 60;
-            Offset::from_seconds(if zone.starts_with('-') {
-                -seconds
-            } else {
-                seconds
-            })
-            .map_err(|_| invalid())?
-        }
+    if text.ends_with('Z') {
+        return Ok(timestamp.to_zoned(TimeZone::UTC));
+    }
+    let zone = text
+        .get(text.len().saturating_sub(6)..)
+        .ok_or_else(invalid)?;
+    let (hours, minutes) = zone[1..].split_once(':').ok_or_else(invalid)?;
+    let hours: i32 = hours.parse().map_err(|_| invalid())?;
+    let minutes: i32 = minutes.parse().map_err(|_| invalid())?;
+    let seconds = hours * 3600 + minutes * 60;
+    let seconds = if zone.starts_with('-') {
+        -seconds
+    } else {
+        seconds
     };
+    let offset = Offset::from_seconds(seconds).map_err(|_| invalid())?;
     Ok(timestamp.to_zoned(offset.to_time_zone()))
 }
 
@@ -234,12 +232,10 @@ fn verb(sequence: &str, time: &Zoned) -> Result<String, Error> {
         "m" => time.minute().to_string(),
         "ss" => format!("{:02}", time.second()),
         "s" => time.second().to_string(),
-        "ZZZZZ" => offset(time, ":"),
-        "ZZZZ" => offset(time, ""),
         "ZZZ" if is_utc => "UTC".to_owned(),
-        "ZZZ" => offset(time, ""),
         "Z" if is_utc => "Z".to_owned(),
-        "Z" => offset(time, ":"),
+        "ZZZZ" | "ZZZ" => offset(time, ""),
+        "ZZZZZ" | "Z" => offset(time, ":"),
         _ => {
             return Err(Error::definition(format!(
                 "`{sequence}` means nothing in the format of a date"

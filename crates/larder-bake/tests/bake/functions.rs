@@ -16,7 +16,7 @@ fn check(expression: &str, expected: &str) {
                 error.to_string().rsplit(": ").next().unwrap_or_default()
             )
         },
-        |value| value.unwrap_or_default(),
+        Option::unwrap_or_default,
     );
     assert_eq!(shown, expected, "{expression}");
 }

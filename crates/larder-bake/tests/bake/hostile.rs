@@ -1,5 +1,7 @@
 //! Nothing that a file holds makes the reader panic, hang or take all memory.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 
 use super::support::{error, file, read_all};
@@ -175,16 +177,18 @@ fn the_deepest_that_is_parsed_is_evaluated() {
 fn chains_of_names_are_bounded() {
     let mut text = String::from("v0 = 1\n");
     for index in 1..5000 {
-        text.push_str(&format!("v{index} = v{}\n", index - 1));
+        writeln!(text, "v{index} = v{}", index - 1).unwrap();
     }
     // In the order of the names, or by the longest chain first: either is refused or done.
     survive("docker-bake.hcl", &text);
     let mut targets = String::from("target \"t0\" {}\n");
     for index in 1..3000 {
-        targets.push_str(&format!(
-            "target \"t{index}\" {{ inherits = [\"t{}\"] }}\n",
+        writeln!(
+            targets,
+            "target \"t{index}\" {{ inherits = [\"t{}\"] }}",
             index - 1
-        ));
+        )
+        .unwrap();
     }
     targets.push_str("group \"default\" { targets = [\"t2999\"] }\n");
     assert!(error(&targets).contains("inherit from each other too deeply"));
@@ -196,10 +200,12 @@ fn work_and_memory_are_bounded() {
     let mut calls = String::from("function \"f0\" {\n params = []\n result = 1\n}\n");
     for index in 1..60 {
         let before = index - 1;
-        doubling.push_str(&format!("v{index} = \"${{v{before}}}${{v{before}}}\"\n"));
-        calls.push_str(&format!(
-            "function \"f{index}\" {{\n params = []\n result = f{before}() + f{before}()\n}}\n"
-        ));
+        writeln!(doubling, "v{index} = \"${{v{before}}}${{v{before}}}\"").unwrap();
+        writeln!(
+            calls,
+            "function \"f{index}\" {{\n params = []\n result = f{before}() + f{before}()\n}}"
+        )
+        .unwrap();
     }
     assert!(error(&doubling).contains("too much text"));
     calls.push_str("target \"default\" { args = { a = f59() } }\n");

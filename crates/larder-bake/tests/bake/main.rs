@@ -1,4 +1,5 @@
 //! What bake files come to, through the public surface.
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 mod compose;
 mod errors;

@@ -28,8 +28,12 @@ fn webapp(overrides: &[&str]) -> Target {
     plan.targets.remove("webapp").unwrap()
 }
 
-fn flags(outputs: &Option<Vec<OutputEntry>>) -> Vec<String> {
-    outputs.iter().flatten().map(OutputEntry::to_flag).collect()
+fn flags(outputs: Option<&Vec<OutputEntry>>) -> Vec<String> {
+    outputs
+        .into_iter()
+        .flatten()
+        .map(OutputEntry::to_flag)
+        .collect()
 }
 
 #[test]
@@ -206,7 +210,7 @@ fn pushing_and_loading_add_outputs_where_none_fits() {
         let text = format!("target \"default\" {{ output = [{output}] }}");
         let plan = plan_with(&text, &[], &[&format!("*.{given}")]).unwrap();
         assert_eq!(
-            flags(&plan.targets["default"].outputs),
+            flags(plan.targets["default"].outputs.as_ref()),
             expected,
             "{output} {given}"
         );

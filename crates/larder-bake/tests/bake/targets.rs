@@ -1,5 +1,7 @@
 //! Targets: attributes, inheritance, references, links, several files.
 
+use std::fmt::Write as _;
+
 use super::support::{error, file, plan, plan_with, read_all, strings};
 
 #[test]
@@ -386,10 +388,12 @@ fn a_diamond_of_links_is_walked_once() {
     let mut text = String::from("target \"default\" { contexts = { a = \"target:t0\" } }\n");
     for index in 0..60 {
         let next = index + 1;
-        text.push_str(&format!(
+        writeln!(
+            text,
             "target \"t{index}\" {{ contexts = {{ a = \"target:t{next}\", b = \"target:u{next}\" }} }}\n\
-             target \"u{index}\" {{ contexts = {{ a = \"target:t{next}\", b = \"target:u{next}\" }} }}\n"
-        ));
+             target \"u{index}\" {{ contexts = {{ a = \"target:t{next}\", b = \"target:u{next}\" }} }}"
+        )
+        .unwrap();
     }
     text.push_str("target \"t60\" {}\ntarget \"u60\" {}\n");
     assert_eq!(plan(&text, &[]).targets.len(), 1 + 1 + 2 * 60);
@@ -498,7 +502,10 @@ fn wrong_values_name_target_and_attribute() {
             "`labels`: `a`: a string is required, not a list",
         ),
         ("pull = \"always\"", "`pull`: a bool is required"),
-        ("output = [\"dest=x,name=y\"]", "`output`: `type` is required"),
+        (
+            "output = [\"dest=x,name=y\"]",
+            "`output`: `type` is required",
+        ),
         (
             "output = [1]",
             "`output`: a string is required, not a number",
