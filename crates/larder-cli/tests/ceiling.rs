@@ -1,6 +1,7 @@
 //! `[cache]` of larder.toml: a ceiling that nothing passes.
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,9 +49,11 @@ impl Numbers {
 
     /// Returns text of which no part compresses away or is found elsewhere.
     fn text(&mut self, length: u64) -> String {
-        (0..length / 8)
-            .map(|_| format!("{:08x}", self.below(1 << 31)))
-            .collect()
+        let mut text = String::new();
+        while (text.len() as u64) < length {
+            write!(text, "{:08x}", self.below(1 << 31)).unwrap();
+        }
+        text
     }
 }
 
@@ -66,18 +69,20 @@ fn write_build(numbers: &mut Numbers, context: &Path, round: usize) {
     let mut dockerfile = "FROM busybox\nWORKDIR /app\n".to_owned();
     for number in 0..3 {
         if numbers.below(3) > 0 {
-            dockerfile += &format!("COPY file{number} /app/dir{number}/\n");
+            writeln!(dockerfile, "COPY file{number} /app/dir{number}/").unwrap();
         }
     }
     if numbers.below(6) == 0 {
         let name = numbers.below(4);
         let length = numbers.below(800);
-        dockerfile += &format!(
+        writeln!(
+            dockerfile,
             "RUN --mount=type=cache,target=/cache,id=mount{name} \
-             head -c {length}000 /dev/urandom > /cache/{round} && cp /cache/{round} /made\n"
-        );
+             head -c {length}000 /dev/urandom > /cache/{round} && cp /cache/{round} /made"
+        )
+        .unwrap();
     }
-    dockerfile += &format!("COPY file{} /app/last\n", numbers.below(3));
+    writeln!(dockerfile, "COPY file{} /app/last", numbers.below(3)).unwrap();
     fs::write(context.join("Dockerfile"), dockerfile).unwrap();
 }
 
