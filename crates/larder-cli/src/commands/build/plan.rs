@@ -383,7 +383,6 @@ mod tests {
     fn what_is_not_supported_is_named() {
         for (line, expected) in [
             ("build --sbom .", "`--sbom` is not supported yet"),
-            ("build --cache-to x .", "`--cache-to` is not supported yet"),
             ("build https://example.com/x.git", "URL"),
             (
                 "build /does/not/exist",
@@ -402,6 +401,14 @@ mod tests {
             let message = error(line);
             assert!(message.contains(expected), "{line}: {message}");
         }
+    }
+
+    #[test]
+    fn caches_are_asked_for_as_given() {
+        let plan = plan("build --cache-from a,b --cache-from c --cache-to type=inline,mode=x .");
+        assert_eq!(plan.request.cache_imports.len(), 3);
+        assert_eq!(plan.request.cache_exports.len(), 1);
+        assert_eq!(plan.notes.len(), 1, "{:?}", plan.notes);
     }
 
     #[test]

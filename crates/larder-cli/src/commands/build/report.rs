@@ -100,6 +100,7 @@ mod tests {
     fn metadata_has_the_keys_of_buildx() {
         assert_snapshot!(metadata(&outcome(), &[]), @r#"
         {
+          "cache.manifest": "{\"mediaType\":\"a/b\",\"digest\":\"sha256:5e1ecee06a7fc06f305ae5c12acfe7a7f67b8ece7af76932ed3afab00c3c6921\",\"size\":5}",
           "containerimage.config.digest": "sha256:b79606fb3afea5bd1609ed40b622142f1c98125abcfe89a76a661b0e8e343910",
           "containerimage.descriptor": {
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
