@@ -213,6 +213,14 @@ fn images_without_a_name_are_pruned() {
     desk.project.write(&[("file", "other\n")]);
     let second = desk.output("docker build -q -t app .");
     assert_ne!(first, second);
+    assert_eq!(
+        desk.output("docker images -f dangling=true -q --no-trunc"),
+        first
+    );
+    assert_eq!(
+        desk.output("docker images --filter reference=app -q --no-trunc"),
+        second
+    );
     let pruned = desk
         .run_answering("docker image prune", "y")
         .success()

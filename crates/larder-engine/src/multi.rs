@@ -55,14 +55,14 @@ pub struct TargetError {
     /// The target whose failure ended all; `None` where it was none of a single one.
     pub target: Option<String>,
     /// What failed.
-    pub error: BuildError,
+    pub error: Box<BuildError>,
 }
 
 impl From<BuildError> for TargetError {
     fn from(error: BuildError) -> Self {
         Self {
             target: None,
-            error,
+            error: Box::new(error),
         }
     }
 }
@@ -80,7 +80,7 @@ impl Engine {
     ) -> Result<BuildOutcome> {
         let targets = vec![TargetRequest::new("", request)];
         let built = self.build_many(targets, ManyOptions::default(), sink, cancel);
-        let outcomes = built.map_err(|failed| failed.error)?;
+        let outcomes = built.map_err(|failed| *failed.error)?;
         let nothing = || BuildError::internal("a build came to nothing");
         outcomes.into_iter().next().ok_or_else(nothing)
     }

@@ -340,7 +340,9 @@ where
         match result {
             Ok(value) => self.finished[job] = Some(value),
             Err(error) if self.failed.is_none() => {
-                let job = Some(job);
+                // That all are to end is no failure of this one.
+                let is_own = error.class() != crate::ErrorClass::Canceled;
+                let job = is_own.then_some(job);
                 self.failed = Some(JobError { job, error });
             }
             // The first failure has ended the others.

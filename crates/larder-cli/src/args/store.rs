@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use larder_engine::Volume;
 use larder_oci::ImageRef;
 
-use super::values::{self, EnvArg};
+use super::values::{self, EnvArg, ImageFilter};
 
 /// `larder images`
 #[derive(Debug, clap::Args)]
@@ -17,6 +17,9 @@ pub(crate) struct ImagesArgs {
     /// Show ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Only images that match: `dangling=true` for those without a name, `reference=NAME[:TAG]`
+    #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = values::image_filter)]
+    pub(crate) filters: Vec<ImageFilter>,
     /// Accepted as Docker's: there are no others than those shown.
     #[arg(short, long, hide = true)]
     all: bool,

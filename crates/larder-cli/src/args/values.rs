@@ -35,6 +35,15 @@ pub(crate) enum ContextValue {
     Image(String),
 }
 
+/// Which images are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ImageFilter {
+    /// Those without a name, or those with one.
+    Dangling(bool),
+    /// Those of a name.
+    Reference(String),
+}
+
 /// A line of `/etc/hosts`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HostArg {
@@ -108,6 +117,21 @@ pub(crate) fn named_context(text: &str) -> Result<NamedContext, String> {
         name: name.to_owned(),
         value,
     })
+}
+
+pub(crate) fn image_filter(text: &str) -> Result<ImageFilter, String> {
+    match text.split_once('=') {
+        Some(("dangling", "true" | "1")) => Ok(ImageFilter::Dangling(true)),
+        Some(("dangling", "false" | "0")) => Ok(ImageFilter::Dangling(false)),
+        Some(("reference", name)) if name.contains(['*', '?', '[']) => {
+            Err("patterns are not supported yet, only `NAME` and `NAME:TAG`".to_owned())
+        }
+        Some(("reference", name)) => {
+            image_ref(name)?;
+            Ok(ImageFilter::Reference(name.to_owned()))
+        }
+        _ => Err("expected `dangling=true`, `dangling=false` or `reference=NAME[:TAG]`".to_owned()),
+    }
 }
 
 pub(crate) fn network(text: &str) -> Result<NetworkMode, String> {
@@ -367,6 +391,25 @@ mod tests {
         }
         for bad in ["", "b", "/a:b", ":/b", "/a:/b:z", "/a:/b:ro:x"] {
             assert!(volume(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn images_are_filtered_by_name() {
+        assert_eq!(
+            image_filter("dangling=true"),
+            Ok(ImageFilter::Dangling(true))
+        );
+        let reference = ImageFilter::Reference("a:1".to_owned());
+        assert_eq!(image_filter("reference=a:1"), Ok(reference));
+        for bad in [
+            "dangling",
+            "dangling=x",
+            "reference=a*",
+            "reference=A",
+            "label=x",
+        ] {
+            assert!(image_filter(bad).is_err(), "{bad}");
         }
     }
 

@@ -93,7 +93,7 @@ pub(crate) fn build_many(
         engine.build_many(targets, many, sink, cancel)
     })?
     .map_err(|failed| {
-        let error = anyhow::Error::new(failed.error).context("failed to solve");
+        let error = anyhow::Error::new(*failed.error).context("failed to solve");
         match failed.target {
             Some(target) => error.context(format!("target {target}")),
             None => error,

@@ -7,7 +7,7 @@ use larder_oci::ImageRef;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::args::{HistoryArgs, ImagesArgs, InspectArgs, RmiArgs, TagArgs};
+use crate::args::{HistoryArgs, ImageFilter, ImagesArgs, InspectArgs, RmiArgs, TagArgs};
 use crate::images::{HISTORY, HistoryRow, IMAGES, INSPECT, ImageRow, View};
 use crate::output;
 use crate::table::{Format, Listing, Row};
@@ -15,12 +15,21 @@ use crate::table::{Format, Listing, Row};
 /// Lists images, the latest stored first.
 pub(crate) fn list(args: &ImagesArgs, context: &Context<'_>) -> anyhow::Result<()> {
     let view = view(&IMAGES, args.format.as_deref(), args.no_trunc)?;
-    let wanted = args.name.as_deref().map(Wanted::parse).transpose()?;
+    let mut wanted: Vec<Wanted> = Vec::new();
+    wanted.extend(args.name.as_deref().map(Wanted::parse).transpose()?);
+    let mut dangling = None;
+    for filter in &args.filters {
+        match filter {
+            ImageFilter::Dangling(asked) => dangling = Some(*asked),
+            ImageFilter::Reference(name) => wanted.push(Wanted::parse(name)?),
+        }
+    }
     let engine = context.engine()?;
     let mut rows = Vec::new();
     for info in engine.images()? {
-        let names = names(&info, wanted.as_ref());
-        if names.is_empty() {
+        let names = names(&info, &wanted);
+        let is_dangling = info.names.is_empty();
+        if names.is_empty() || dangling.is_some_and(|dangling| dangling != is_dangling) {
             continue;
         }
         let size_bytes = engine.image(info.manifest.digest.as_str())?.size_bytes;
@@ -139,20 +148,17 @@ impl Wanted {
 }
 
 /// Returns the names to list an image under; `None` stands for an image without any.
-fn names(info: &ImageInfo, wanted: Option<&Wanted>) -> Vec<Option<ImageRef>> {
+fn names(info: &ImageInfo, wanted: &[Wanted]) -> Vec<Option<ImageRef>> {
     let names: Vec<ImageRef> = info
         .names
         .iter()
         .filter_map(|name| name.parse().ok())
         .collect();
-    match wanted {
-        None if names.is_empty() => vec![None],
-        None => names.into_iter().map(Some).collect(),
-        Some(wanted) => {
-            let taken = names.into_iter().filter(|name| wanted.takes(name));
-            taken.map(Some).collect()
-        }
+    if names.is_empty() && wanted.is_empty() {
+        return vec![None];
     }
+    let is_taken = |name: &ImageRef| wanted.iter().all(|wanted| wanted.takes(name));
+    names.into_iter().filter(is_taken).map(Some).collect()
 }
 
 fn image_row(info: &ImageInfo, name: Option<&ImageRef>, size_bytes: u64) -> ImageRow {

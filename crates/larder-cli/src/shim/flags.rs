@@ -31,15 +31,14 @@ pub(super) fn leading(mut words: &[OsString]) -> Result<(Leading, &[OsString]), 
             }
             "--help" => {}
             _ => {
-                let value = match joined {
-                    Some(value) => OsString::from(value),
-                    None => {
-                        let (value, rest) = words
-                            .split_first()
-                            .ok_or_else(|| format!("flag needs an argument: {text}"))?;
-                        words = rest;
-                        value.clone()
-                    }
+                let value = if let Some(value) = joined {
+                    OsString::from(value)
+                } else {
+                    let (value, rest) = words
+                        .split_first()
+                        .ok_or_else(|| format!("flag needs an argument: {text}"))?;
+                    words = rest;
+                    value.clone()
                 };
                 match name {
                     "--config" => flags.config = Some(PathBuf::from(value)),

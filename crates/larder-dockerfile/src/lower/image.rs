@@ -317,9 +317,10 @@ impl Lowering<'_> {
         let has_tree = lowered.definition.result().is_some();
         let node = has_tree.then(|| self.dag.add(Node::input(name, lowered)));
         let config = &lowered.config;
-        let platform = match config.os.is_empty() || config.architecture.is_empty() {
-            true => platform,
-            false => config.platform(),
+        let platform = if config.os.is_empty() || config.architecture.is_empty() {
+            platform
+        } else {
+            config.platform()
         };
         let state = &mut self.stages.states[id];
         state.output = node;

@@ -71,7 +71,7 @@ impl Run<'_> {
         let reporters: Vec<Reporter<'_>> = names.iter().map(reporter).collect();
         let failed = |target: Option<usize>, error| TargetError {
             target: target.filter(|_| several).map(|index| names[index].clone()),
-            error,
+            error: Box::new(error),
         };
         let images = [false, true].map(|pull| Images::new(self.engine, &self.lease, pull));
         let prepared = self
@@ -182,7 +182,7 @@ impl Run<'_> {
         let limit = self.engine.config.worker.oci.max_parallelism;
         let limit = self.options.max_parallelism.or(limit);
         let solved = solve::solve(&jobs, self.cancel, limit, &|index, solved, stop| {
-            self.export(&targets[index], solved, stop)
+            self.export(&targets[index], solved.as_ref(), stop)
         });
         for target in &targets {
             target.save_history();
@@ -241,7 +241,7 @@ impl Run<'_> {
     fn export(
         &self,
         target: &Target<'_>,
-        solved: Option<Solved<ResultRef>>,
+        solved: Option<&Solved<ResultRef>>,
         stop: &CancelFlag,
     ) -> Result<BuildOutcome> {
         stop.check()?;
@@ -249,14 +249,14 @@ impl Run<'_> {
         let outputs = target.take_outputs();
         let mut far: &[FarLayer] = &[];
         let mut result = None;
-        if let Some(solved) = &solved {
+        if let Some(solved) = solved {
             far = worker.far_layers(&solved.result, &outputs)?;
             if far.is_empty() && !outputs.is_empty() {
                 result = Some(self.tree(target, &solved.result)?);
             }
         }
         let caches = &target.prepared.cache_exports;
-        let cache = self.cache_exporter(target, solved.as_ref().map(|solved| &solved.result));
+        let cache = self.cache_exporter(target, solved.map(|solved| &solved.result));
         let mut outcome = BuildOutcome {
             image: None,
             cache_manifest: None,

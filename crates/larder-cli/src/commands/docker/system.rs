@@ -1,5 +1,7 @@
 //! `docker system df` and `prune`, and `docker image prune`.
 
+use std::fmt::Write as _;
+
 use anyhow::{anyhow, bail};
 use larder_engine::{Engine, ImageInfo, PruneRequest};
 use serde_json::json;
@@ -77,9 +79,10 @@ pub(super) fn df(args: &DfArgs, context: &Context<'_>) -> anyhow::Result<()> {
 /// Removes images without a name, or all, after asking.
 pub(super) fn image_prune(args: &DockerPruneArgs, context: &Context<'_>) -> anyhow::Result<()> {
     refuse(args, "docker image prune")?;
-    let what = match args.all {
-        true => "all images",
-        false => "all dangling images",
+    let what = if args.all {
+        "all images"
+    } else {
+        "all dangling images"
     };
     let question =
         format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] ");
@@ -94,9 +97,10 @@ pub(super) fn image_prune(args: &DockerPruneArgs, context: &Context<'_>) -> anyh
 /// Removes images without a name, or all, and what `docker builder prune` removes, after asking.
 pub(super) fn prune(args: &DockerPruneArgs, context: &Context<'_>) -> anyhow::Result<()> {
     refuse(args, "docker system prune")?;
-    let (images, cache) = match args.all {
-        true => ("all images", "all build cache"),
-        false => ("all dangling images", "unused build cache"),
+    let (images, cache) = if args.all {
+        ("all images", "all build cache")
+    } else {
+        ("all dangling images", "unused build cache")
     };
     let question = format!(
         "WARNING! This will remove:\n  - {images}\n  - {cache}\n\nAre you sure you want to continue? [y/N] "
@@ -142,10 +146,10 @@ fn remove_images(engine: &Engine, all: bool) -> anyhow::Result<String> {
     for image in engine.images()?.into_iter().filter(wanted) {
         let (names, removed) = engine.remove_image(image.manifest.digest.as_str(), true)?;
         for name in names {
-            text += &format!("untagged: {name}\n");
+            writeln!(text, "untagged: {name}").expect("a String takes all");
         }
         if let Some(removed) = removed {
-            text += &format!("deleted: {}\n", removed.config);
+            writeln!(text, "deleted: {}", removed.config).expect("a String takes all");
         }
     }
     if text.is_empty() {

@@ -101,39 +101,34 @@ pub(super) fn info(format: Option<&str>, context: &Context<'_>) -> anyhow::Resul
     let images = engine.images()?.len();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let (driver, root) = (engine.snapshotter(), engine.root().display());
-    let text = match format {
-        Some(format) => {
-            let fields = json!({
-                "ServerVersion": DOCKER,
-                "Images": images,
-                "Containers": 0,
-                "Driver": driver,
-                "OSType": platform.os,
-                "Architecture": std::env::consts::ARCH,
-                "NCPU": cpus,
-                "DockerRootDir": root.to_string(),
-                "OperatingSystem": format!("larder {LARDER}"),
-            });
-            rendered(&INFO, format, fields)?
-        }
-        None => {
-            let mut text = format!("Client: larder {LARDER}\n Context:    default\n\nServer:\n");
-            for (name, value) in [
-                ("Containers", "0".to_owned()),
-                ("Images", images.to_string()),
-                ("Server Version", DOCKER.to_owned()),
-                ("Storage Driver", driver.to_owned()),
-                ("Operating System", format!("larder {LARDER}")),
-                ("OSType", platform.os.clone()),
-                ("Architecture", std::env::consts::ARCH.to_owned()),
-                ("CPUs", cpus.to_string()),
-                ("Docker Root Dir", root.to_string()),
-            ] {
-                writeln!(text, " {name}: {value}").expect("a String takes all");
-            }
-            text
-        }
-    };
+    if let Some(format) = format {
+        let fields = json!({
+            "ServerVersion": DOCKER,
+            "Images": images,
+            "Containers": 0,
+            "Driver": driver,
+            "OSType": platform.os,
+            "Architecture": std::env::consts::ARCH,
+            "NCPU": cpus,
+            "DockerRootDir": root.to_string(),
+            "OperatingSystem": format!("larder {LARDER}"),
+        });
+        return Ok(output::print(&rendered(&INFO, format, fields)?)?);
+    }
+    let mut text = format!("Client: larder {LARDER}\n Context:    default\n\nServer:\n");
+    for (name, value) in [
+        ("Containers", "0".to_owned()),
+        ("Images", images.to_string()),
+        ("Server Version", DOCKER.to_owned()),
+        ("Storage Driver", driver.to_owned()),
+        ("Operating System", format!("larder {LARDER}")),
+        ("OSType", platform.os.clone()),
+        ("Architecture", std::env::consts::ARCH.to_owned()),
+        ("CPUs", cpus.to_string()),
+        ("Docker Root Dir", root.to_string()),
+    ] {
+        writeln!(text, " {name}: {value}").expect("a String takes all");
+    }
     Ok(output::print(&text)?)
 }
 
