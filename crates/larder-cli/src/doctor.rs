@@ -11,11 +11,11 @@ pub(crate) fn text(findings: &[Finding]) -> String {
     for finding in findings {
         write(&mut text, finding).expect("a String takes all");
     }
-    text.push_str(&match findings.len() {
-        0 => "nothing found that defeats the cache\n".to_owned(),
-        1 => "1 finding\n".to_owned(),
-        count => format!("{count} findings\n"),
-    });
+    match findings.len() {
+        0 => text.push_str("nothing found that defeats the cache\n"),
+        1 => text.push_str("1 finding\n"),
+        count => writeln!(text, "{count} findings").expect("a String takes all"),
+    }
     text
 }
 

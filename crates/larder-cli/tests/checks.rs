@@ -140,8 +140,8 @@ fn checks_run_in_place_of_a_build() {
 
     // All stages are checked, not only those that the target needs.
     let ignored = project.context().join("ignored");
-    let file = format!("--file={}", ignored.display());
-    let text = larder(&project, &["build", "--check", &file])
+    let chosen = format!("--file={}", ignored.display());
+    let text = larder(&project, &["build", "--check", &chosen])
         .exit(1)
         .text();
     let message =

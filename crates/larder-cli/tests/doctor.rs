@@ -117,26 +117,39 @@ fn nothing_is_found_once_it_is_mended() {
 #[test]
 fn compose_files_lead_to_dockerfiles_and_caches() {
     let project = project!(Base::Busybox);
+    let compose = "services:\n  web:\n    build:\n      context: web\n      cache_from:\n        - type=local,src=cache\n";
     project.write(&[
-        ("web/Dockerfile", "FROM busybox\nCOPY a /\n"),
-        ("web/a", "1"),
-        ("empty/index.json", "{}"),
-        (
-            "compose.yaml",
-            "services:\n  web:\n    build:\n      context: web\n      cache_from:\n        - type=local,src=./empty\n",
-        ),
+        ("Dockerfile", "FROM busybox\nRUN echo other\n"),
+        ("web/Dockerfile", "FROM busybox\nCOPY a /\nRUN cat a\n"),
+        ("compose.yaml", compose),
     ]);
+    let places = |findings: &[Value]| -> Vec<String> {
+        let place = |one: &Value| format!("{}:{} {}", one["file"], one["line"], one["rule"]);
+        findings
+            .iter()
+            .map(|one| place(one).replace('"', ""))
+            .collect()
+    };
+    // The cache of something else.
+    let cache = project.context().join("cache");
+    let to = format!("--cache-to=type=local,dest={}", cache.display());
+    let _ = project.build(&[&to]).success();
+    for content in ["1", "2", "3"] {
+        let bases = [
+            "Dockerfile:1 unpinned-base",
+            "web/Dockerfile:1 unpinned-base",
+        ];
+        assert_eq!(places(&findings(&project)), bases);
+        project.write(&[("web/a", content)]);
+        let mut build = project.larder().command(["compose", "build"]);
+        let _ = Run::of(build.current_dir(project.context())).success();
+    }
     let found = findings(&project);
-    let places: Vec<(&Value, &Value)> = found
-        .iter()
-        .map(|one| (&one["file"], &one["rule"]))
-        .collect();
-    assert_eq!(
-        places,
-        [(
-            &Value::from("web/Dockerfile"),
-            &Value::from("unpinned-base")
-        )]
+    let places = places(&found);
+    assert_eq!(places.len(), 3, "{places:?}");
+    assert!(
+        places.contains(&"compose.yaml:4 cold-source".to_owned()),
+        "{places:?}"
     );
 
     let empty = doctor(&project, project.scratch().path(), &[]).exit(1);

@@ -5,7 +5,7 @@ use larder_dockerfile::InstructionView;
 use super::finding::{Finding, FindingKind};
 use super::packages;
 use super::shell::Command;
-use super::stages::{Stages, Step};
+use super::stages::{self, Stages, Step};
 use super::tools::{self, APT};
 
 /// Debian's images have it: it removes each package as soon as it is installed.
@@ -62,7 +62,6 @@ fn mounts(stages: &Stages<'_>, step: &Step<'_>, findings: &mut Vec<Finding>) {
         ([], [cache, ..]) => Some(format!(
             "the cache mount `{cache}` is not locked: apt fails when two steps use it at once"
         )),
-        ([], []) => None,
         _ => None,
     };
     if let Some(problem) = problem {
@@ -77,7 +76,7 @@ fn mounts(stages: &Stages<'_>, step: &Step<'_>, findings: &mut Vec<Finding>) {
         if missing.len() == 2 && !is_clean_removed(stages, step) {
             fix.extend(keep_packages());
         }
-        fix.extend(step.with_mounts(&wanted, &own));
+        fix.extend(stages::with_mounts(&wanted, &own));
         findings.push(Finding {
             cost: stages.cost_of_runs(step),
             advice: "mount both directories, locked".to_owned(),
@@ -131,7 +130,7 @@ fn update_alone(stages: &Stages<'_>, step: &Step<'_>, findings: &mut Vec<Finding
             "update and install in one step, in place of line {}",
             install.line()
         ),
-        fix: step.with_mounts(
+        fix: stages::with_mounts(
             &packages::mounts(stages, step, &APT),
             &format!("{} && {}", step.rest(), install.rest()),
         ),

@@ -33,13 +33,12 @@ pub fn examine(context: &Path, dockerfile: &Path, file: &str) -> Result<Patient>
         BuildError::invalid(format!("{file}:{line}: {error}"))
     })?;
     let root = Root::open(context)?;
-    let (name, bytes) = match own_ignore {
-        Some((name, bytes)) => (Some(name), bytes),
-        None => {
-            let bytes = inputs::read_ignore_file(&root)?;
-            let is_there = root.metadata(inputs::IGNORE_FILE).is_ok();
-            (is_there.then(|| inputs::IGNORE_FILE.to_owned()), bytes)
-        }
+    let (name, bytes) = if let Some((name, bytes)) = own_ignore {
+        (Some(name), bytes)
+    } else {
+        let bytes = inputs::read_ignore_file(&root)?;
+        let is_there = root.metadata(inputs::IGNORE_FILE).is_ok();
+        (is_there.then(|| inputs::IGNORE_FILE.to_owned()), bytes)
     };
     let shown = name.as_deref().unwrap_or(inputs::IGNORE_FILE);
     let patterns = inputs::parse_ignore(shown, &bytes)?;
@@ -63,10 +62,7 @@ impl Engine {
         dockerfile: &Path,
         targets: &[&str],
     ) -> Result<Vec<PastBuild>> {
-        let absolute = |path: &Path| {
-            let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-            path
-        };
+        let absolute = |path: &Path| fs_err::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let context = absolute(context);
         let mut sources = vec![DockerfileSource::Path(dockerfile.to_owned())];
         if absolute(dockerfile) == context.join("Dockerfile") {

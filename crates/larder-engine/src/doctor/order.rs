@@ -87,7 +87,8 @@ impl Finding {
             if line.starts_with("COPY ") && line.ends_with(" ./") {
                 let rest = line.len() - "./".len();
                 line.truncate(rest);
-                line.push_str(&format!("{}/", destination.trim_end_matches('/')));
+                line.push_str(destination.trim_end_matches('/'));
+                line.push('/');
             }
         }
         self

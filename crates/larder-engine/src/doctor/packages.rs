@@ -1,7 +1,7 @@
 //! Package managers and their cache mounts.
 
 use super::finding::{Finding, FindingKind};
-use super::stages::{Stages, Step};
+use super::stages::{self, Stages, Step};
 use super::tools::{self, APT, PIP, Tool, Use};
 
 /// What removes what a tool has cached, by the words it begins with.
@@ -83,7 +83,7 @@ pub(super) fn mounts(stages: &Stages<'_>, step: &Step<'_>, tool: &Tool) -> Vec<S
         Some(moved) => vec![moved.to_owned()],
         None => tool.wanted().iter().map(|cache| home(cache)).collect(),
     };
-    let owner = match user.map(|user| user.parse::<u32>()) {
+    let owner = match user.map(str::parse::<u32>) {
         Some(Ok(uid)) => format!(",uid={uid}"),
         Some(Err(_)) => ",uid=1000".to_owned(),
         None => String::new(),
@@ -111,7 +111,7 @@ fn no_mount(stages: &Stages<'_>, step: &Step<'_>, used: &Use, findings: &mut Vec
     findings.push(Finding {
         cost: stages.cost_of_runs(step),
         advice,
-        fix: step.with_mounts(&mounts, &without_flags(step, used.tool)),
+        fix: stages::with_mounts(&mounts, &without_flags(step, used.tool)),
         ..stages.finding(FindingKind::NoCacheMount, step.line(), problem)
     });
 }

@@ -99,8 +99,7 @@ fn tokens(script: &str) -> Vec<Token> {
                 Some('\n') | None => {}
                 Some(escaped) => word.get_or_insert_default().push(escaped),
             },
-            '\'' | '"' => quoted(&mut chars, c, word.get_or_insert_default()),
-            '`' => quoted(&mut chars, c, word.get_or_insert_default()),
+            '\'' | '"' | '`' => quoted(&mut chars, c, word.get_or_insert_default()),
             '$' if chars.peek() == Some(&'(') => {
                 word.get_or_insert_default().push('$');
                 nested(&mut chars, word.get_or_insert_default());

@@ -40,22 +40,22 @@ impl<'a> Step<'a> {
         self.run.mounts.iter().filter(|mount| mount.is_cache)
     }
 
-    /// Returns the instruction with further mounts, as it could be written.
-    pub(super) fn with_mounts(&self, mounts: &[String], rest: &str) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (index, mount) in mounts.iter().enumerate() {
-            let keyword = if index == 0 { "RUN" } else { "   " };
-            lines.push(format!("{keyword} --mount={mount} \\"));
-        }
-        lines.push(format!("    {rest}"));
-        lines
-    }
-
     /// Returns what is behind the keyword, white space joined.
     pub(super) fn rest(&self) -> String {
         let words = self.instruction.text.split_whitespace().skip(1);
         words.collect::<Vec<_>>().join(" ")
     }
+}
+
+/// Returns the instruction with further mounts, as it could be written.
+pub(super) fn with_mounts(mounts: &[String], rest: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (index, mount) in mounts.iter().enumerate() {
+        let keyword = if index == 0 { "RUN" } else { "   " };
+        lines.push(format!("{keyword} --mount={mount} \\"));
+    }
+    lines.push(format!("    {rest}"));
+    lines
 }
 
 impl<'a> Stages<'a> {

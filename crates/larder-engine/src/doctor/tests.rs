@@ -291,18 +291,18 @@ fn step(instruction: &str, cause: Option<MissCause>, duration_ms: u64) -> PastSt
     }
 }
 
-fn ran_again() -> Option<MissCause> {
-    Some(MissCause::Input {
+fn ran_again() -> MissCause {
+    MissCause::Input {
         step: "x".to_owned(),
-    })
+    }
 }
 
-fn file(path: &str) -> Option<MissCause> {
-    Some(MissCause::File {
+fn file(path: &str) -> MissCause {
+    MissCause::File {
         path: PathBuf::from(path),
         change: FileChange::Content,
         others_count: 0,
-    })
+    }
 }
 
 fn build(steps: Vec<PastStep>) -> PastBuild {
@@ -342,7 +342,7 @@ fn variables_that_change_stand_below_what_does_not_read_them() {
         };
         build(vec![
             step(npm, Some(cause), 4_000),
-            step("RUN use $RELEASE", ran_again(), 500),
+            step("RUN use $RELEASE", Some(ran_again()), 500),
         ])
     };
     let mut patient = patient(&text);
@@ -416,8 +416,8 @@ fn contexts_hold_what_images_need() {
         ignore_file: None,
         ..context()
     });
-    let changed = step("COPY . .", file("/.git/index"), 300);
-    patient.history = vec![build(vec![changed, step("RUN x", ran_again(), 700)])];
+    let changed = step("COPY . .", Some(file("/.git/index")), 300);
+    patient.history = vec![build(vec![changed, step("RUN x", Some(ran_again()), 700)])];
     let findings = diagnose(&patient);
     assert_eq!(names(&findings), ["0 no-ignore-file"]);
     assert_eq!(
@@ -489,9 +489,9 @@ fn cache_sources_are_of_use() {
 fn costs_are_those_of_the_step_as_it_is_written() {
     let mut patient = patient("FROM a:1\nRUN pip install x\n");
     patient.history = vec![
-        build(vec![step("RUN pip install x", ran_again(), 30_000)]),
+        build(vec![step("RUN pip install x", Some(ran_again()), 30_000)]),
         build(vec![step("RUN pip install x", None, 0)]),
-        build(vec![step("RUN pip install y", ran_again(), 9_000)]),
+        build(vec![step("RUN pip install y", Some(ran_again()), 9_000)]),
         build(vec![step(
             "RUN pip install x",
             Some(MissCause::FirstBuild),

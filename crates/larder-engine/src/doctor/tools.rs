@@ -257,7 +257,7 @@ fn installs_packages(arguments: &[&str]) -> bool {
         .iter()
         .any(|word| matches!(*word, "-e" | "--editable"));
     let is_local = |word: &&str| is_path(word) && !lists.iter().any(|list| list == word);
-    !editable && !arguments.iter().any(|word| is_local(word))
+    !editable && !arguments.iter().any(is_local)
 }
 
 /// Whether an argument names a file or directory.
@@ -279,9 +279,10 @@ fn values_of(arguments: &[&str], flags: &[&str]) -> Vec<String> {
         }
         let joined = flags.iter().find_map(|flag| {
             let value = word.strip_prefix(flag)?;
-            match flag.starts_with("--") {
-                true => value.strip_prefix('='),
-                false => Some(value),
+            if flag.starts_with("--") {
+                value.strip_prefix('=')
+            } else {
+                Some(value)
             }
         });
         values.extend(joined.map(str::to_owned));

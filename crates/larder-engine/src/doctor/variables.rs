@@ -166,9 +166,9 @@ fn reads(text: &str, name: &str) -> bool {
 /// Returns how long steps ran because the variable had changed.
 fn cost(stages: &Stages<'_>, name: &str) -> Option<Cost> {
     past::cost_of_cause(&stages.patient.history, |step, cause| {
-        let changed = match cause {
-            MissCause::Arg { name, .. } | MissCause::Env { name, .. } => name,
-            _ => return false,
+        let (MissCause::Arg { name: changed, .. } | MissCause::Env { name: changed, .. }) = cause
+        else {
+            return false;
         };
         changed == name && !reads(&step.instruction, name)
     })
