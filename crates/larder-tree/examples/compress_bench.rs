@@ -62,7 +62,9 @@ fn read_all(path: &Path, input: &mut Vec<u8>) {
         let entries = fs_err::read_dir(path).unwrap();
         let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
         paths.sort();
-        paths.iter().for_each(|path| read_all(path, input));
+        for path in &paths {
+            read_all(path, input);
+        }
     } else if path.is_file() && !path.is_symlink() && input.len() < MAX_BYTES {
         input.extend(fs_err::read(path).unwrap_or_default());
         input.truncate(MAX_BYTES);

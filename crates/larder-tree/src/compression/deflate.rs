@@ -100,13 +100,12 @@ impl Block<'_> {
         let mut literals = [[0_u32; 256]; 2];
         let mut rest = self.bytes;
         for &found in self.matches {
-            let (run, after) = rest.split_at(found.literals());
-            count_bytes(run, &mut literals);
+            count_bytes(rest, found.literals(), &mut literals);
             lengths[FIRST_LENGTH + usize::from(found.length_symbol())] += 1;
             distances[usize::from(found.distance_symbol)] += 1;
-            rest = &after[found.length()..];
+            rest = &rest[found.literals() + found.length()..];
         }
-        count_bytes(rest, &mut literals);
+        count_bytes(rest, rest.len(), &mut literals);
         for (byte, count) in lengths.iter_mut().take(256).enumerate() {
             *count = literals.iter().map(|counters| counters[byte]).sum();
         }
@@ -119,44 +118,64 @@ impl Block<'_> {
         let lengths = codes.lengths();
         let mut rest = self.bytes;
         for &found in self.matches {
-            let (run, after) = rest.split_at(found.literals());
-            write_bytes(run, literals, out);
+            write_bytes(rest, found.literals(), literals, out);
             out.push(lengths[usize::from(found.length)]);
             out.push(codes.distance(found));
             out.flush();
-            rest = &after[found.length()..];
+            rest = &rest[found.literals() + found.length()..];
         }
-        write_bytes(rest, literals, out);
+        write_bytes(rest, rest.len(), literals, out);
         out.push(codes.end_of_block());
         out.flush();
     }
 }
 
+/// Counts the first `length` of `bytes`.
 #[inline]
-fn count_bytes(bytes: &[u8], counters: &mut [[u32; 256]; 2]) {
-    let mut pairs = bytes.chunks_exact(2);
-    for pair in &mut pairs {
-        counters[0][usize::from(pair[0])] += 1;
-        counters[1][usize::from(pair[1])] += 1;
-    }
-    for byte in pairs.remainder() {
-        counters[0][usize::from(*byte)] += 1;
-    }
+fn count_bytes(bytes: &[u8], length: usize, counters: &mut [[u32; 256]; 2]) {
+    for_each_group(bytes, length, |group, count| {
+        for (position, byte) in group.iter().enumerate() {
+            counters[position % 2][usize::from(*byte)] += u32::from(position < count);
+        }
+    });
 }
 
+/// Writes the first `length` of `bytes`.
 #[inline]
-fn write_bytes(bytes: &[u8], literals: &[Bits; 256], out: &mut Cursor<'_>) {
-    let mut groups = bytes.chunks_exact(LITERALS_AT_ONCE);
-    for group in &mut groups {
-        for byte in group {
-            out.push(literals[usize::from(*byte)]);
+fn write_bytes(bytes: &[u8], length: usize, literals: &[Bits; 256], out: &mut Cursor<'_>) {
+    for_each_group(bytes, length, |group, count| {
+        for (position, byte) in group.iter().enumerate() {
+            out.push(literals[usize::from(*byte)].only_if(position < count));
         }
         out.flush();
+    });
+}
+
+/// Calls `visit` with groups of bytes, and how many of each count: all but in the last group.
+///
+/// Most runs of literals are shorter than a group. Where they end can't be foreseen, and a
+/// processor that guesses wrong loses more time than work on bytes that don't count takes.
+#[inline]
+fn for_each_group(
+    bytes: &[u8],
+    length: usize,
+    mut visit: impl FnMut(&[u8; LITERALS_AT_ONCE], usize),
+) {
+    let mut rest = bytes;
+    let mut left = length;
+    while let Some((group, after)) = rest.split_first_chunk::<LITERALS_AT_ONCE>() {
+        visit(group, left);
+        if left <= LITERALS_AT_ONCE {
+            return;
+        }
+        left -= LITERALS_AT_ONCE;
+        rest = after;
     }
-    for byte in groups.remainder() {
-        out.push(literals[usize::from(*byte)]);
+    if left > 0 {
+        let mut last = [0; LITERALS_AT_ONCE];
+        last[..left].copy_from_slice(&rest[..left]);
+        visit(&last, left);
     }
-    out.flush();
 }
 
 #[cfg(test)]

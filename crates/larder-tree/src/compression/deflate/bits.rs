@@ -10,6 +10,16 @@ impl Bits {
         Self { value, count }
     }
 
+    /// Returns these bits, or none. Takes no branch.
+    #[inline]
+    pub(super) fn only_if(self, condition: bool) -> Self {
+        let mask = u32::from(condition).wrapping_neg();
+        Self {
+            value: self.value & mask,
+            count: self.count & mask,
+        }
+    }
+
     /// Returns these bits with `more` after them.
     pub(super) fn then(self, more: Self) -> Self {
         Self {
