@@ -1,5 +1,4 @@
 //! `larder compose build` and `config`: the projects of compose files, built.
-#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::process::Command;
 
@@ -188,6 +187,19 @@ fn the_definition_for_bake_says_the_same() {
     assert_eq!(target["args"]["A"], "1");
     assert_eq!(target["target"], "x");
     assert_eq!(target["tags"][0], "p-a.b");
+}
+
+#[test]
+fn dockerfiles_are_checked_in_place_of_a_build() {
+    let project = project!(Base::Busybox);
+    project.write(&[(
+        "compose.yaml",
+        "services:\n  good: {build: {dockerfile_inline: 'FROM busybox'}}\n  odd: {build: {dockerfile_inline: 'from busybox AS Odd'}}\n",
+    )]);
+    let good = compose(&project, &["build", "--check", "good"]).success();
+    assert!(good.text().contains("no warnings found"), "{}", good.text());
+    let odd = compose(&project, &["build", "--check"]).exit(1);
+    assert!(odd.text().contains("StageNameCasing"), "{}", odd.text());
 }
 
 #[test]

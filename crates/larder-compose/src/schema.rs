@@ -79,7 +79,8 @@ fn check_each(map: &Map, shape: &Shape, path: &KeyPath<'_>) -> Result<()> {
 fn check_names(map: &Map, path: &KeyPath<'_>) -> Result<()> {
     let is_name = |key: &str| {
         let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        !key.is_empty() && key.chars().all(is_part)
+        // Dots alone are no name: names become those of files.
+        key.chars().all(is_part) && key.chars().any(|c| c != '.')
     };
     match map.iter().find(|entry| !is_name(&entry.key)) {
         Some(entry) => Err(not_allowed(&entry.at, path, &entry.key)),
@@ -164,6 +165,10 @@ mod tests {
             (
                 "service: {}\n",
                 "test.yaml:1: additional properties 'service' not allowed",
+            ),
+            (
+                "services:\n  '..': {}\n",
+                "test.yaml:2: services: additional properties '..' not allowed",
             ),
             (
                 "services:\n  'a b': {}\n",

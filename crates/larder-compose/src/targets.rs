@@ -18,6 +18,8 @@ pub struct BuildTarget {
     pub is_wanted: bool,
     /// The image's name.
     pub image: String,
+    /// Whether the service gives that name itself. Others are not pushed.
+    pub is_named: bool,
     /// The files.
     pub context: TargetContext,
     /// The Dockerfile. A path is relative to the context, or absolute.
@@ -197,6 +199,7 @@ impl<'a> Plan<'a> {
             name: self.target_of(&service.name),
             service: service.name.clone(),
             is_wanted: self.wanted.contains(service.name.as_str()),
+            is_named: service.image.is_some(),
             context: self.context(&build.context),
             dockerfile: build.dockerfile.clone(),
             contexts: contexts.collect(),

@@ -153,7 +153,7 @@ pub(crate) struct ComposeBuildArgs {
     #[arg(long)]
     pub(crate) host_ca: bool,
     /// Check the Dockerfiles and build nothing
-    #[arg(long, hide = true)]
+    #[arg(long)]
     pub(crate) check: bool,
     #[arg(long, hide = true, value_parser = progress)]
     pub(crate) progress: Option<Mode>,

@@ -1,6 +1,6 @@
 //! `larder build`
 
-mod check;
+pub(crate) mod check;
 pub(crate) mod input;
 mod outputs;
 pub(crate) mod plan;

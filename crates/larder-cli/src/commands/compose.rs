@@ -33,7 +33,7 @@ pub(crate) fn run(args: ComposeArgs, context: &Context<'_>) -> anyhow::Result<Co
     }
     let project = &args.project;
     match args.command {
-        ComposeCommand::Build(build) => build::run(&build, project, context)?,
+        ComposeCommand::Build(build) => return build::run(&build, project, context),
         ComposeCommand::Config(config) => config::run(&config, project, context)?,
         ComposeCommand::Down(down) => down::run(&down, project, context)?,
         ComposeCommand::Exec(_) => bail!("`compose exec` is not supported yet"),
@@ -111,8 +111,5 @@ fn load_with(options: &LoadOptions) -> anyhow::Result<Project> {
 
 fn tell_version(args: &ComposeVersionArgs) -> std::io::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
-    match args.short {
-        true => output::print(&format!("{version}\n")),
-        false => output::print(&format!("larder compose version {version}\n")),
-    }
+    if args.short { output::print(&format!("{version}\n")) } else { output::print(&format!("larder compose version {version}\n")) }
 }

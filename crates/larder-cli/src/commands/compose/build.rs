@@ -1,37 +1,64 @@
 //! `larder compose build`
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 use larder_compose::{BuildTarget, Project};
-use larder_engine::ManyOptions;
 use larder_engine::request::BuildOutcome;
+use larder_engine::{ManyOptions, TargetRequest};
 
 use super::Context;
 use super::{print, request};
-use crate::args::{ComposeBuildArgs, ProjectArgs};
+use crate::args::{CallArg, ComposeBuildArgs, ProjectArgs};
 use crate::commands::build::{self, plan};
+use crate::exit::{self, Code};
 use crate::output;
-use crate::progress::Mode;
+use crate::progress::{Mode, Options};
 
 /// Builds the images of services.
 pub(super) fn run(
     args: &ComposeBuildArgs,
     project_args: &ProjectArgs,
     context: &Context<'_>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Code> {
     let mut project = super::load(project_args, context)?;
     project.enable(&args.services)?;
     let services = services(args, &project)?;
     let targets = project.build_targets(&services)?;
     if args.print {
         output::print(&print::definition(&targets))?;
-        return Ok(());
+        return Ok(exit::SUCCESS);
     }
     if !targets.iter().any(|target| target.is_wanted) {
         output::tell("No services to build");
-        return Ok(());
+        return Ok(exit::SUCCESS);
+    }
+    if args.check {
+        return check(&targets, args, project_args, context);
     }
     build(&targets, args, project_args, context)?;
-    Ok(())
+    Ok(exit::SUCCESS)
+}
+
+/// Checks the Dockerfile of each target that was asked for, and tells what was found.
+fn check(
+    targets: &[BuildTarget],
+    args: &ComposeBuildArgs,
+    project_args: &ProjectArgs,
+    context: &Context<'_>,
+) -> anyhow::Result<Code> {
+    let prepared = prepare(targets, args, project_args, context)?;
+    let mut code = exit::SUCCESS;
+    for (target, request) in targets.iter().zip(prepared.requests) {
+        if !target.is_wanted {
+            continue;
+        }
+        output::print(&format!("{}\n\n", target.name))?;
+        let (mode, display) = (prepared.mode, prepared.display.clone());
+        let found = build::check::run(request.request, CallArg::CHECK, mode, display, context);
+        code = code.max(found?);
+    }
+    Ok(code)
 }
 
 /// Returns the names of the services to build; none for all.
@@ -46,13 +73,19 @@ fn services(args: &ComposeBuildArgs, project: &Project) -> anyhow::Result<Vec<St
         .collect())
 }
 
-/// Builds targets, all at once. Returns what came of each, in their order.
-pub(super) fn build(
+/// What it takes to build targets.
+struct Prepared {
+    requests: Vec<TargetRequest>,
+    mode: Mode,
+    display: Options,
+}
+
+fn prepare(
     targets: &[BuildTarget],
     args: &ComposeBuildArgs,
     project_args: &ProjectArgs,
     context: &Context<'_>,
-) -> anyhow::Result<Vec<BuildOutcome>> {
+) -> anyhow::Result<Prepared> {
     let mut notes = check_flags(args)?;
     let progress = args.progress.or(project_args.progress);
     let mode = plan::display_mode(progress, args.quiet, context.env)?;
@@ -61,22 +94,42 @@ pub(super) fn build(
     for target in targets {
         requests.push(request::target_request(target, args, context, &mut notes)?);
     }
-    notes.dedup();
+    let mut told = BTreeSet::new();
+    notes.retain(|note| told.insert(note.clone()));
     for note in &notes {
         output::tell(&format!("WARNING: {note}"));
     }
-    let wanted = || targets.iter().filter(|target| target.is_wanted);
-    let tells = !args.quiet && mode != Mode::RawJson && mode != Mode::None;
-    if tells {
-        wanted().for_each(|target| output::tell(&format!(" Image {} Building ", target.image)));
-    }
+    Ok(Prepared {
+        requests,
+        mode,
+        display,
+    })
+}
+
+/// Builds targets, all at once. Returns what came of each, in their order.
+pub(super) fn build(
+    targets: &[BuildTarget],
+    args: &ComposeBuildArgs,
+    project_args: &ProjectArgs,
+    context: &Context<'_>,
+) -> anyhow::Result<Vec<BuildOutcome>> {
+    let Prepared {
+        requests,
+        mode,
+        display,
+    } = prepare(targets, args, project_args, context)?;
+    let tells = !matches!(mode, Mode::Quiet | Mode::RawJson | Mode::None);
+    let tell_each = |what: &str| {
+        for target in targets.iter().filter(|target| target.is_wanted && tells) {
+            output::tell(&format!(" Image {} {what} ", target.image));
+        }
+    };
+    tell_each("Building");
     let many = ManyOptions {
         max_parallelism: parallelism(project_args, context)?,
     };
     let outcomes = build::build_many(requests, many, mode, display, context)?;
-    if tells {
-        wanted().for_each(|target| output::tell(&format!(" Image {} Built ", target.image)));
-    }
+    tell_each("Built");
     Ok(outcomes)
 }
 
@@ -88,7 +141,6 @@ fn check_flags(args: &ComposeBuildArgs) -> anyhow::Result<Vec<String>> {
             .is_some_and(|value| !matches!(value, "" | "false" | "disabled=true"))
     };
     let missing = [
-        ("--check", args.check),
         ("--ssh", !args.ssh.is_empty()),
         ("--provenance", is_asked_for(&args.provenance)),
         ("--sbom", is_asked_for(&args.sbom)),

@@ -56,5 +56,5 @@ fn text(args: &ConfigArgs, project: &Project) -> anyhow::Result<String> {
             _ => project.to_yaml(escape)?,
         });
     };
-    Ok(names.iter().map(|name| format!("{name}\n")).collect())
+    Ok(names.into_iter().map(|name| name + "\n").collect())
 }

@@ -120,7 +120,7 @@ pub(super) fn start(
         end(&name, &chosen, &kill);
     }
     let mut starter = Starter::new(&state, context, &kill)?;
-    let mut started: Vec<String> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     for (service, service_state) in in_order(chosen) {
         if service_state.is_live() {
             continue;
@@ -128,9 +128,9 @@ pub(super) fn start(
         let spec = service_state.spec();
         let spec = spec.with_context(|| format!("service {service} has no container to start"))?;
         starter.start(&service_state, &spec.container_name())?;
-        started.push(service);
+        names.push(service);
     }
-    starter.settle(&started)
+    starter.settle(&names)
 }
 
 /// Sorts services so that each comes after those it needs.

@@ -66,10 +66,15 @@ pub(super) fn run(
         } else {
             spec.container_name()
         };
-        names.push_str(&format!("{line}\n"));
+        names.push_str(&line);
+        names.push('\n');
         rows.push(row(&spec, &record, now));
     }
-    let text = if args.quiet || args.list_services { names } else { SERVICES.render(&format, &rows) };
+    let text = if args.quiet || args.list_services {
+        names
+    } else {
+        SERVICES.render(&format, &rows)
+    };
     Ok(output::print(&text)?)
 }
 

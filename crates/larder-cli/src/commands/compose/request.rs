@@ -68,7 +68,7 @@ pub(super) fn target_request(
     }
     if target.is_wanted {
         request.outputs = vec![Output::Image(ImageOutput {
-            push: flags.push.then(PushOptions::default),
+            push: (flags.push && target.is_named).then(PushOptions::default),
             ..ImageOutput::default()
         })];
     }
@@ -145,10 +145,11 @@ fn require_directory(target: &BuildTarget, key: &str, directory: &Path) -> anyho
     if directory.is_dir() {
         return Ok(());
     }
+    let shown = directory.display();
     let problem = if directory.exists() {
-        format!("unable to prepare context: {directory:?} is not a directory")
+        format!("unable to prepare context: \"{shown}\" is not a directory")
     } else {
-        format!("unable to prepare context: path {directory:?} not found")
+        format!("unable to prepare context: path \"{shown}\" not found")
     };
     Err(wrong(target, key, &problem))
 }

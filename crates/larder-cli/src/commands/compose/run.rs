@@ -77,7 +77,11 @@ pub(super) fn run(
         .entrypoint
         .map(|program| vec![program])
         .or(spec.entrypoint.clone());
-    let command = if args.command.is_empty() { spec.command.clone() } else { Some(args.command) };
+    let command = if args.command.is_empty() {
+        spec.command.clone()
+    } else {
+        Some(args.command)
+    };
     let engine = context.engine()?;
     let cancel = CancelFlag::new();
     let on_signal = cancel.clone();

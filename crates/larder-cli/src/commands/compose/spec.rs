@@ -414,7 +414,11 @@ fn granted(
             uid: grant.uid.unwrap_or(0),
             gid: grant.gid.unwrap_or(0),
         },
-        target: if name.starts_with('/') { name.clone() } else { format!("{directory}/{name}") },
+        target: if name.starts_with('/') {
+            name.clone()
+        } else {
+            format!("{directory}/{name}")
+        },
         readonly: true,
     })
 }

@@ -1,11 +1,12 @@
 //! What is known of the services of a project, below the state directory:
 //!
 //! ```text
-//! compose/PROJECT/lock              held while services are started, stopped or removed
-//! compose/PROJECT/SERVICE/lock      held by the service's supervisor for its life
-//! compose/PROJECT/SERVICE/spec.json what the service is
-//! compose/PROJECT/SERVICE/record    what has become of it
-//! compose/PROJECT/SERVICE/log       what it wrote
+//! compose/PROJECT/lock               held while services are started, stopped or removed
+//! compose/PROJECT/services/SERVICE/
+//!   lock                             held by the service's supervisor for its life
+//!   spec.json                        what the service is
+//!   record                           what has become of it
+//!   log                              what it wrote
 //! ```
 //!
 //! Locks are `flock`s: they go with their process. A record that says `running` beneath a free
@@ -92,12 +93,16 @@ impl ProjectState {
     }
 
     pub(super) fn service(&self, name: &str) -> ServiceState {
-        ServiceState(self.0.join(name))
+        ServiceState(self.services_directory().join(name))
+    }
+
+    fn services_directory(&self) -> PathBuf {
+        self.0.join("services")
     }
 
     /// Returns the services that were ever started and not removed, by name.
     pub(super) fn services(&self) -> io::Result<Vec<(String, ServiceState)>> {
-        let names = directories(&self.0)?;
+        let names = directories(&self.services_directory())?;
         let services = names.into_iter().map(|name| {
             let state = self.service(&name);
             (name, state)
@@ -107,7 +112,7 @@ impl ProjectState {
 
     /// Removes the directory, if no service is left.
     pub(super) fn remove_if_empty(&self) -> io::Result<()> {
-        if directories(&self.0)?.is_empty() {
+        if self.services()?.is_empty() {
             match fs_err::remove_dir_all(&self.0) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

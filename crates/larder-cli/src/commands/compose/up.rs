@@ -14,7 +14,7 @@ use super::images::{self, ImageOptions};
 use super::logs::{Follower, Style};
 use super::services::{self, Starter, TICK};
 use super::spec::Spec;
-use super::state::{ProjectState, ServiceState, Status};
+use super::state::{Health, ProjectState, ServiceState, Status};
 use super::{Context, checks};
 use crate::args::{ComposeBuildArgs, ProjectArgs, UpArgs};
 use crate::exit::{self, Code};
@@ -67,10 +67,10 @@ pub(super) fn run(
     let lock = state.lock()?;
     up.tell_orphans(args.remove_orphans)?;
     let mut starter = Starter::new(&state, context, &ends.stop)?;
-    let started = up.start(&mut starter, &services, &specs);
-    let started = match (started, args.detach || args.wait) {
+    let done = up.start(&mut starter, &services, &specs);
+    let done = match (done, args.detach || args.wait) {
         (Ok(()), true) => starter.settle(&names),
-        (started, _) => started,
+        (done, _) => done,
     };
     drop(lock);
     for follower in &mut followers {
@@ -79,14 +79,14 @@ pub(super) fn run(
         }
     }
     if args.detach || args.wait {
-        started?;
+        done?;
         return if args.wait {
             up.wait(&names).map(|()| exit::SUCCESS)
         } else {
             Ok(exit::SUCCESS)
         };
     }
-    if let Err(error) = started {
+    if let Err(error) = done {
         for follower in &mut followers {
             follower.show_new()?;
         }
@@ -159,11 +159,11 @@ impl Up<'_> {
         services: &[&Service],
         specs: &[Spec],
     ) -> anyhow::Result<()> {
-        let started: BTreeSet<&str> = specs.iter().map(|spec| spec.service.as_str()).collect();
+        let chosen: BTreeSet<&str> = specs.iter().map(|spec| spec.service.as_str()).collect();
         for (service, spec) in services.iter().zip(specs) {
             for dependency in &service.depends_on {
                 let name = &dependency.service;
-                if started.contains(name.as_str()) {
+                if chosen.contains(name.as_str()) {
                     let container = format!("{}-{name}-1", self.project.name);
                     starter.await_dependency(dependency, &container)?;
                 }
@@ -213,11 +213,12 @@ impl Up<'_> {
             loop {
                 let record = state.record().context("a service is gone")?;
                 match (&record.status, record.health) {
-                    (Status::Running, None | Some(super::state::Health::Healthy)) => break,
-                    (Status::Running, Some(super::state::Health::Unhealthy)) => {
+                    (Status::Running, None | Some(Health::Healthy)) | (Status::Exited(0), _) => {
+                        break;
+                    }
+                    (Status::Running, Some(Health::Unhealthy)) => {
                         anyhow::bail!("container {}-{name}-1 is unhealthy", self.project.name)
                     }
-                    (Status::Exited(0), _) => break,
                     (Status::Exited(code), _) => {
                         anyhow::bail!("container {}-{name}-1 exited ({code})", self.project.name)
                     }

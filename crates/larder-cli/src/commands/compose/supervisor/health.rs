@@ -38,7 +38,11 @@ impl Check {
             Some((kind, rest)) if kind == "CMD" && !rest.is_empty() => rest.to_vec(),
             Some((kind, [line])) if kind == "CMD-SHELL" => {
                 let shell = ["/bin/sh".to_owned(), "-c".to_owned()];
-                let shell = if config.shell.is_empty() { &shell[..] } else { &config.shell };
+                let shell = if config.shell.is_empty() {
+                    &shell[..]
+                } else {
+                    &config.shell
+                };
                 shell.iter().cloned().chain([line.clone()]).collect()
             }
             _ => return None,
@@ -126,7 +130,11 @@ fn check_until_over(
     let mut is_starting = true;
     loop {
         let is_in_start = is_starting && started.elapsed() < check.start_period;
-        let pause = if is_in_start { check.start_interval.min(check.interval) } else { check.interval };
+        let pause = if is_in_start {
+            check.start_interval.min(check.interval)
+        } else {
+            check.interval
+        };
         if is_over_within(watch, pause) {
             return;
         }
