@@ -228,8 +228,8 @@ impl From<larder_store::Error> for BuildError {
 impl From<larder_tree::Error> for BuildError {
     fn from(error: larder_tree::Error) -> Self {
         use larder_tree::ErrorKind;
-        let full = error.io_source().map(std::io::Error::kind)
-            == Some(std::io::ErrorKind::StorageFull);
+        let full =
+            error.io_source().map(std::io::Error::kind) == Some(std::io::ErrorKind::StorageFull);
         let class = match error.kind() {
             _ if full => ErrorClass::Exhausted,
             ErrorKind::NotFound => ErrorClass::NotFound,
@@ -242,13 +242,17 @@ impl From<larder_tree::Error> for BuildError {
 impl From<larder_exec::Error> for BuildError {
     fn from(error: larder_exec::Error) -> Self {
         use larder_exec::ErrorKind;
+        let source = std::error::Error::source(&error);
+        let source = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        let full = source.is_some_and(|source| source.kind() == std::io::ErrorKind::StorageFull);
         let class = match error.kind() {
+            _ if full => ErrorClass::Exhausted,
             ErrorKind::Command => ErrorClass::Step,
             ErrorKind::Input => ErrorClass::Invalid,
             ErrorKind::Unsupported => ErrorClass::Unavailable,
             ErrorKind::System => ErrorClass::Internal,
         };
-        Self::new(class, error.to_string()).caused_by(&error, None)
+        Self::new(class, error.to_string()).caused_by(&error, full.then(full_disk_hint))
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use larder_oci::OverlayUpper;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, MountAttrFlags, MountFlags};
 
@@ -57,8 +57,25 @@ pub(super) fn open(
         }),
         mounted => mounted.map_err(|errno| Error::system("cannot mount an overlay", errno)),
     }?;
+    if let Some(upper) = upper {
+        check_writable(&mount, upper)
+            .map_err(|errno| Error::system("cannot mount an overlay for writing", errno))?;
+    }
     super::restrict(&mount, access)?;
     Ok(mount)
+}
+
+/// Overlayfs that can't make its working directory mounts read-only, and doesn't say why: the disk
+/// may be full. Returns the error of another directory in the same place.
+fn check_writable(mount: &OwnedFd, upper: &OverlayUpper) -> rustix::io::Result<()> {
+    if !rustix::fs::fstatvfs(mount)?
+        .f_flag
+        .contains(StatVfsMountFlags::RDONLY)
+    {
+        return Ok(());
+    }
+    rustix::fs::mkdir(upper.work.join("probe"), Mode::RWXU)?;
+    Err(Errno::ROFS)
 }
 
 /// What an overlay is made of.
