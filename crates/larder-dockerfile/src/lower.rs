@@ -64,6 +64,8 @@ pub struct Lowered {
 /// The instruction that a vertex is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepInfo {
+    /// The named context it comes with, as a step of another Dockerfile; `None` for this one's.
+    pub context: Option<String>,
     /// The stage's name, `stage-N` if it has none; empty for the image of a COPY --from.
     pub stage: String,
     /// Which step of its stage it is, from 1; 0 for the image of a COPY --from.
@@ -376,6 +378,7 @@ impl Lowering<'_> {
     fn step_info(&self, id: usize, instruction: &Instruction) -> StepInfo {
         let state = &self.stages.states[id];
         StepInfo {
+            context: None,
             stage: state.name.clone(),
             ordinal: state.step_index,
             lines: range(instruction.lines),

@@ -524,6 +524,7 @@ fn steps_of_another_dockerfile_keep_their_names_and_lines() {
     assert!(text.starts_with(b"FROM base\nRUN one"));
     assert_eq!(ranges[0].start, 2);
     assert_eq!(lowered.steps[one].stage, "dep:stage-0");
+    assert_eq!(lowered.steps[one].context.as_deref(), Some("dep"));
     // Of both files there is the base, once.
     assert_eq!(lowered.definition.vertices().len(), 3);
 }

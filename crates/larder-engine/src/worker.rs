@@ -540,7 +540,9 @@ impl Worker for BuildWorker<'_> {
         if !report.failed {
             self.history.ended(vertex);
         }
-        if self.lowered.steps.contains_key(&vertex.digest) {
+        // Steps that come with another target are reported there.
+        let step = self.lowered.steps.get(&vertex.digest);
+        if step.is_some_and(|step| step.context.is_none()) {
             let cause = self.history.cause(&vertex.digest);
             let report = StepReport { cause, ..report };
             self.reports

@@ -349,6 +349,15 @@ fn a_target_reads_another(kitchen: &Kitchen) {
     assert_eq!(read("api-out/w/from-base"), "base");
     assert_eq!(read("api-out/w/made"), read("worker-out/w/made"));
     assert_eq!(read("worker-out/w/own"), "worker");
+    // Each step is reported where it is from.
+    let count = |part: &str| {
+        kitchen
+            .last_build()
+            .iter()
+            .filter(|name| name.contains(part))
+            .count()
+    };
+    assert_eq!((count("echo base"), count("cp here")), (1, 1));
     assert_eq!(kitchen.count(), 1);
 
     let mut circle = kitchen.target("base", "FROM parent\n");

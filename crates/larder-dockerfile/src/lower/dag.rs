@@ -117,7 +117,10 @@ impl Dag {
             let mut node = nodes[at].take().expect("each node is finished once");
             if let Some((name, input)) = node.input {
                 builder.add_definition(&input.definition);
-                steps.extend(input.steps.iter().map(|step| input_step(&name, step)));
+                for step in &input.steps {
+                    let (vertex, step) = input_step(&name, step);
+                    steps.entry(vertex).or_insert(step);
+                }
                 edges[at] = input.definition.result().cloned();
                 continue;
             }
@@ -150,6 +153,7 @@ impl Dag {
 /// Tells a step of another Dockerfile from those of this one.
 fn input_step(name: &str, (vertex, step): (&Digest, &StepInfo)) -> (Digest, StepInfo) {
     let step = StepInfo {
+        context: Some(name.to_owned()),
         stage: format!("{name}:{}", step.stage),
         ..step.clone()
     };

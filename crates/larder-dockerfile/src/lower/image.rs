@@ -299,6 +299,7 @@ impl Lowering<'_> {
             node.cap("source.image.resolvemode");
         }
         node.step = Some(StepInfo {
+            context: None,
             stage: state.name.clone(),
             ordinal: state.step_index,
             lines: range(state.lines),
