@@ -1,4 +1,5 @@
 //! `larder bake`: files are read, and what they define is built.
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::io::Write;
 use std::process::Stdio;
@@ -97,6 +98,7 @@ FROM busybox
 ARG GREETING
 RUN echo "$GREETING tool" > /greeting
 EOT
+  platforms = ["local"]
   tags = [image("tool")]
 }
 "#;
@@ -480,6 +482,9 @@ fn plans_and_lists_are_printed() {
           },
           "tags": [
             "example/tool:dev"
+          ],
+          "platforms": [
+            "local"
           ]
         }
       }
@@ -509,6 +514,37 @@ fn plans_and_lists_are_printed() {
       }
     ]
     "#);
+}
+
+#[test]
+fn files_are_named_by_flags_or_the_environment() {
+    let target = |context: &str| format!("target \"default\" {{ context = \"{context}\" }}\n");
+    let (a, b) = (target("a"), "target \"default\" { tags = [\"b\"] }\n");
+    let scratch = Scratch::new();
+    write_tree(
+        &scratch.join("context"),
+        &[("a.hcl", &a), ("b.hcl", b), ("docker-bake.hcl", "x = y")],
+    );
+    let larder = Larder::new(env!("CARGO_BIN_EXE_larder"), &scratch);
+    let print = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = larder.command(["bake", "--print"]);
+        command.args(args).current_dir(scratch.join("context"));
+        let run = Run::of(command.envs(variables.iter().copied())).success();
+        let plan: Value = serde_json::from_str(&run.text()).unwrap();
+        plan["target"]["default"].clone()
+    };
+    let both = json!({"context": "a", "dockerfile": "Dockerfile", "tags": ["b"]});
+    assert_eq!(print(&["-f", "a.hcl", "--file=b.hcl"], &[]), both);
+    assert_eq!(print(&[], &[("BUILDX_BAKE_FILE", "a.hcl:b.hcl")]), both);
+    let separated = [
+        ("BUILDX_BAKE_FILE", "a.hcl; b.hcl"),
+        ("BUILDX_BAKE_PATH_SEPARATOR", ";"),
+    ];
+    assert_eq!(print(&[], &separated), both);
+    let only = print(&["-f", "b.hcl"], &[("BUILDX_BAKE_FILE", "a.hcl")]);
+    assert_eq!(only["context"], ".");
+    let dated = print(&["-f", "b.hcl"], &[("SOURCE_DATE_EPOCH", "7")]);
+    assert_eq!(dated["args"], json!({"SOURCE_DATE_EPOCH": "7"}));
 }
 
 #[test]

@@ -182,6 +182,48 @@ fn all_attributes_are_taken() {
 }
 
 #[test]
+fn null_leaves_attributes_unset() {
+    let text = r#"
+        variable "ONE" { default = null }
+        target "parent" {
+          platforms = ["linux/amd64"]
+          contexts = { a = "b" }
+        }
+        target "default" {
+          inherits = ["parent"]
+          platforms = ONE == null ? null : [ONE]
+          contexts = ONE != null ? { a = "target:parent" } : null
+          target = ONE
+          pull = null
+          output = ["${""}"]
+        }
+    "#;
+    let target = &plan(text, &[]).targets["default"];
+    assert_eq!(target.platforms, Some(strings(&["linux/amd64"])));
+    assert_eq!(target.contexts["a"], "b");
+    assert_eq!((&target.target, target.pull), (&None, None));
+    assert_eq!(target.outputs, Some(Vec::new()));
+}
+
+#[test]
+fn parameters_hide_what_has_their_name() {
+    let text = r#"
+        function "tag" {
+          params = [target, version]
+          result = "${target}:${version}"
+        }
+        target "default" {
+          matrix = { dockerfile = ["a.Dockerfile"] }
+          dockerfile = dockerfile
+          tags = [tag("x", "1")]
+        }
+    "#;
+    let target = &plan(text, &[]).targets["default"];
+    assert_eq!(target.dockerfile.as_deref(), Some("a.Dockerfile"));
+    assert_eq!(target.tags, Some(strings(&["x:1"])));
+}
+
+#[test]
 fn defaults_are_put_in() {
     let target = &plan("target \"default\" {}", &[]).targets["default"];
     assert_eq!(target.context.as_deref(), Some("."));

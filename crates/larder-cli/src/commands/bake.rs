@@ -82,13 +82,8 @@ fn build(
     let requests = targets.into_iter().map(BakeTarget::into_request).collect();
     let outcomes = build::build_many(requests, ManyOptions::default(), mode, display, context)?;
     if let Some(file) = &args.metadata_file {
-        let named = names.iter().map(String::as_str).zip(&outcomes);
-        fs_err::write(file, report::metadata_of_targets(named))?;
-    }
-    if mode == Mode::Quiet {
-        for image in outcomes.iter().filter_map(|outcome| outcome.image.as_ref()) {
-            output::print(&format!("{}\n", image.config_digest))?;
-        }
+        let outcomes = names.iter().map(String::as_str).zip(&outcomes);
+        fs_err::write(file, report::metadata_of_targets(outcomes))?;
     }
     Ok(())
 }

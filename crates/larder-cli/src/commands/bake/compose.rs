@@ -94,8 +94,8 @@ impl Services {
             .map(|(key, value)| (key.clone(), Some(value.clone().unwrap_or_default())))
             .collect();
         target.tags = tags(service, build);
-        target.target = build.target.clone();
-        target.network = build.network.clone();
+        target.target.clone_from(&build.target);
+        target.network.clone_from(&build.network);
         target.platforms = given(build.platforms.clone());
         target.no_cache = build.no_cache.then_some(true);
         target.no_cache_filter = given(build.no_cache_filter.clone());
@@ -274,13 +274,11 @@ fn extend(target: &mut Target, extension: &Node) -> Result<(), Failed> {
 
 /// Returns the texts of a list, or the words of a text.
 fn texts(node: &Node) -> Vec<String> {
-    match node.as_list() {
-        Some(items) => items.iter().filter_map(Node::scalar).collect(),
-        None => {
-            let text = node.scalar().unwrap_or_default();
-            text.split_whitespace().map(str::to_owned).collect()
-        }
+    if let Some(items) = node.as_list() {
+        return items.iter().filter_map(Node::scalar).collect();
     }
+    let text = node.scalar().unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 fn each<T>(

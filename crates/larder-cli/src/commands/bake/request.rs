@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use larder_bake::{Plan, Target};
 use larder_engine::TargetRequest;
 use larder_engine::request::{BuildRequest, NetworkMode};
+use larder_oci::Platform;
 
 use crate::args::{
     BuildArgs, ForeignArgs, HostArg, KeyValue, NoCacheArg, SecretArg, SecretSource, cache, output,
@@ -210,7 +211,7 @@ fn build_args(target: &Target, file: Option<String>, host_ca: bool) -> anyhow::R
             .map(|size| one("shm-size", size, values::size))
             .transpose()?,
         ulimits: parse("ulimits", lists(&target.ulimits), values::ulimit)?,
-        platforms: parse("platforms", lists(&target.platforms), values::platform)?,
+        platforms: parse("platforms", lists(&target.platforms), platform)?,
         host_ca,
         check: false,
         call: None,
@@ -231,6 +232,14 @@ fn parse<T>(
         .into_iter()
         .map(|text| one(key, &text, &read))
         .collect()
+}
+
+/// Reads a platform; `local` is the host's.
+fn platform(text: &str) -> Result<Platform, String> {
+    match text {
+        "local" => Ok(Platform::host()),
+        text => values::platform(text),
+    }
 }
 
 fn hosts(target: &Target) -> anyhow::Result<Vec<HostArg>> {
