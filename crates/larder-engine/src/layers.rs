@@ -215,8 +215,8 @@ fn own_blob(lease: &Lease, info: SnapshotInfo, recipe: &Recipe) -> Result<Packed
     let options = LayerOptions {
         clamp_mtime: recipe.clamp_mtime,
     };
-    let mut encoded = encode::encode(lease, recipe, |mut out| {
-        write_tar(lease.store(), &info.id, &mut out, &options)
+    let mut encoded = encode::encode(lease, recipe, |out| {
+        write_tar(lease.store(), &info.id, out, &options)
     })?;
     if let Some(epoch) = recipe.clamp_mtime {
         let annotations = &mut encoded.descriptor.annotations;

@@ -201,9 +201,9 @@ fn export(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     write_tree(&context, &[("Dockerfile", dockerfile), ("app/main", "0\n")]);
     fs::create_dir(context.join("data"))?;
     let path = |number: usize| context.join(format!("data/{number:04}"));
-    let mut content = Content::new()?;
+    let mut maker = Content::new()?;
     for number in 0..LAYER_FILES {
-        fs::write(path(number), content.file(number))?;
+        fs::write(path(number), maker.file(number))?;
     }
     let archive = place.contexts.join("export.tar");
     let build_and_export = || {
@@ -214,7 +214,7 @@ fn export(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let peak = peak_bytes(&mut tool.export(&place.state, &context, &archive))?;
     let in_layer = (0..SLOW_RUNS).map(|run| {
         let number = LAYER_FILES / SLOW_RUNS * run + LAYER_FILES / 6;
-        fs::write(path(number), content.file(number))?;
+        fs::write(path(number), maker.file(number))?;
         build_and_export()
     });
     let in_layer = in_layer.collect::<Result<_>>()?;

@@ -209,7 +209,8 @@ fn with_media_type(mut descriptor: Descriptor, is_oci: bool) -> Descriptor {
     ];
     for (oci, docker) in pairs {
         if [oci, docker].contains(&descriptor.media_type.as_str()) {
-            descriptor.media_type = if is_oci { oci } else { docker }.to_owned();
+            let media_type = if is_oci { oci } else { docker };
+            media_type.clone_into(&mut descriptor.media_type);
         }
     }
     descriptor

@@ -152,13 +152,11 @@ impl Index {
         if self.order.len() == MAX_CHUNKS || self.places.contains_key(&key) {
             return;
         }
-        let number = match self.blobs.iter().rposition(|known| *known == blob) {
-            Some(number) => number,
-            None => {
-                self.blobs.push(blob);
-                self.blobs.len() - 1
-            }
-        };
+        let known = self.blobs.iter().rposition(|known| *known == blob);
+        let number = known.unwrap_or_else(|| {
+            self.blobs.push(blob);
+            self.blobs.len() - 1
+        });
         let place = Place {
             blob: number as u32,
             offset,
