@@ -38,7 +38,7 @@
 //! # Ok::<(), larder_bake::Error>(())
 //! ```
 //!
-//! # Limitations
+//! **Limitations**:
 //!
 //! - Of the standard library's functions, `bcrypt`, `rsadecrypt`, `byteslen` and `bytesslice` are
 //!   missing.

@@ -84,24 +84,25 @@ impl Services {
         service: &Service,
         build: &Build,
     ) -> Result<Target, Failed> {
-        let mut target = Target::default();
-        target.context = Some(self.relative(&build.context));
-        target.contexts = contexts(build, self);
-        target.args = args(project, service, build);
-        target.labels = build
-            .labels
-            .iter()
-            .map(|(key, value)| (key.clone(), Some(value.clone().unwrap_or_default())))
-            .collect();
-        target.tags = tags(service, build);
-        target.target.clone_from(&build.target);
-        target.network.clone_from(&build.network);
-        target.platforms = given(build.platforms.clone());
-        target.no_cache = build.no_cache.then_some(true);
-        target.no_cache_filter = given(build.no_cache_filter.clone());
-        target.pull = build.pull.then_some(true);
-        target.shm_size = build.shm_size_bytes.map(|size| size.to_string());
-        target.entitlements = given(build.entitlements.clone());
+        let label = |(key, value): &(String, Option<String>)| {
+            (key.clone(), Some(value.clone().unwrap_or_default()))
+        };
+        let mut target = Target {
+            context: Some(self.relative(&build.context)),
+            contexts: contexts(build, self),
+            args: args(project, service, build),
+            labels: build.labels.iter().map(label).collect(),
+            tags: tags(service, build),
+            target: build.target.clone(),
+            network: build.network.clone(),
+            platforms: given(build.platforms.clone()),
+            no_cache: build.no_cache.then_some(true),
+            no_cache_filter: given(build.no_cache_filter.clone()),
+            pull: build.pull.then_some(true),
+            shm_size: build.shm_size_bytes.map(|size| size.to_string()),
+            entitlements: given(build.entitlements.clone()),
+            ..Target::default()
+        };
         match &build.dockerfile {
             Dockerfile::Default => {}
             Dockerfile::Path(path) => target.dockerfile = Some(path.to_string_lossy().into_owned()),
