@@ -72,7 +72,7 @@ impl Program {
         let mut call = match self {
             Self::Docker => verbs::docker(words, flags.version)?,
             Self::Buildx => verbs::buildx(without_first(words, "buildx"), flags.version)?,
-            Self::Compose => larder(&["compose"], without_first(words, "compose")),
+            Self::Compose => verbs::compose(without_first(words, "compose")),
         };
         if flags.debug {
             call.words.insert(0, "--debug".into());
@@ -180,6 +180,11 @@ mod tests {
                 "compose build --no-cache",
             ),
             ("docker-compose compose build", "compose build"),
+            ("docker-compose --version", "docker compose-version"),
+            (
+                "docker compose version --short",
+                "docker compose-version --short",
+            ),
             ("docker-buildx build .", "build ."),
             ("docker-buildx buildx du", "du"),
             (

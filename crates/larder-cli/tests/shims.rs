@@ -249,6 +249,13 @@ fn versions_are_told_in_forms_that_programs_read() {
     assert!(number(words[1]) >= vec![0, 17, 0], "{buildx}");
     assert_eq!(desk.output("docker-buildx version"), buildx);
 
+    let compose = desk.output("docker compose version");
+    let version = compose.strip_prefix("Docker Compose version ").unwrap();
+    assert!(number(version) >= vec![2, 0, 0], "{compose}");
+    assert_eq!(desk.output("docker-compose --version"), compose);
+    let short = desk.output("docker-compose version --short");
+    assert_eq!(format!("v{short}"), version);
+
     let docker = desk.output("docker --version");
     let version = docker
         .strip_prefix("Docker version ")

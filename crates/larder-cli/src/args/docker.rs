@@ -37,6 +37,7 @@ pub(crate) enum DockerCommand {
     ImagePrune(DockerPruneArgs),
     SystemPrune(DockerPruneArgs),
     BuildxVersion(BuilderArgs),
+    ComposeVersion(ComposeVersionArgs),
     Builders(BuildersArgs),
     Builder(BuilderArgs),
     ImagetoolsInspect(ImagetoolsArgs),
@@ -50,6 +51,14 @@ pub(crate) struct NameArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct FormatArgs {
     #[arg(short, long)]
+    pub(crate) format: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ComposeVersionArgs {
+    #[arg(long)]
+    pub(crate) short: bool,
+    #[arg(short, long, value_parser = ["pretty", "json"])]
     pub(crate) format: Option<String>,
 }
 

@@ -22,6 +22,9 @@ pub(crate) fn run(command: DockerCommand, context: &Context<'_>) -> anyhow::Resu
         DockerCommand::ImagePrune(args) => system::image_prune(&args, context),
         DockerCommand::SystemPrune(args) => system::prune(&args, context),
         DockerCommand::BuildxVersion(_) => version::line("docker-buildx"),
+        DockerCommand::ComposeVersion(args) => {
+            version::compose(args.short, args.format.as_deref() == Some("json"))
+        }
         DockerCommand::Builders(args) => builders::list(&args),
         DockerCommand::Builder(args) => builders::inspect(&args, context),
         DockerCommand::ImagetoolsInspect(args) => imagetools::inspect(&args, context),

@@ -86,7 +86,22 @@ pub(super) fn docker(words: &[OsString], version: bool) -> Result<Call, String> 
         None if version => Ok(larder(&["docker", "line", "docker"], &[])),
         None => Ok(larder(&["docker", "verbs"], &[])),
         Some(word) if word == "buildx" => buildx(&words[1..], version),
+        Some(word) if word == "compose" => Ok(compose(&words[1..])),
         Some(_) => find(words),
+    }
+}
+
+/// Puts a line of `docker compose`, without these words, into larder's.
+pub(super) fn compose(words: &[OsString]) -> Call {
+    match words.split_first() {
+        Some((word, rest))
+            if ["version", "--version", "-v"]
+                .iter()
+                .any(|asked| word == asked) =>
+        {
+            larder(&["docker", "compose-version"], rest)
+        }
+        _ => larder(&["compose"], words),
     }
 }
 

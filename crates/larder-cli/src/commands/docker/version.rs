@@ -47,6 +47,16 @@ pub(super) fn line(program: &str) -> anyhow::Result<()> {
     Ok(output::print(&line)?)
 }
 
+/// Prints the line by which Docker Compose tells its version.
+pub(super) fn compose(short: bool, as_json: bool) -> anyhow::Result<()> {
+    let line = match (short, as_json) {
+        (true, _) => COMPOSE.trim_start_matches('v').to_owned(),
+        (false, true) => json!({ "version": COMPOSE }).to_string(),
+        (false, false) => format!("Docker Compose version {COMPOSE}"),
+    };
+    Ok(output::print(&(line + "\n"))?)
+}
+
 /// Prints what Docker's command line asks of its plug-ins.
 pub(super) fn plugin(program: &str) -> anyhow::Result<()> {
     let (version, description) = match program {
