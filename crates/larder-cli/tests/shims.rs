@@ -369,6 +369,14 @@ fn the_old_builder_is_asked_for_in_vain() {
         .success()
         .says("WARNING: `DOCKER_BUILDKIT` is ignored: there is one builder");
     assert!(!build("1").success().stderr.contains("WARNING"));
+    let compose = "services: {app: {build: .}}\n";
+    desk.project.write(&[("compose.yaml", compose)]);
+    let _ = Run::of(
+        desk.command("docker-compose build")
+            .env("DOCKER_BUILDKIT", "0"),
+    )
+    .success()
+    .says("WARNING: `DOCKER_BUILDKIT` is ignored: there is one builder");
     // The daemon's configuration has the same switch.
     let etc = desk.project.scratch().home().join(".docker");
     std::fs::create_dir_all(&etc).unwrap();

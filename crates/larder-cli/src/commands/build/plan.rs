@@ -52,9 +52,6 @@ impl Plan {
         let mode = display_mode(args.progress, args.quiet, env)?;
         let display = display_options(context, &mut notes);
         notes.extend(args.cache_to.iter().filter_map(|to| to.note.clone()));
-        if matches!(env.get("DOCKER_BUILDKIT"), Some("0" | "false")) {
-            notes.push("`DOCKER_BUILDKIT` is ignored: there is one builder".to_owned());
-        }
         let (context_source, dockerfile) =
             input::resolve(&args.context, args.file.as_deref(), stdin)?;
         let outputs = outputs::resolve(&args)?;
@@ -152,11 +149,15 @@ pub(crate) fn display_mode(
     }
 }
 
-/// Returns what the environment says about the display, and adds what is wrong with it to `notes`.
+/// Returns what the environment says about the display, and adds to `notes` what is wrong with it,
+/// and what it says in vain.
 pub(crate) fn display_options(context: &Context<'_>, notes: &mut Vec<String>) -> Options {
     let env = context.env;
     let (colors, problems) = Colors::parse(env.get("BUILDKIT_COLORS").unwrap_or_default());
     notes.extend(problems);
+    if matches!(env.get("DOCKER_BUILDKIT"), Some("0" | "false")) {
+        notes.push("`DOCKER_BUILDKIT` is ignored: there is one builder".to_owned());
+    }
     let log_lines = env
         .get("BUILDKIT_TTY_LOG_LINES")
         .and_then(|text| text.parse().ok())
