@@ -120,7 +120,9 @@ fn compose_files_lead_to_dockerfiles_and_caches() {
     let compose = "services:\n  web:\n    build:\n      context: web\n      cache_from:\n        - type=local,src=cache\n";
     project.write(&[
         ("Dockerfile", "FROM busybox\nRUN echo other\n"),
-        ("web/Dockerfile", "FROM busybox\nCOPY a /\nRUN cat a\n"),
+        ("web/Dockerfile", "FROM busybox\nCOPY . /\nRUN cat a\n"),
+        ("web/.git/index", ""),
+        ("web/.dockerignore", ""),
         ("compose.yaml", compose),
     ]);
     let places = |findings: &[Value]| -> Vec<String> {
@@ -135,18 +137,19 @@ fn compose_files_lead_to_dockerfiles_and_caches() {
     let to = format!("--cache-to=type=local,dest={}", cache.display());
     let _ = project.build(&[&to]).success();
     for content in ["1", "2", "3"] {
-        let bases = [
+        let always = [
             "Dockerfile:1 unpinned-base",
+            "web/.dockerignore:null leaky-context",
             "web/Dockerfile:1 unpinned-base",
         ];
-        assert_eq!(places(&findings(&project)), bases);
+        assert_eq!(places(&findings(&project)), always);
         project.write(&[("web/a", content)]);
         let mut build = project.larder().command(["compose", "build"]);
         let _ = Run::of(build.current_dir(project.context())).success();
     }
     let found = findings(&project);
     let places = places(&found);
-    assert_eq!(places.len(), 3, "{places:?}");
+    assert_eq!(places.len(), 4, "{places:?}");
     assert!(
         places.contains(&"compose.yaml:4 cold-source".to_owned()),
         "{places:?}"

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use larder_compose::{BuildTarget, Dockerfile, LoadOptions, TargetContext, Variables};
-use larder_engine::doctor::{self, CacheSource, Finding};
+use larder_engine::doctor::{self, CacheSource, Finding, FindingKind};
 
 use super::Context;
 use crate::args::DoctorArgs;
@@ -14,6 +14,8 @@ use crate::output;
 
 /// The usual name of a Dockerfile.
 const DOCKERFILE: &str = "Dockerfile";
+/// The ignore file of a context.
+const IGNORE_FILE: &str = ".dockerignore";
 /// Directories with a file of one of these names have a compose project.
 const COMPOSE_FILES: [&str; 4] = [
     "compose.yaml",
@@ -36,13 +38,19 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context<'_>) -> anyhow::Result<Co
     let subjects = subjects(args, context)?;
     let engine = context.engine()?;
     let mut findings: Vec<Finding> = Vec::new();
-    for subject in subjects {
+    for mut subject in subjects {
         let shown = shown(&subject.dockerfile);
         let mut patient = doctor::examine(&subject.context, &subject.dockerfile, &shown)?;
         let services: Vec<&str> = subject.services.iter().map(String::as_str).collect();
         patient.history = engine.past_builds(&subject.context, &subject.dockerfile, &services)?;
-        patient.sources = subject.sources;
-        for finding in doctor::diagnose(&patient) {
+        patient.sources = std::mem::take(&mut subject.sources);
+        for mut finding in doctor::diagnose(&patient) {
+            if matches!(
+                finding.kind,
+                FindingKind::NoIgnoreFile | FindingKind::LeakyContext
+            ) {
+                finding.file = ignore_file(&subject, &finding.file);
+            }
             // Dockerfiles of one context share its ignore file.
             let is_same = |known: &Finding| {
                 (known.kind, &known.file, known.line) == (finding.kind, &finding.file, 0)
@@ -61,6 +69,15 @@ pub(crate) fn run(args: &DoctorArgs, context: &Context<'_>) -> anyhow::Result<Co
     } else {
         exit::FAILURE
     })
+}
+
+/// Returns where an ignore file lies: in the context, or beside a Dockerfile that has its own.
+fn ignore_file(subject: &Subject, name: &str) -> String {
+    let directory = match subject.dockerfile.parent() {
+        Some(parent) if name != IGNORE_FILE => parent,
+        _ => &subject.context,
+    };
+    shown(&directory.join(name))
 }
 
 /// Finds the Dockerfiles to look at.

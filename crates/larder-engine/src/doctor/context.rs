@@ -68,13 +68,15 @@ fn ignore_file(
     let line = instruction.lines.start;
     let cost = cost_of_files(stages, &|path| junk.iter().any(|junk| junk.covers(path)));
     let mut fix: Vec<String> = junk.iter().map(|junk| junk.pattern.clone()).collect();
+    let copied = described(&junk);
     let is_missing = context.ignore_file.is_none() && super::stages::takes_all(copy);
-    if is_missing && !told.no_ignore_file {
+    let has_dockerfile = context
+        .top
+        .iter()
+        .any(|name| name.starts_with("Dockerfile"));
+    if is_missing && !told.no_ignore_file && (copied.is_some() || has_dockerfile) {
         told.no_ignore_file = true;
-        let what = match described(&junk) {
-            Some(what) => what,
-            None => "the Dockerfile itself".to_owned(),
-        };
+        let what = copied.unwrap_or_else(|| "the Dockerfile itself".to_owned());
         fix.push("Dockerfile*".to_owned());
         fix.push(".dockerignore".to_owned());
         let problem = format!("there is no `.dockerignore`: line {line} copies {what}");
@@ -85,7 +87,7 @@ fn ignore_file(
             fix,
             ..stages.finding(FindingKind::NoIgnoreFile, 0, problem)
         });
-    } else if let Some(what) = described(&junk) {
+    } else if let Some(what) = copied {
         let name = context.ignore_file.as_deref().unwrap_or(".dockerignore");
         let problem =
             format!("`{name}` lets through what line {line} copies and no image needs: {what}");

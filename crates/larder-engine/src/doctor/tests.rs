@@ -431,6 +431,15 @@ fn contexts_hold_what_images_need() {
         ..Survey::default()
     });
     assert_eq!(diagnose(&patient), []);
+
+    // Without one, the Dockerfile is copied; where it lies elsewhere, nothing is wrong.
+    for (top, expected) in [("Dockerfile", &["0 no-ignore-file"][..]), ("app.py", &[])] {
+        patient.context = Some(Survey {
+            top: vec![top.to_owned()],
+            ..Survey::default()
+        });
+        assert_eq!(names(&diagnose(&patient)), expected, "{top}");
+    }
 }
 
 #[test]
