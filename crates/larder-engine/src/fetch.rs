@@ -35,6 +35,8 @@ pub(crate) struct FarLayer {
 pub(crate) enum Origin {
     /// In a registry, in the repository of the reference.
     Registry(ImageRef),
+    /// The same, where plain http and unknown certificates will do.
+    InsecureRegistry(ImageRef),
     /// In an OCI layout: a directory of the user's.
     Layout(PathBuf),
 }
@@ -43,7 +45,7 @@ impl Origin {
     /// Returns what a cache import from there is called.
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Registry(image_ref) => image_ref.to_string(),
+            Self::Registry(image_ref) | Self::InsecureRegistry(image_ref) => image_ref.to_string(),
             Self::Layout(directory) => format!("local:{}", directory.display()),
         }
     }
@@ -139,13 +141,14 @@ impl Fetcher<'_> {
         }
         match origin {
             Origin::Layout(directory) => self.copy(descriptor, directory),
-            Origin::Registry(image_ref) => {
+            Origin::Registry(image_ref) | Origin::InsecureRegistry(image_ref) => {
+                let insecure = matches!(origin, Origin::InsecureRegistry(_));
                 let mut repositories = self.lease.store().origins(&descriptor.digest)?;
                 repositories.retain(|noted| *noted != repository(image_ref));
                 let noted = repositories.iter().filter_map(|text| text.parse().ok());
                 let mut last = None;
                 for from in noted.chain([image_ref.clone()]) {
-                    match self.download(descriptor, &from) {
+                    match self.download(descriptor, &from, insecure) {
                         Ok(()) => return Ok(()),
                         Err(error) if error.class() == ErrorClass::Canceled => return Err(error),
                         Err(error) => last = Some(error),
@@ -156,7 +159,7 @@ impl Fetcher<'_> {
         }
     }
 
-    fn download(&self, descriptor: &Descriptor, from: &ImageRef) -> Result<()> {
+    fn download(&self, descriptor: &Descriptor, from: &ImageRef, insecure: bool) -> Result<()> {
         let status = self
             .progress
             .status(descriptor.digest.to_string(), descriptor.size_bytes);
@@ -166,7 +169,10 @@ impl Fetcher<'_> {
             hash: sink.writer.hasher(),
         };
         status.set(sink.writer.offset());
-        let client = self.engine.registry();
+        let mut client = self.engine.registry().clone();
+        if insecure {
+            client = client.trusting(from.registry());
+        }
         let fetch = client.fetch_blob(from, descriptor, partial, &mut sink);
         let fetched = self.engine.tasks.block_on(fetch).map_err(no_runtime)?;
         self.cancel.check()?;

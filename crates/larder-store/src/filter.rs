@@ -68,10 +68,14 @@ impl Filter {
         })
     }
 
-    /// Returns whether a condition asks for records of the type `name`.
-    pub(crate) fn names_type(&self, name: &str) -> bool {
+    /// Returns whether a condition asks for records of the type `name`, or for a record by its id.
+    pub(crate) fn asks_for(&self, name: &str) -> bool {
         self.conditions.iter().any(|condition| match condition {
-            Condition::Text(TextField::Type, TextTest::Differs(_) | TextTest::Present) => false,
+            Condition::Text(
+                TextField::Type | TextField::Id,
+                TextTest::Differs(_) | TextTest::Present,
+            ) => false,
+            Condition::Text(TextField::Id, _) => true,
             Condition::Text(TextField::Type, test) => test.holds(name),
             _ => false,
         })

@@ -27,7 +27,7 @@ pub struct PruneRequest {
     /// Whether internal and frontend records, and those that images share, are meant too. Of the
     /// latter the cache results go; their content stays with the image.
     pub all: bool,
-    /// Whether cache mounts stay unless `all` is set or a filter names their type.
+    /// Whether cache mounts stay unless `all` is set or a filter names their type or an id.
     pub keep_cache_mounts: bool,
     /// Only records that match one of these; all if there are none.
     pub filters: Vec<Filter>,
@@ -67,7 +67,7 @@ impl PruneRequest {
             RecordType::Internal | RecordType::Frontend => self.all,
             RecordType::CacheMount => {
                 let name = RecordType::CacheMount.as_str();
-                let is_named = self.filters.iter().any(|filter| filter.names_type(name));
+                let is_named = self.filters.iter().any(|filter| filter.asks_for(name));
                 self.all || !self.keep_cache_mounts || is_named
             }
             _ => true,

@@ -57,7 +57,10 @@ impl Sources<'_> {
         let name = format!("importing cache manifest from {}", request.name());
         let mut vertex = self.reporter.begin_internal(&name, "");
         let read = match request {
-            CacheImport::Registry { image_ref, .. } => self.registry(image_ref, &vertex),
+            CacheImport::Registry {
+                image_ref,
+                insecure,
+            } => self.registry(image_ref, *insecure, &vertex),
             CacheImport::Local { path, digest, tag } => {
                 self.layout(path, digest.as_ref(), tag.as_deref())
             }
@@ -76,7 +79,12 @@ impl Sources<'_> {
 
     /// Reads the cache of the image of that name in the store, and what the registry has. A name
     /// without a registry that an image of the store has is not asked for elsewhere.
-    fn registry(&self, image_ref: &ImageRef, vertex: &VertexProgress<'_>) -> Result<Vec<Loaded>> {
+    fn registry(
+        &self,
+        image_ref: &ImageRef,
+        insecure: bool,
+        vertex: &VertexProgress<'_>,
+    ) -> Result<Vec<Loaded>> {
         let stored = self.stored_image(image_ref)?;
         let is_local = image_ref.registry() == "docker.io"
             && image_ref.repository().starts_with("library/")
@@ -85,10 +93,15 @@ impl Sources<'_> {
         if is_local {
             return Ok(loaded);
         }
-        let client = self.engine.registry();
+        let mut client = self.engine.registry().clone();
+        let mut origin = Origin::Registry(image_ref.clone());
+        if insecure {
+            client = client.trusting(image_ref.registry());
+            origin = Origin::InsecureRegistry(image_ref.clone());
+        }
         let read = async {
             tokio::select! {
-                read = read_registry(client, image_ref) => read,
+                read = read_registry(&client, image_ref) => read,
                 () = canceled(self.cancel) => Err(BuildError::canceled()),
                 () = tokio::time::sleep(READ_TIMEOUT) => Err(BuildError::new(
                     ErrorClass::Unavailable,
@@ -98,7 +111,6 @@ impl Sources<'_> {
         };
         let (kind, caches) = self.engine.tasks.block_on(read).map_err(no_runtime)??;
         vertex.status_done(format!("inferred cache manifest type: {kind}"));
-        let origin = Origin::Registry(image_ref.clone());
         loaded.extend(caches.into_iter().map(|cache| remote(cache, &origin)));
         Ok(loaded)
     }

@@ -198,6 +198,13 @@ fn only_a_prune_that_means_them_removes_them() {
     assert_eq!(store.prune_with(&named), Vec::<String>::new(), "in use");
     drop(guard);
     assert_eq!(store.prune_with(&named), ["cached mount"]);
+    drop(acquire(&lease, "apt", Sharing::Shared));
+    let record = &store.du(&[]).unwrap()[0];
+    let by_id = PruneRequest {
+        filters: vec![format!("id={}", record.id).parse::<Filter>().unwrap()],
+        ..named
+    };
+    assert_eq!(store.prune_with(&by_id), ["cached mount"]);
     store.assert_sound();
 }
 
