@@ -1,6 +1,8 @@
 //! `larder compose up` and what belongs to it: services that run, with real containers.
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
+use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,7 +17,11 @@ struct Services(Project);
 
 impl Services {
     fn new(file: &str) -> anyhow::Result<Self> {
-        let project = Project::new(env!("CARGO_BIN_EXE_larder"), Base::Busybox)?;
+        Self::on(Base::Busybox, file)
+    }
+
+    fn on(base: Base, file: &str) -> anyhow::Result<Self> {
+        let project = Project::new(env!("CARGO_BIN_EXE_larder"), base)?;
         project.write(&[("compose.yaml", file)]);
         Ok(Self(project))
     }
@@ -507,4 +513,64 @@ services:
         .run(&["up", "--remove-orphans"])
         .success()
         .says("p-web-1 Removed");
+}
+
+/// Copies a directory.
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
+}
+
+#[test]
+fn the_example_serves() {
+    // Another port than the example's own, which may be taken here.
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let file = format!(
+        "services:\n  api:\n    command: [python, -m, smartdiet, api, --port, '{port}']\n    ports: !override ['{port}:{port}']\n    healthcheck: {{test: [CMD, python, -c, 'import urllib.request as u; u.urlopen(\"http://api:{port}/health\")'], interval: 200ms, retries: 100}}\n  worker:\n    stop_grace_period: 0s\n"
+    );
+    let services = match Services::on(Base::Python, &file) {
+        Ok(services) => services,
+        Err(error) => skip!("{error:#}"),
+    };
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/smartdiet/.");
+    copy(&example, &services.0.context());
+    let own = services.0.context().join("compose.yaml");
+    fs::rename(
+        &own,
+        services.0.context().join("docker-compose.override.yml"),
+    )
+    .unwrap();
+    let run = |args: &[&str]| services.run(args);
+    let up = run(&["up", "-d", "--wait", "--build", "--host-ca"]).success();
+    let installed = up.steps();
+    let installed = installed
+        .iter()
+        .filter(|step| step.name.contains("pip install"));
+    assert_eq!(installed.count(), 1, "{}", up.stderr);
+    let health = larder_testkit::request(&format!("127.0.0.1:{port}"), "GET", "/health", &[], b"");
+    let health = String::from_utf8(health.unwrap().body).unwrap();
+    assert!(health.contains("\"status\":\"ok\""), "{health}");
+    assert!(
+        services.states().contains("api:running:0:healthy"),
+        "{}",
+        services.states()
+    );
+    let unchanged = run(&["up", "-d", "--build", "--host-ca"]).success();
+    let _ = unchanged
+        .says(" Container p-api-1 Running ")
+        .says(" Container p-worker-1 Running ");
+    let checked = run(&[
+        "run",
+        "--no-deps",
+        "api",
+        "python",
+        "-m",
+        "smartdiet",
+        "selfcheck",
+    ]);
+    assert!(checked.success().text().contains("smartdiet: ok"));
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail};
 use larder_compose::{Project, Service};
 use larder_engine::event::BuildEvent;
-use larder_engine::{CancelFlag, Engine, ErrorClass};
-use larder_oci::{Digest, ImageRef};
+use larder_engine::{CancelFlag, Engine, ErrorClass, ImageDetails};
+use larder_oci::ImageRef;
 
 use super::Context;
 use super::build;
@@ -23,14 +23,14 @@ pub(super) struct ImageOptions<'a> {
     pub(super) project_args: &'a ProjectArgs,
 }
 
-/// Returns the id of each service's image, by the service's name.
+/// Returns each service's image, by the service's name.
 pub(super) fn resolve(
     project: &Project,
     services: &[&Service],
     options: &ImageOptions<'_>,
     engine: &Engine,
     context: &Context<'_>,
-) -> anyhow::Result<BTreeMap<String, Digest>> {
+) -> anyhow::Result<BTreeMap<String, ImageDetails>> {
     let mut to_build = Vec::new();
     for service in services {
         let image = service.image_name(&project.name);
@@ -43,29 +43,29 @@ pub(super) fn resolve(
         let targets = project.build_targets(&to_build)?;
         build::build(&targets, options.flags, options.project_args, context)?;
     }
-    let mut ids = BTreeMap::new();
+    let mut images = BTreeMap::new();
     for service in services {
         let image = service.image_name(&project.name);
-        let found = match find(engine, &image)? {
-            Some(id) if service.build.is_some() || !pulls_always(service) => Some(id),
-            _ if service.build.is_some() => None,
-            found => pull(engine, &image, service)
-                .map(|()| find(engine, &image).ok().flatten().or(found))?,
-        };
-        let id = found.with_context(|| format!("no such image: {image}"))?;
-        ids.insert(service.name.clone(), id);
+        let is_built = service.build.is_some();
+        let mut found = find(engine, &image)?;
+        if !is_built && (found.is_none() || pulls_always(service)) {
+            pull(engine, &image, service)?;
+            found = find(engine, &image)?;
+        }
+        let found = found.with_context(|| format!("no such image: {image}"))?;
+        images.insert(service.name.clone(), found);
     }
-    Ok(ids)
+    Ok(images)
 }
 
 fn pulls_always(service: &Service) -> bool {
     service.pull_policy.as_deref() == Some("always")
 }
 
-/// Returns the id of an image in the store.
-fn find(engine: &Engine, image: &str) -> anyhow::Result<Option<Digest>> {
+/// Returns an image of the store.
+fn find(engine: &Engine, image: &str) -> anyhow::Result<Option<ImageDetails>> {
     match engine.image(image) {
-        Ok(details) => Ok(Some(details.info.config)),
+        Ok(details) => Ok(Some(details)),
         Err(error) if error.class() == ErrorClass::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }

@@ -115,9 +115,7 @@ fn row(spec: &Spec, record: &Record, now: Timestamp) -> Row {
 }
 
 fn command(spec: &Spec) -> String {
-    let words = spec.entrypoint.iter().chain(&spec.command).flatten();
-    let words: Vec<&str> = words.map(String::as_str).collect();
-    let text = words.join(" ");
+    let text = &spec.shown_command;
     match text.char_indices().nth(COMMAND_LENGTH) {
         Some((end, _)) => format!("\"{}…\"", &text[..end]),
         None => format!("\"{text}\""),

@@ -1,6 +1,7 @@
 //! Starting and stopping services.
 
 use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,8 +95,9 @@ impl<'a> Starter<'a> {
     }
 
     fn spawn(&self, state: &ServiceState) -> std::io::Result<Child> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("--root").arg(&self.root);
+        // This very program, also if another version took its place meanwhile.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("larder").arg("--root").arg(&self.root);
         if let Some(config) = &self.context.global.config {
             command.arg("--config").arg(std::path::absolute(config)?);
         }

@@ -1,27 +1,22 @@
 //! What a service is, in full: what its supervisor needs to run it.
 
-use std::path::{Path, PathBuf};
+mod mounts;
+
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
-use larder_compose::{
-    Grant, HealthTest, Healthcheck, Mount, MountKind, Origin, Project, Resource, Restart, Service,
-};
-use larder_engine::request::{SecretBytes, Ulimit};
-use larder_engine::{ContainerMount, ContainerRequest, ContainerSource, VolumeName};
+use anyhow::anyhow;
+use larder_compose::{HealthTest, Healthcheck, Project, Restart, Service};
+use larder_engine::request::Ulimit;
+use larder_engine::{ContainerRequest, ImageDetails, Volume};
 use larder_oci::Digest;
 use serde::{Deserialize, Serialize};
 
+use self::mounts::MountSpec;
 use crate::args::{HostArg, values};
 use crate::commands::build::plan;
 
 /// How long a service may take to end, unless it says otherwise; as compose has it.
 const GRACE: Duration = Duration::from_secs(10);
-/// Where secrets are seen.
-const SECRETS: &str = "/run/secrets";
-/// The permission bits of secrets and configs, unless they say otherwise.
-const FILE_MODE: u32 = 0o444;
-
 /// What a service is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Spec {
@@ -32,6 +27,8 @@ pub(super) struct Spec {
     pub(super) image: String,
     /// The image's id.
     pub(super) image_id: Digest,
+    /// What runs, for people.
+    pub(super) shown_command: String,
     pub(super) entrypoint: Option<Vec<String>>,
     pub(super) command: Option<Vec<String>>,
     env: Vec<String>,
@@ -51,45 +48,6 @@ pub(super) struct Spec {
     pub(super) ports: String,
     /// The services it depends on: they are stopped after it.
     pub(super) needs: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct MountSpec {
-    source: SourceSpec,
-    target: String,
-    readonly: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum SourceSpec {
-    Anonymous,
-    Host {
-        path: PathBuf,
-        create: bool,
-    },
-    Volume {
-        name: String,
-        copy: bool,
-    },
-    Memory {
-        size_bytes: Option<u64>,
-    },
-    File {
-        origin: OriginSpec,
-        mode: u32,
-        uid: u32,
-        gid: u32,
-    },
-}
-
-/// Where a secret comes from. The secret itself is not written down.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum OriginSpec {
-    File(PathBuf),
-    Environment(String),
-    Content(String),
 }
 
 /// What a service says about its health check; the rest is the image's.
@@ -117,14 +75,14 @@ impl Spec {
     /// Changes when older specifications can't be read any more; they are then as if not there.
     pub(super) const FORMAT: u32 = 1;
 
-    /// Returns what `service` is with the image `image_id`.
+    /// Returns what `service` is with `image`.
     ///
     /// # Errors
     /// Names file, line and key of what can't be run.
     pub(super) fn new(
         project: &Project,
         service: &Service,
-        image_id: Digest,
+        image: &ImageDetails,
         host_ca: bool,
     ) -> anyhow::Result<Self> {
         let env = service.resolve_environment(&project.variables)?;
@@ -133,7 +91,8 @@ impl Spec {
             project: project.name.clone(),
             service: service.name.clone(),
             image: service.image_name(&project.name),
-            image_id,
+            image_id: image.info.config.clone(),
+            shown_command: shown_command(service, image),
             entrypoint: service.entrypoint.clone(),
             command: service.command.clone(),
             env: env
@@ -143,7 +102,7 @@ impl Spec {
             workdir: service.working_dir.clone(),
             user: service.user.clone(),
             hostname: service.hostname.clone(),
-            mounts: mounts(project, service)?,
+            mounts: mounts::of(project, service)?,
             extra_hosts: extra_hosts(project, service)?,
             ulimits: ulimits(service)?,
             shm_size_bytes: service.shm_size_bytes,
@@ -179,21 +138,17 @@ impl Spec {
     /// # Errors
     /// When a secret can't be read.
     pub(super) fn container(&self) -> anyhow::Result<ContainerRequest> {
-        let mounts = self.mounts.iter().map(|mount| {
-            let source = mount.source.open();
-            Ok(ContainerMount {
-                source: source.with_context(|| format!("cannot mount `{}`", mount.target))?,
-                target: mount.target.clone(),
-                readonly: mount.readonly,
-            })
-        });
         Ok(ContainerRequest {
             image: self.image_id.to_string(),
             env: self.env.clone(),
             workdir: self.workdir.clone(),
             user: self.user.clone(),
             hostname: self.hostname.clone(),
-            mounts: mounts.collect::<anyhow::Result<_>>()?,
+            mounts: self
+                .mounts
+                .iter()
+                .map(MountSpec::open)
+                .collect::<anyhow::Result<_>>()?,
             extra_hosts: self.extra_hosts.clone(),
             ulimits: self
                 .ulimits
@@ -222,61 +177,12 @@ impl Spec {
     }
 
     /// Adds directories of the host.
-    pub(super) fn add_volumes(&mut self, volumes: Vec<larder_engine::Volume>) {
+    pub(super) fn add_volumes(&mut self, volumes: Vec<Volume>) {
         for volume in volumes {
             self.mounts.retain(|mount| mount.target != volume.target);
-            self.mounts.push(MountSpec {
-                source: match volume.source {
-                    Some(path) => SourceSpec::Host { path, create: true },
-                    None => SourceSpec::Anonymous,
-                },
-                target: volume.target,
-                readonly: volume.readonly,
-            });
+            self.mounts.push(volume.into());
         }
-        sort(&mut self.mounts);
-    }
-}
-
-impl SourceSpec {
-    fn open(&self) -> anyhow::Result<ContainerSource> {
-        Ok(match self {
-            Self::Anonymous => ContainerSource::Anonymous,
-            Self::Host { path, create } => ContainerSource::Host {
-                path: path.clone(),
-                create: *create,
-            },
-            Self::Volume { name, copy } => ContainerSource::Volume {
-                name: VolumeName::new(name)?,
-                copy: *copy,
-            },
-            Self::Memory { size_bytes } => ContainerSource::Memory {
-                size_bytes: *size_bytes,
-            },
-            Self::File {
-                origin,
-                mode,
-                uid,
-                gid,
-            } => ContainerSource::File {
-                content: SecretBytes::new(origin.read()?),
-                mode: *mode,
-                uid: *uid,
-                gid: *gid,
-            },
-        })
-    }
-}
-
-impl OriginSpec {
-    fn read(&self) -> anyhow::Result<Vec<u8>> {
-        match self {
-            Self::File(path) => Ok(fs_err::read(path)?),
-            Self::Environment(name) => std::env::var(name)
-                .map(String::into_bytes)
-                .map_err(|_| anyhow!("the variable `{name}` is not set")),
-            Self::Content(text) => Ok(text.clone().into_bytes()),
-        }
+        mounts::sort(&mut self.mounts);
     }
 }
 
@@ -302,125 +208,29 @@ impl CheckSpec {
     }
 }
 
+fn shown_command(service: &Service, image: &ImageDetails) -> String {
+    let config = &image.config.config;
+    let entrypoint = service.entrypoint.as_ref();
+    let command = match (&service.command, entrypoint) {
+        (Some(command), _) => Some(command),
+        (None, None) => config.cmd.as_ref(),
+        (None, Some(_)) => None,
+    };
+    let entrypoint = entrypoint.or(config.entrypoint.as_ref());
+    let words: Vec<String> = entrypoint
+        .into_iter()
+        .chain(command)
+        .flatten()
+        .cloned()
+        .collect();
+    words.join(" ")
+}
+
 /// Returns an error that names the service and where its key stands.
 pub(super) fn wrong(service: &Service, key: &str, problem: &str) -> anyhow::Error {
     let place = service.keys.iter().find(|(name, _)| name == key);
     let at = place.map_or(&service.at, |(_, at)| at);
     anyhow!("{at}: {}.{key}: {problem}", service.key())
-}
-
-fn mounts(project: &Project, service: &Service) -> anyhow::Result<Vec<MountSpec>> {
-    let mut mounts = Vec::new();
-    for mount in &service.mounts {
-        mounts.push(MountSpec {
-            source: mount_source(project, service, mount)?,
-            target: mount.target.clone(),
-            readonly: mount.is_readonly,
-        });
-    }
-    for text in &service.tmpfs {
-        let (target, options) = text.split_once(':').unwrap_or((text, ""));
-        let size = options
-            .split(',')
-            .find_map(|option| option.strip_prefix("size="));
-        let size = size.map(crate::units::parse_size).transpose();
-        mounts.push(MountSpec {
-            source: SourceSpec::Memory {
-                size_bytes: size.map_err(|problem| wrong(service, "tmpfs", &problem))?,
-            },
-            target: target.to_owned(),
-            readonly: false,
-        });
-    }
-    let kinds = [
-        ("secrets", &service.secrets, &project.secrets, SECRETS),
-        ("configs", &service.configs, &project.configs, ""),
-    ];
-    for (key, grants, known, directory) in kinds {
-        for grant in grants {
-            let resource = known.get(&grant.source);
-            let resource = resource.with_context(|| format!("`{}` is not known", grant.source))?;
-            mounts.push(granted(service, key, grant, resource, directory)?);
-        }
-    }
-    sort(&mut mounts);
-    Ok(mounts)
-}
-
-/// Puts what lies in another mount after it.
-fn sort(mounts: &mut [MountSpec]) {
-    mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());
-}
-
-fn mount_source(project: &Project, service: &Service, mount: &Mount) -> anyhow::Result<SourceSpec> {
-    let not_there = |what: &str| {
-        Err(wrong(
-            service,
-            "volumes",
-            &format!("{what} is not supported"),
-        ))
-    };
-    if mount.subpath.is_some() {
-        return not_there("`subpath`");
-    }
-    Ok(match (&mount.kind, &mount.source) {
-        (MountKind::Bind, Some(source)) => SourceSpec::Host {
-            path: source.into(),
-            create: mount.creates_host_path,
-        },
-        (MountKind::Volume, Some(key)) => {
-            let volume = project.volumes.get(key);
-            let volume = volume.with_context(|| format!("volume `{key}` is not known"))?;
-            if let Some(driver) = volume.driver.as_deref().filter(|driver| *driver != "local") {
-                bail!(
-                    "{}: volumes.{key}.driver: `{driver}` is not supported",
-                    volume.at
-                );
-            }
-            SourceSpec::Volume {
-                name: volume.name.clone(),
-                copy: !mount.no_copy,
-            }
-        }
-        (MountKind::Bind | MountKind::Volume, None) => SourceSpec::Anonymous,
-        (MountKind::Tmpfs, _) => SourceSpec::Memory {
-            size_bytes: mount.size_bytes,
-        },
-        (MountKind::Other(kind), _) => return not_there(&format!("type `{kind}`")),
-    })
-}
-
-fn granted(
-    service: &Service,
-    key: &str,
-    grant: &Grant,
-    resource: &Resource,
-    directory: &str,
-) -> anyhow::Result<MountSpec> {
-    let origin = match &resource.origin {
-        Origin::File(path) => OriginSpec::File(path.clone()),
-        Origin::Environment(name) => OriginSpec::Environment(name.clone()),
-        Origin::Content(text) => OriginSpec::Content(text.clone()),
-        Origin::External => {
-            let problem = format!("`{}` is external, which is not supported", grant.source);
-            return Err(wrong(service, key, &problem));
-        }
-    };
-    let name = grant.target.as_ref().unwrap_or(&grant.source);
-    Ok(MountSpec {
-        source: SourceSpec::File {
-            origin,
-            mode: grant.mode.unwrap_or(FILE_MODE),
-            uid: grant.uid.unwrap_or(0),
-            gid: grant.gid.unwrap_or(0),
-        },
-        target: if name.starts_with('/') {
-            name.clone()
-        } else {
-            format!("{directory}/{name}")
-        },
-        readonly: true,
-    })
 }
 
 /// Returns the service's own lines of `/etc/hosts`, and the names of all services: they share the

@@ -144,10 +144,10 @@ impl Up<'_> {
             output::tell(&format!("WARNING: {warning}"));
         }
         let engine = self.context.engine()?;
-        let ids = images::resolve(self.project, services, options, &engine, self.context)?;
+        let images = images::resolve(self.project, services, options, &engine, self.context)?;
         let spec = |service: &&Service| {
-            let id = ids.get(&service.name).context("an image has no id")?;
-            Spec::new(self.project, service, id.clone(), self.host_ca)
+            let image = images.get(&service.name).context("an image is missing")?;
+            Spec::new(self.project, service, image, self.host_ca)
         };
         services.iter().map(spec).collect()
     }
