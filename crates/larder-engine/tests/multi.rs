@@ -206,7 +206,7 @@ impl Ran {
 
     #[track_caller]
     fn failure(&self) -> &TargetError {
-        self.outcome.as_ref().err().expect("the run fails")
+        self.outcome.as_ref().expect_err("the run fails")
     }
 
     /// Returns the last state of each vertex whose name has `part` in it.
