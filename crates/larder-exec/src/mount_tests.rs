@@ -208,3 +208,23 @@ fn missing_directories_are_told_without_their_paths() {
     let error = bind("/secret/host/path", Access::ReadWrite).unwrap_err();
     assert_eq!(error.to_string(), "cannot bind a directory");
 }
+
+#[test]
+fn a_split_mount_is_one_tree_seen_twice() {
+    if skipped() {
+        return;
+    }
+    let tree = Tree::new("l", 2);
+    let mut kept = tree.mount(Some(tree.upper()), false).unwrap();
+    for round in 0..3 {
+        let (keep, given) = split(kept).unwrap();
+        let name = format!("new{round}");
+        write(&given, &name).unwrap();
+        assert_eq!(read(&keep, &name).unwrap(), "");
+        // The given one goes to a run; the other is split again.
+        drop(given);
+        kept = keep;
+    }
+    let (one, other) = isolated::split(&kept).unwrap();
+    assert_eq!(read(&one, "new0").unwrap(), read(&other, "new2").unwrap());
+}
