@@ -260,7 +260,9 @@ impl StatusProgress<'_> {
     }
 
     /// Tells that this part is done.
-    pub(crate) fn done(self) {}
+    pub(crate) fn done(self) {
+        drop(self);
+    }
 }
 
 /// A part that is given up ends, too: the end of a vertex is shown when all its parts have ended.

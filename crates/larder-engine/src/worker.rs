@@ -109,8 +109,8 @@ impl BuildWorker<'_> {
             cancel: self.cancel,
         };
         let was_lost = imported.result.is_lost();
-        let fetched = imported.result.tree(&fetcher, name);
-        match &fetched {
+        let tree = imported.result.tree(&fetcher, name);
+        match &tree {
             Ok(snapshot) => self.lease.save_result(imported.key, snapshot)?,
             Err(error) if !was_lost && imported.result.is_lost() => {
                 progress.warn(format!(
@@ -120,7 +120,7 @@ impl BuildWorker<'_> {
             }
             Err(_) => {}
         }
-        fetched
+        tree
     }
 
     /// Returns the layers of a result that is in a registry and not in the store, where `outputs`
@@ -281,7 +281,7 @@ impl BuildWorker<'_> {
             self.imports.note(key, op, output, deps);
             self.history.add_found(vertex, key);
             matches.retain(|found| found.key.0 != key.get());
-            let result = found.map(|result| {
+            let result = found.result.map(|result| {
                 ResultRef::Remote(Imported {
                     result,
                     key,

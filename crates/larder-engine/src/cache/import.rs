@@ -50,6 +50,12 @@ struct Noted {
     deps: Vec<Vec<KeyDep>>,
 }
 
+/// A record that the imported caches have.
+pub(crate) struct FoundRecord {
+    /// What it leads to; `None` if only records that depend on it have results.
+    pub(crate) result: Option<Arc<RemoteResult>>,
+}
+
 impl<'a> Imports<'a> {
     pub(crate) fn new(sources: Sources<'a>, requests: Vec<CacheImport>) -> Self {
         Self {
@@ -84,14 +90,13 @@ impl<'a> Imports<'a> {
         }
     }
 
-    /// Looks for a record of the imported caches: `None` if there is none, `Some(None)` if it has
-    /// no result. The first call reads the caches.
+    /// Looks for a record of the imported caches. The first call reads the caches.
     pub(crate) fn find(
         &self,
         op: &Digest,
         output: i32,
         deps: &[Vec<KeyDep>],
-    ) -> Option<Option<Arc<RemoteResult>>> {
+    ) -> Option<FoundRecord> {
         if self.requests.is_empty() {
             return None;
         }
@@ -111,7 +116,7 @@ impl<'a> Imports<'a> {
         if let Some(result) = &result {
             *self.uses().hits.entry(result.origin.name()).or_default() += 1;
         }
-        Some(result)
+        Some(FoundRecord { result })
     }
 
     fn read(&self) -> Index {

@@ -62,12 +62,12 @@ impl RemoteResult {
     /// What kept it from being fetched. Unless that was a full disk or the end of the build, the
     /// result counts as lost then, and the error is of class `NotFound`.
     pub(crate) fn tree(&self, fetcher: &Fetcher<'_>, description: &str) -> Result<SnapshotId> {
-        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(snapshot) = &*fetched {
+        let mut known = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = &*known {
             return Ok(snapshot.clone());
         }
         match fetcher.tree(&self.layers, &self.origin, description) {
-            Ok(snapshot) => Ok(fetched.insert(snapshot).clone()),
+            Ok(snapshot) => Ok(known.insert(snapshot).clone()),
             Err(error) => match error.class() {
                 ErrorClass::Canceled | ErrorClass::Exhausted | ErrorClass::Internal => Err(error),
                 _ => {

@@ -62,7 +62,7 @@ impl Sources<'_> {
                 insecure,
             } => self.registry(image_ref, *insecure, &vertex),
             CacheImport::Local { path, digest, tag } => {
-                self.layout(path, digest.as_ref(), tag.as_deref())
+                read_layout(path, digest.as_ref(), tag.as_deref())
             }
         };
         match read {
@@ -140,59 +140,6 @@ impl Sources<'_> {
             RemoteResult::new(layers, origin.clone(), top)
         };
         Ok(Some(records(imported, result)))
-    }
-
-    fn layout(
-        &self,
-        directory: &Path,
-        digest: Option<&Digest>,
-        tag: Option<&str>,
-    ) -> Result<Vec<Loaded>> {
-        let tag = tag.unwrap_or(larder_cache::layout::DEFAULT_TAG);
-        let manifest = match digest {
-            Some(digest) => digest.clone(),
-            None => {
-                let path = directory.join("index.json");
-                let bytes = read_file(&path, limit::MANIFEST_BYTES as u64)?;
-                let index = larder_cache::layout::parse(&bytes).map_err(invalid)?;
-                let found = larder_cache::layout::find(&index, tag);
-                let missing = || {
-                    BuildError::new(
-                        ErrorClass::NotFound,
-                        format!("`{}` has no cache `{tag}`", directory.display()),
-                    )
-                };
-                found.ok_or_else(missing)?.digest.clone()
-            }
-        };
-        let read = |descriptor: &Descriptor, limit: usize| {
-            let path = layout_blob(directory, &descriptor.digest);
-            verified(read_file(&path, limit as u64)?, &descriptor.digest)
-        };
-        let top = Descriptor::new("", manifest, 0);
-        let mut caches = Vec::new();
-        let mut pending = VecDeque::from([(top, 0)]);
-        while let Some((descriptor, depth)) = pending.pop_front() {
-            let bytes = read(&descriptor, limit::MANIFEST_BYTES)?;
-            match Manifest::parse(&bytes).map_err(invalid)? {
-                Manifest::Cache { config, layers } => {
-                    let config = read(&config, limit::CONFIG_BYTES)?;
-                    caches.push(Imported::parse(&config, &layers).map_err(invalid)?);
-                }
-                Manifest::Image { config, layers } => {
-                    let config = read(&config, limit::CONFIG_BYTES)?;
-                    caches.extend(Imported::from_image(&config, &layers).map_err(invalid)?);
-                }
-                Manifest::Images(list) if depth < limit::INDEX_DEPTH => {
-                    let list = list.into_iter().take(limit::IMAGES);
-                    pending.extend(list.map(|descriptor| (descriptor, depth + 1)));
-                }
-                Manifest::Images(_) => {}
-            }
-        }
-        let origin = Origin::Layout(directory.to_owned());
-        let loaded = caches.into_iter().map(|cache| remote(cache, &origin));
-        Ok(loaded.collect())
     }
 }
 
@@ -316,4 +263,58 @@ fn records(imported: Imported, result: impl Fn(Vec<FarLayer>) -> RemoteResult) -
     Loaded {
         records: imported.records.into_iter().map(record).collect(),
     }
+}
+
+/// Reads the caches that a manifest of an OCI layout leads to.
+fn read_layout(
+    directory: &Path,
+    digest: Option<&Digest>,
+    tag: Option<&str>,
+) -> Result<Vec<Loaded>> {
+    let manifest = match digest {
+        Some(digest) => digest.clone(),
+        None => tagged(directory, tag.unwrap_or(larder_cache::layout::DEFAULT_TAG))?,
+    };
+    let read = |descriptor: &Descriptor, limit: usize| {
+        let path = layout_blob(directory, &descriptor.digest);
+        verified(read_file(&path, limit as u64)?, &descriptor.digest)
+    };
+    let top = Descriptor::new("", manifest, 0);
+    let mut caches = Vec::new();
+    let mut pending = VecDeque::from([(top, 0)]);
+    while let Some((descriptor, depth)) = pending.pop_front() {
+        let bytes = read(&descriptor, limit::MANIFEST_BYTES)?;
+        match Manifest::parse(&bytes).map_err(invalid)? {
+            Manifest::Cache { config, layers } => {
+                let config = read(&config, limit::CONFIG_BYTES)?;
+                caches.push(Imported::parse(&config, &layers).map_err(invalid)?);
+            }
+            Manifest::Image { config, layers } => {
+                let config = read(&config, limit::CONFIG_BYTES)?;
+                caches.extend(Imported::from_image(&config, &layers).map_err(invalid)?);
+            }
+            Manifest::Images(list) if depth < limit::INDEX_DEPTH => {
+                let list = list.into_iter().take(limit::IMAGES);
+                pending.extend(list.map(|descriptor| (descriptor, depth + 1)));
+            }
+            Manifest::Images(_) => {}
+        }
+    }
+    let origin = Origin::Layout(directory.to_owned());
+    let loaded = caches.into_iter().map(|cache| remote(cache, &origin));
+    Ok(loaded.collect())
+}
+
+/// Returns the manifest that a tag of an OCI layout leads to.
+fn tagged(directory: &Path, tag: &str) -> Result<Digest> {
+    let bytes = read_file(&directory.join("index.json"), limit::MANIFEST_BYTES as u64)?;
+    let index = larder_cache::layout::parse(&bytes).map_err(invalid)?;
+    let missing = || {
+        BuildError::new(
+            ErrorClass::NotFound,
+            format!("`{}` has no cache `{tag}`", directory.display()),
+        )
+    };
+    let found = larder_cache::layout::find(&index, tag).ok_or_else(missing)?;
+    Ok(found.digest.clone())
 }
