@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use larder_testkit::{Base, Project, Run, processes_left, skip};
+use larder_testkit::{Base, Larder, Project, Run, Scratch, User, processes_left, skip};
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -302,7 +302,7 @@ services:
 #[test]
 fn services_wait_for_those_they_need() {
     let services = services!(
-        r#"
+        r"
 services:
   api:
     image: busybox
@@ -322,7 +322,7 @@ services:
     command: sh -c 'sleep 0.5; echo migrated > /shared/migrated'
     volumes: [shared:/shared]
 volumes: {shared: }
-"#
+"
     );
     let up = services.run(&["up", "--exit-code-from", "api"]).success();
     assert!(up.text().contains("migrated\n"), "{}", up.text());
@@ -573,4 +573,48 @@ fn the_example_serves() {
         "selfcheck",
     ]);
     assert!(checked.success().text().contains("smartdiet: ok"));
+}
+
+#[test]
+fn ordinary_users_have_services_too() {
+    for user in [
+        User::with_subordinate_ids(),
+        User::without_subordinate_ids(),
+    ] {
+        let (user, archive) = match user.and_then(|user| Ok((user, Base::Busybox.archive()?))) {
+            Ok(found) => found,
+            Err(error) => skip!("no ordinary user: {error:#}"),
+        };
+        let scratch = Scratch::owned_by(&user);
+        let larder = Larder::new(env!("CARGO_BIN_EXE_larder"), &scratch).as_user(user, &scratch);
+        let mut import = larder.command(["import", "-", "busybox"]);
+        let archive = fs::File::open(archive).unwrap().into_file();
+        let _ = Run::of(import.stdin(Stdio::from(archive))).success();
+        let file = r"
+services:
+  a: {image: busybox, command: sh -c 'cat /v/greeting', volumes: ['v:/v'], depends_on: {b: {condition: service_healthy}}}
+  b:
+    image: busybox
+    command: sh -c 'echo hello > /v/greeting; sleep 1000'
+    volumes: ['v:/v']
+    stop_grace_period: 0s
+    healthcheck: {test: test -f /v/greeting, interval: 100ms, retries: 50}
+volumes: {v: }
+";
+        let context = scratch.context("context", &[("compose.yaml", file)]);
+        let compose = |args: &[&str]| {
+            let mut command = larder.command(["compose"]);
+            Run::of(command.args(args).current_dir(&context))
+        };
+        let up = compose(&["up", "--exit-code-from", "a"]).success();
+        assert!(up.text().contains("a-1  | hello"), "{}", up.text());
+        let _ = compose(&["up", "-d", "b"]).success();
+        let _ = compose(&["restart", "b"]).success();
+        assert!(compose(&["ps"]).success().text().contains("(health"));
+        let _ = compose(&["down", "-v"])
+            .success()
+            .says(" Volume context_v Removed ");
+        let left = processes_left(scratch.root().to_str().unwrap(), Duration::ZERO);
+        assert!(left.is_empty(), "{left:?}");
+    }
 }

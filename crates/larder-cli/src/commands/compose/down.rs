@@ -28,6 +28,8 @@ pub(super) fn run(
         None => super::project_name(project_args, context)?,
     };
     let state = ProjectState::new(&context.state_root()?, &name);
+    // Opened while there is but one thread: an ordinary user's namespace is entered with it.
+    let engine = args.volumes.then(|| context.engine()).transpose()?;
     let kill = Arc::new(AtomicBool::new(false));
     let _listener = kill_on_second_signal(&kill)?;
     if let Some(project) = &project {
@@ -45,8 +47,7 @@ pub(super) fn run(
         });
     }
     remove(&name, &services, &kill)?;
-    if let Some(project) = project.filter(|_| args.volumes) {
-        let engine = context.engine()?;
+    if let (Some(project), Some(engine)) = (project, engine) {
         for volume in project
             .volumes
             .values()

@@ -167,7 +167,12 @@ impl ServiceState {
 
     /// Takes the supervisor's lock, for its life.
     pub(super) fn acquire(&self) -> io::Result<File> {
-        let file = self.lock_file()?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(self.lock())?;
         // Whoever looks whether it is free holds it for a moment.
         rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
         Ok(file)
@@ -175,20 +180,15 @@ impl ServiceState {
 
     /// Returns whether the supervisor lives.
     pub(super) fn is_live(&self) -> bool {
-        let Ok(file) = self.lock_file() else {
+        let Ok(file) = File::open(self.lock()) else {
             return false;
         };
         let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
         matches!(taken, Err(Errno::WOULDBLOCK))
     }
 
-    fn lock_file(&self) -> io::Result<File> {
-        File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(self.0.join("lock"))
+    fn lock(&self) -> PathBuf {
+        self.0.join("lock")
     }
 
     pub(super) fn write_record(&self, record: &Record) -> anyhow::Result<()> {

@@ -37,9 +37,7 @@ pub(super) fn run(directory: PathBuf, context: &Context<'_>) -> anyhow::Result<(
     let _lock = state.acquire().context("cannot lock the service")?;
     let life = Arc::new(Life::new(state.clone()));
     life.update(|_| {})?;
-    let listened = listen(Arc::clone(&life)).context("cannot listen for signals");
-    let done = listened.and_then(|()| supervise(&state, &life, context));
-    if let Err(error) = done {
+    if let Err(error) = supervise(&state, &life, context) {
         let message = format!("{error:#}");
         if let Ok(mut log) = state.open_log() {
             // The record says it, too.
@@ -52,7 +50,9 @@ pub(super) fn run(directory: PathBuf, context: &Context<'_>) -> anyhow::Result<(
 
 fn supervise(state: &ServiceState, life: &Arc<Life>, context: &Context<'_>) -> anyhow::Result<()> {
     let spec = state.spec().context("the service is not described")?;
+    // Before there is a second thread: a user's namespace is entered with the engine.
     let engine = context.engine()?;
+    listen(Arc::clone(life)).context("cannot listen for signals")?;
     let container = engine.container(spec.container()?, &life.kill)?;
     life.set_stop_signal(&spec, &container)?;
     let args = container.command(spec.entrypoint.as_deref(), spec.command.as_deref())?;

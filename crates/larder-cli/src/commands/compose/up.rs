@@ -91,6 +91,9 @@ pub(super) fn run(
             follower.show_new()?;
         }
         up.stop_all(&names, &mut || {});
+        if ends.stop.load(Ordering::SeqCst) {
+            return Ok(exit::CANCELED);
+        }
         return Err(error);
     }
     Attached::new(&up, &names, followers, Abort::new(args)).run(&mut starter)
