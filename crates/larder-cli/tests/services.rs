@@ -300,6 +300,30 @@ services:
 }
 
 #[test]
+fn services_are_found_after_the_command_was_killed() {
+    let services = services!(
+        "services: {a: {image: busybox, command: sh -c 'echo runs; sleep 1000', stop_grace_period: 0s}}"
+    );
+    let mut up = services.spawn(&["up"]);
+    up.await_output("a-1  | runs");
+    up.signal("KILL");
+    let _ = up.child.wait().unwrap();
+    assert_eq!(services.states(), "a:running:0:");
+    let follow = services.spawn(&["logs", "-f", "-n", "1"]);
+    follow.await_output("a-1  | runs");
+    let _ = services
+        .run(&["up", "-d"])
+        .success()
+        .says(" Container p-a-1 Running ");
+    let _ = services
+        .run(&["down"])
+        .success()
+        .says(" Container p-a-1 Removed ");
+    assert_eq!(follow.wait(), 0);
+    assert!(services.supervisors().is_empty());
+}
+
+#[test]
 fn services_wait_for_those_they_need() {
     let services = services!(
         r"

@@ -202,7 +202,8 @@ pub(crate) fn build_args(
     pairs
 }
 
-fn platform(
+/// Returns what the image is for: what is asked, else what the environment says.
+pub(crate) fn platform(
     asked: &[larder_oci::Platform],
     env: &Environment,
 ) -> anyhow::Result<Option<larder_oci::Platform>> {
