@@ -55,8 +55,9 @@ pub(crate) fn canonical(file: &mut Node, base: Base<'_>) -> Result<()> {
     let Value::Map(map) = &mut file.value else {
         return Ok(());
     };
+    let ports = ports::Budget::default();
     each(map, "services", |service, path| {
-        service_map(service, base, path)
+        service_map(service, base, &ports, path)
     })?;
     for kind in ["secrets", "configs"] {
         each(map, kind, |resource, _| {
@@ -96,7 +97,12 @@ fn each(
     Ok(())
 }
 
-fn service_map(service: &mut Map, base: Base<'_>, path: &KeyPath<'_>) -> Result<()> {
+fn service_map(
+    service: &mut Map,
+    base: Base<'_>,
+    ports: &ports::Budget,
+    path: &KeyPath<'_>,
+) -> Result<()> {
     for key in ["command", "entrypoint"] {
         command(service, key, path)?;
     }
@@ -137,7 +143,7 @@ fn service_map(service: &mut Map, base: Base<'_>, path: &KeyPath<'_>) -> Result<
     env_files(service, base);
     dependencies(service);
     names_to_map(service, "networks");
-    ports::to_long(service, path)?;
+    ports::to_long(service, ports, path)?;
     mounts::to_long(service, base, path)
 }
 

@@ -1,11 +1,20 @@
 //! The short form of ports: `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, where numbers may be ranges.
 
+use std::cell::Cell;
+
 use crate::error::{At, Error, Result};
 use crate::node::{KeyPath, Map, Node, Value};
 
 use super::{default, object};
 
-pub(super) fn to_long(service: &mut Map, path: &KeyPath<'_>) -> Result<()> {
+/// The most ports that the services of a file may have together: a few ranges are many ports.
+const MAX_PORTS: usize = 100_000;
+
+/// Counts the ports of a file.
+#[derive(Debug, Default)]
+pub(super) struct Budget(Cell<usize>);
+
+pub(super) fn to_long(service: &mut Map, budget: &Budget, path: &KeyPath<'_>) -> Result<()> {
     let path = path.key("ports");
     let Some(Node {
         value: Value::List(items),
@@ -26,6 +35,11 @@ pub(super) fn to_long(service: &mut Map, path: &KeyPath<'_>) -> Result<()> {
                 let message = format!("invalid port specification `{text}`");
                 return Err(Error::file(&item.at, path.key(&index), message));
             };
+            budget.0.set(budget.0.get() + parsed.len());
+            if budget.0.get() > MAX_PORTS {
+                let message = format!("more than {MAX_PORTS} ports in one file");
+                return Err(Error::file(&item.at, path.key(&index), message));
+            }
             ports.extend(parsed);
         }
     }

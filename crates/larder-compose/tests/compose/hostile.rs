@@ -56,6 +56,16 @@ fn nesting_has_an_end() {
 }
 
 #[test]
+fn ranges_of_ports_are_counted() {
+    let ranges = "'1-65535', ".repeat(5000);
+    let error = load(&format!("services: {{a: {{image: x, ports: [{ranges}]}}}}")).unwrap_err();
+    assert!(
+        error.contains("services.a.ports.[1]: more than 100000 ports"),
+        "{error}"
+    );
+}
+
+#[test]
 fn chains_of_services_have_an_end() {
     let mut extends = "services:\n  s0: {image: x}\n".to_owned();
     let mut needs = extends.clone();
