@@ -285,6 +285,13 @@ services:
     stop_grace_period: 10m
 "#
     );
+    let _ = services.run(&["up", "-d"]).success();
+    let _ = services.run(&["stop", "-t", "0"]).success();
+    assert!(
+        services.states().contains("stubborn:exited:137"),
+        "{}",
+        services.states()
+    );
     let up = services.spawn(&["up"]);
     up.await_output("runs");
     up.signal("INT");

@@ -194,6 +194,8 @@ pub(crate) struct UpArgs {
     /// Services to start, with those they need [default: all]
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
+    #[command(flatten)]
+    pub(crate) timeout: TimeoutArgs,
     /// Leave the services running, and return
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -251,6 +253,8 @@ pub(crate) struct DownArgs {
     /// Services to end [default: all]
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
+    #[command(flatten)]
+    pub(crate) timeout: TimeoutArgs,
     /// Remove the project's named volumes, too
     #[arg(short, long)]
     pub(crate) volumes: bool,
@@ -267,6 +271,16 @@ pub(crate) struct ServicesArgs {
     /// Services [default: all]
     #[arg(value_name = "SERVICE")]
     pub(crate) services: Vec<String>,
+    #[command(flatten)]
+    pub(crate) timeout: TimeoutArgs,
+}
+
+/// How long services may take to end.
+#[derive(Debug, Default, Clone, Copy, clap::Args)]
+pub(crate) struct TimeoutArgs {
+    /// Seconds after which services are killed that do not end [default: their own grace period]
+    #[arg(short, long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
 }
 
 /// `larder compose logs`

@@ -7,9 +7,9 @@ use anyhow::{Context as _, bail};
 use larder_engine::VolumeName;
 
 use super::Context;
-use super::services::{self, Starter, tell};
+use super::services::{self, Starter, Stopping, tell};
 use super::state::{ProjectState, ServiceState};
-use crate::args::{DownArgs, ProjectArgs, ServicesArgs};
+use crate::args::{DownArgs, ProjectArgs, ServicesArgs, TimeoutArgs};
 use crate::output;
 use crate::signals::{self, Stop};
 
@@ -46,7 +46,7 @@ pub(super) fn run(
             project.services.contains_key(name) || project.disabled.contains_key(name)
         });
     }
-    remove(&name, &services, &kill)?;
+    remove(&name, &services, args.timeout.stopping(&kill))?;
     if let (Some(project), Some(engine)) = (project, engine) {
         for volume in project
             .volumes
@@ -62,13 +62,23 @@ pub(super) fn run(
     Ok(state.remove_if_empty()?)
 }
 
+impl TimeoutArgs {
+    /// Returns how services are ended.
+    pub(super) fn stopping(self, kill: &AtomicBool) -> Stopping<'_> {
+        Stopping {
+            kill,
+            timeout: self.timeout.map(std::time::Duration::from_secs),
+        }
+    }
+}
+
 /// Ends services, and forgets them.
 pub(super) fn remove(
     project: &str,
     services: &[(String, ServiceState)],
-    kill: &AtomicBool,
+    how: Stopping<'_>,
 ) -> anyhow::Result<()> {
-    end(project, services, kill);
+    end(project, services, how);
     for (name, state) in services {
         state.remove()?;
         tell(&format!("{project}-{name}-1"), "Removed");
@@ -76,7 +86,7 @@ pub(super) fn remove(
     Ok(())
 }
 
-fn end(project: &str, services: &[(String, ServiceState)], kill: &AtomicBool) {
+fn end(project: &str, services: &[(String, ServiceState)], how: Stopping<'_>) {
     let live = services.iter().filter(|(_, state)| state.is_live());
     let live: Vec<&String> = live.map(|(name, _)| name).collect();
     let tell_all = |what: &str| {
@@ -85,7 +95,7 @@ fn end(project: &str, services: &[(String, ServiceState)], kill: &AtomicBool) {
         }
     };
     tell_all("Stopping");
-    services::stop(services, kill, &mut || {});
+    services::stop(services, how, &mut || {});
     tell_all("Stopped");
 }
 
@@ -100,7 +110,8 @@ pub(super) fn stop(
     let kill = Arc::new(AtomicBool::new(false));
     let _listener = kill_on_second_signal(&kill)?;
     let _lock = state.lock()?;
-    end(&name, &super::chosen(&state, &args.services)?, &kill);
+    let services = super::chosen(&state, &args.services)?;
+    end(&name, &services, args.timeout.stopping(&kill));
     Ok(())
 }
 
@@ -118,7 +129,7 @@ pub(super) fn start(
     let _lock = state.lock()?;
     let chosen = super::chosen(&state, &args.services)?;
     if restart {
-        end(&name, &chosen, &kill);
+        end(&name, &chosen, args.timeout.stopping(&kill));
     }
     let mut starter = Starter::new(&state, context, &kill)?;
     let mut names: Vec<String> = Vec::new();

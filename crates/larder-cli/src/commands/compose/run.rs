@@ -12,7 +12,7 @@ use super::images::ImageOptions;
 use super::services::Starter;
 use super::state::ProjectState;
 use super::up::{self, Ends, Up};
-use crate::args::{ComposeRunArgs, ProjectArgs};
+use crate::args::{ComposeRunArgs, ProjectArgs, TimeoutArgs};
 use crate::commands::run::stdio;
 use crate::exit::{self, Code};
 use crate::signals;
@@ -40,6 +40,7 @@ pub(super) fn run(
         ends: &ends,
         recreate: false,
         host_ca: args.host_ca,
+        timeout: TimeoutArgs::default(),
     };
     let flags = up::build_flags(args.host_ca);
     let options = ImageOptions {

@@ -30,6 +30,8 @@ pub(super) struct Starter<'a> {
     children: Vec<Child>,
     /// The services whose containers were made anew.
     pub(super) created: BTreeSet<String>,
+    /// How long a service that is made anew may take to end, if that is less than its own time.
+    pub(super) timeout: Option<Duration>,
     /// Set when the user wants no more of it.
     pub(super) canceled: &'a AtomicBool,
 }
@@ -46,6 +48,7 @@ impl<'a> Starter<'a> {
             root: context.state_root()?,
             children: Vec::new(),
             created: BTreeSet::new(),
+            timeout: None,
             canceled,
         })
     }
@@ -62,11 +65,11 @@ impl<'a> Starter<'a> {
         }
         if is_live {
             tell(&name, "Recreate");
-            stop(
-                &[(spec.service.clone(), state.clone())],
-                &AtomicBool::new(false),
-                &mut || {},
-            );
+            let how = Stopping {
+                kill: &AtomicBool::new(false),
+                timeout: self.timeout,
+            };
+            stop(&[(spec.service.clone(), state.clone())], how, &mut || {});
         }
         state.create(spec)?;
         self.created.insert(spec.service.clone());
@@ -192,37 +195,57 @@ struct Ending<'a> {
     name: &'a str,
     state: &'a ServiceState,
     needs: Vec<String>,
-    is_asked: bool,
+    asked_at: Option<Instant>,
 }
 
 impl Ending<'_> {
     fn ask(&mut self) {
         self.state.signal(Signal::TERM);
-        self.is_asked = true;
+        self.asked_at.get_or_insert_with(Instant::now);
+    }
+
+    fn kill(&mut self) {
+        // The second signal kills; two of one kind could become one.
+        self.ask();
+        self.state.signal(Signal::INT);
+    }
+
+    fn is_late(&self, timeout: Option<Duration>) -> bool {
+        let waited = self.asked_at.map(|asked| asked.elapsed());
+        timeout
+            .zip(waited)
+            .is_some_and(|(timeout, waited)| waited >= timeout)
     }
 }
 
+/// How services are ended.
+#[derive(Clone, Copy)]
+pub(super) struct Stopping<'a> {
+    /// Set when they are to be killed.
+    pub(super) kill: &'a AtomicBool,
+    /// After which time they are killed, if that is sooner than their own grace period.
+    pub(super) timeout: Option<Duration>,
+}
+
 /// Ends services, each before those it needs, and waits for them; meanwhile `tick` is called again
-/// and again. When `kill` is set they are killed.
-pub(super) fn stop(services: &[(String, ServiceState)], kill: &AtomicBool, tick: &mut dyn FnMut()) {
+/// and again.
+pub(super) fn stop(services: &[(String, ServiceState)], how: Stopping<'_>, tick: &mut dyn FnMut()) {
     let live = services.iter().filter(|(_, state)| state.is_live());
     let mut pending: Vec<Ending<'_>> = live
         .map(|(name, state)| Ending {
             name,
             state,
             needs: state.spec().map(|spec| spec.needs).unwrap_or_default(),
-            is_asked: false,
+            asked_at: None,
         })
         .collect();
     while !pending.is_empty() {
         let needed: BTreeSet<String> = pending.iter().flat_map(|one| one.needs.clone()).collect();
         let is_circle = pending.iter().all(|one| needed.contains(one.name));
         for ending in &mut pending {
-            if kill.load(Ordering::SeqCst) {
-                // The second signal kills; two of one kind could become one.
-                ending.ask();
-                ending.state.signal(Signal::INT);
-            } else if !ending.is_asked && (is_circle || !needed.contains(ending.name)) {
+            if how.kill.load(Ordering::SeqCst) || ending.is_late(how.timeout) {
+                ending.kill();
+            } else if ending.asked_at.is_none() && (is_circle || !needed.contains(ending.name)) {
                 ending.ask();
             }
         }

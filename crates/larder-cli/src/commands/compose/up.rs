@@ -16,7 +16,7 @@ use super::services::{self, Starter, TICK};
 use super::spec::Spec;
 use super::state::{Health, ProjectState, ServiceState, Status};
 use super::{Context, checks};
-use crate::args::{ComposeBuildArgs, ProjectArgs, UpArgs};
+use crate::args::{ComposeBuildArgs, ProjectArgs, TimeoutArgs, UpArgs};
 use crate::exit::{self, Code};
 use crate::output;
 use crate::signals::{self, Stop};
@@ -46,6 +46,7 @@ pub(super) fn run(
         ends: &ends,
         recreate: args.force_recreate,
         host_ca: args.host_ca,
+        timeout: args.timeout,
     };
     let flags = build_flags(args.host_ca);
     let options = ImageOptions {
@@ -67,6 +68,7 @@ pub(super) fn run(
     let lock = state.lock()?;
     up.tell_orphans(args.remove_orphans)?;
     let mut starter = Starter::new(&state, context, &ends.stop)?;
+    starter.timeout = args.timeout.stopping(&ends.kill).timeout;
     let done = up.start(&mut starter, &services, &specs);
     let done = match (done, args.detach || args.wait) {
         (Ok(()), true) => starter.settle(&names),
@@ -130,6 +132,7 @@ pub(super) struct Up<'a> {
     /// Whether also services that run unchanged are made anew.
     pub(super) recreate: bool,
     pub(super) host_ca: bool,
+    pub(super) timeout: TimeoutArgs,
 }
 
 impl Up<'_> {
@@ -202,7 +205,7 @@ impl Up<'_> {
         for (name, _) in &services {
             services::tell(&container(name), "Stopping");
         }
-        services::stop(&services, &self.ends.kill, tick);
+        services::stop(&services, self.timeout.stopping(&self.ends.kill), tick);
         for (name, _) in &services {
             services::tell(&container(name), "Stopped");
         }
@@ -245,7 +248,11 @@ impl Up<'_> {
             return Ok(());
         }
         if removes {
-            return super::down::remove(&self.project.name, &orphans, &self.ends.kill);
+            return super::down::remove(
+                &self.project.name,
+                &orphans,
+                self.timeout.stopping(&self.ends.kill),
+            );
         }
         let names: Vec<&str> = orphans.iter().map(|(name, _)| name.as_str()).collect();
         output::tell(&format!(
