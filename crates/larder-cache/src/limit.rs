@@ -17,5 +17,5 @@ pub const LAYERS_OF_RESULT: usize = 1_000;
 pub const LAYERS_OF_RESULTS: usize = 2_000_000;
 /// How deep indexes may lie in indexes, on the way to an image that holds inline cache.
 pub const INDEX_DEPTH: usize = 3;
-/// How many images of an index are looked at for inline cache.
+/// How many images, and lists of them, are looked at for inline cache, on all levels together.
 pub const IMAGES: usize = 64;

@@ -279,3 +279,53 @@ fn a_slow_source_does_not_hold_up_what_is_known() {
     let run = setup.build("first", &["--cache-from", &cache]).success();
     assert_eq!(run.ran(), [""; 0]);
 }
+
+/// What a linked copy made is one of an image's layers, and not the lowest.
+#[test]
+fn a_stored_image_gives_each_step_its_own_layers() {
+    let setup = setup!();
+    let dockerfile = |text: &str| {
+        format!("FROM busybox\nRUN echo {text} > /said\nCOPY --link app /app\n")
+    };
+    setup.write(&[("Dockerfile", &dockerfile("one"))]);
+    let name = format!("{}/team/held:1", setup.proxy.host());
+    let args = ["--cache-to", "type=inline", "-t", &name, "--push"];
+    let _ = setup.build("first", &args).success();
+    let second = setup.machine("second");
+    let _ = second.run(["pull", &name]).success();
+    setup.write(&[("Dockerfile", &dockerfile("two"))]);
+    let run = setup.build("second", &["--cache-from", &name, "-t", "app"]);
+    let run = run.success();
+    let shown = second.run(["run", "app", "cat", "/said", "/app/main"]);
+    assert_eq!(shown.success().text(), "two\n1", "{}", run.stderr);
+}
+
+/// All that can be asked of an image whose layers are still in the registry.
+#[test]
+fn an_image_of_which_nothing_was_fetched_is_whole() {
+    let setup = setup!();
+    setup.export();
+    let cache = setup.cache();
+    let args = ["--cache-from", &cache, "-t", "app"];
+    let _ = setup.build("second", &args).success();
+    let machine = setup.machine("second");
+    let _ = machine.run(["tag", "app", "other"]).success();
+    let _ = machine.run(["images"]).success();
+    let _ = machine.run(["inspect", "app"]).success();
+    assert_eq!(setup.fetched_layers(), 0, "{:?}", setup.proxy.exchanges());
+    let archive = setup.scratch.join("saved.tar");
+    let save = ["save", "app", "-o", archive.to_str().unwrap()];
+    // Where the layers can't be had, that is said.
+    setup
+        .proxy
+        .inject(On::new("GET", "/blobs/").times(100), Fault::answer(404));
+    let failed = machine.run(save).exit(1);
+    assert!(failed.stderr.contains(setup.proxy.host()), "{}", failed.stderr);
+    setup.proxy.forget();
+    let _ = machine.run(save).success();
+    let third = setup.machine("third");
+    let load = ["load", "-i", archive.to_str().unwrap()];
+    let _ = third.run(load).success();
+    let made = third.run(["run", "app", "cat", "/made"]);
+    assert_eq!(made.success().text(), "1");
+}

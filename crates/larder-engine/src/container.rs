@@ -16,6 +16,7 @@ use larder_tree::users;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
+use crate::fetch::{Fetcher, Origin};
 use crate::images::Images;
 use crate::ops;
 use crate::progress::Reporter;
@@ -136,7 +137,15 @@ impl Engine {
         let silent = |_event| {};
         let reporter = Reporter::new(&silent, &clock);
         let progress = reporter.begin_internal("run", "");
-        let snapshot = ops::image::pull(self, &lease, &image, &progress, cancel)?;
+        let fetcher = Fetcher {
+            engine: self,
+            lease: &lease,
+            progress: &progress,
+            cancel,
+        };
+        let unpacked = format!("unpacked for {}", request.image);
+        let snapshot = ops::image::unpack(&fetcher, &image, &Origin::Noted, &unpacked)
+            .map_err(|error| error.context(format!("cannot unpack image `{}`", request.image)))?;
         let description = format!("container of {}", request.image);
         let new = NewSnapshot {
             parent: Some(&snapshot),

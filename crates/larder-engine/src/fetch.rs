@@ -39,6 +39,8 @@ pub(crate) enum Origin {
     InsecureRegistry(ImageRef),
     /// In an OCI layout: a directory of the user's.
     Layout(PathBuf),
+    /// Only where the store has noted them to be.
+    Noted,
 }
 
 impl Origin {
@@ -47,6 +49,7 @@ impl Origin {
         match self {
             Self::Registry(image_ref) | Self::InsecureRegistry(image_ref) => image_ref.to_string(),
             Self::Layout(directory) => format!("local:{}", directory.display()),
+            Self::Noted => "store".to_owned(),
         }
     }
 }
@@ -139,24 +142,29 @@ impl Fetcher<'_> {
         {
             return Ok(());
         }
-        match origin {
-            Origin::Layout(directory) => self.copy(descriptor, directory),
-            Origin::Registry(image_ref) | Origin::InsecureRegistry(image_ref) => {
-                let insecure = matches!(origin, Origin::InsecureRegistry(_));
-                let mut repositories = self.lease.store().origins(&descriptor.digest)?;
-                repositories.retain(|noted| *noted != repository(image_ref));
-                let noted = repositories.iter().filter_map(|text| text.parse().ok());
-                let mut last = None;
-                for from in noted.chain([image_ref.clone()]) {
-                    match self.download(descriptor, &from, insecure) {
-                        Ok(()) => return Ok(()),
-                        Err(error) if error.class() == ErrorClass::Canceled => return Err(error),
-                        Err(error) => last = Some(error),
-                    }
-                }
-                Err(last.unwrap_or_else(|| BuildError::internal("a blob without origin")))
+        let (own, insecure) = match origin {
+            Origin::Layout(directory) => return self.copy(descriptor, directory),
+            Origin::Registry(image_ref) => (Some(image_ref), false),
+            Origin::InsecureRegistry(image_ref) => (Some(image_ref), true),
+            Origin::Noted => (None, false),
+        };
+        let mut repositories = self.lease.store().origins(&descriptor.digest)?;
+        repositories.retain(|noted| own.is_none_or(|own| *noted != repository(own)));
+        let noted = repositories.iter().filter_map(|text| text.parse().ok());
+        let mut last = None;
+        for from in noted.chain(own.cloned()) {
+            match self.download(descriptor, &from, insecure) {
+                Ok(()) => return Ok(()),
+                Err(error) if error.class() == ErrorClass::Canceled => return Err(error),
+                Err(error) => last = Some(error),
             }
         }
+        Err(last.unwrap_or_else(|| {
+            let digest = &descriptor.digest;
+            let message =
+                format!("blob `{digest}` is not in the store, and no registry is known to have it");
+            BuildError::new(ErrorClass::NotFound, message)
+        }))
     }
 
     fn download(&self, descriptor: &Descriptor, from: &ImageRef, insecure: bool) -> Result<()> {

@@ -11,14 +11,17 @@ use larder_tree::compression::Decoder;
 use larder_tree::tar::{Kind, Reader};
 use serde::Deserialize;
 
+use crate::cancel::CancelFlag;
 use crate::engine::Engine;
-use crate::error::{BuildError, ErrorClass, Result};
+use crate::error::{BuildError, Result};
 use crate::exporter::{ArchiveKind, ArchivedImage, write_images};
+use crate::fetch::{Fetcher, Origin};
 use crate::history::BuildReport;
 use crate::images::{MAX_DOCUMENT_BYTES, ResolvedImage, read_image};
 use crate::layers::{self, Recipe};
 use crate::output;
-use crate::progress::of_target;
+use crate::progress::{Reporter, of_target};
+use crate::push::unpacked;
 use crate::request::{Destination, ImageOutcome, StepReport};
 
 /// A stored image with its documents.
@@ -102,7 +105,8 @@ impl Engine {
     }
 
     /// Writes images as one tar that `docker load` and OCI tools read. Layers that are not stored
-    /// as blobs are compressed first, and the manifest says so.
+    /// as blobs are compressed first, and the manifest says so; those that are not stored at all are
+    /// fetched.
     pub fn save_images(&self, images: &[String], destination: Destination) -> Result<()> {
         let lease = self.store.lease()?;
         let mut archived: Vec<ArchivedImage> = Vec::new();
@@ -140,7 +144,7 @@ impl Engine {
                 .collect(),
         };
         let mut manifest = image.manifest.clone();
-        store_layers(lease, &info, &mut manifest)?;
+        self.store_layers(lease, &info, &image, &mut manifest)?;
         let bytes = go_json(&manifest);
         let mut descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
         if descriptor.digest == image.manifest_digest {
@@ -154,6 +158,52 @@ impl Engine {
             manifest,
             names,
         })
+    }
+
+    /// Makes blobs of the layers that have none: of what is unpacked if that gives the same layers,
+    /// else they are fetched.
+    fn store_layers(
+        &self,
+        lease: &Lease,
+        info: &ImageInfo,
+        image: &ResolvedImage,
+        manifest: &mut ImageManifest,
+    ) -> Result<()> {
+        let mut missing = Vec::new();
+        for (position, layer) in manifest.layers.iter().enumerate() {
+            if !lease.hold_blobs(std::slice::from_ref(&layer.digest))? {
+                missing.push(position);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let packed = match unpacked(lease, info) {
+            Some(snapshot) => {
+                layers::packed_layers(lease, snapshot, &Recipe::default(), &HashMap::new())?
+            }
+            None => Vec::new(),
+        };
+        let clock = || self.now();
+        let silent = |_event| {};
+        let reporter = Reporter::new(&silent, &clock);
+        let fetcher = Fetcher {
+            engine: self,
+            lease,
+            progress: &reporter.begin_internal("save", ""),
+            cancel: &CancelFlag::new(),
+        };
+        for position in missing {
+            let layer = &mut manifest.layers[position];
+            let diff_id = &image.config.rootfs.diff_ids[position];
+            match packed.get(position).filter(|it| it.diff_id == *diff_id) {
+                Some(made) => *layer = made.descriptor.clone(),
+                None => fetcher
+                    .blob(layer, &Origin::Noted)
+                    .map_err(|error| error.context(format!("cannot fetch layer `{diff_id}`")))?,
+            }
+        }
+        Ok(())
     }
 
     /// Reads images from a tar, compressed or not: an OCI layout, or what `docker save` writes.
@@ -235,35 +285,6 @@ impl Engine {
         })?;
         Ok(Some(report))
     }
-}
-
-/// Makes blobs of the layers that have none.
-fn store_layers(lease: &Lease, info: &ImageInfo, manifest: &mut ImageManifest) -> Result<()> {
-    let mut missing = Vec::new();
-    for (position, layer) in manifest.layers.iter().enumerate() {
-        if !lease.hold_blobs(std::slice::from_ref(&layer.digest))? {
-            missing.push(position);
-        }
-    }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let snapshot = info
-        .snapshot
-        .as_ref()
-        .filter(|id| matches!(lease.hold_snapshots(std::slice::from_ref(*id)), Ok(true)));
-    let snapshot = snapshot.ok_or_else(|| {
-        let layer = &manifest.layers[missing[0]].digest;
-        BuildError::new(
-            ErrorClass::NotFound,
-            format!("layer `{layer}` is not in the store"),
-        )
-    })?;
-    let layers = layers::packed_layers(lease, snapshot, &Recipe::default(), &HashMap::new())?;
-    for position in missing {
-        manifest.layers[position] = layers[position].descriptor.clone();
-    }
-    Ok(())
 }
 
 fn load_oci(lease: &Lease, descriptor: &Descriptor, names: &[ImageRef]) -> Result<ImageOutcome> {

@@ -7,6 +7,7 @@ use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::event::EventSink;
+use crate::fetch::Fetcher;
 use crate::images::{Images, ResolvedImage};
 use crate::ops;
 use crate::progress::{Reporter, VertexProgress};
@@ -64,7 +65,13 @@ impl Engine {
             layers.push((layer.descriptor, is_here));
         }
         if !image.manifest.layers.is_empty() {
-            let snapshot = ops::image::pull(self, &lease, &image, progress, cancel)?;
+            let fetcher = Fetcher {
+                engine: self,
+                lease: &lease,
+                progress,
+                cancel,
+            };
+            let snapshot = ops::image::pull(&fetcher, &image)?;
             let target = self.store.resolve_image(image.target.as_str())?.manifest;
             let new = NewImage {
                 manifest: &target,

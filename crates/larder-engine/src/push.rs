@@ -8,6 +8,7 @@ pub use larder_registry::Pushed;
 use larder_store::Lease;
 
 pub use self::stored::PushOutcome;
+pub(crate) use self::stored::unpacked;
 
 use self::blobs::until_canceled;
 use crate::error::{BuildError, Result};

@@ -125,11 +125,11 @@ impl BuildWorker<'_> {
 
     /// Returns the layers of a result that is in a registry and not in the store, where `outputs`
     /// need no more of it; else none.
-    pub(crate) fn far_layers<'r>(
+    pub(crate) fn far_layers(
         &self,
-        result: &'r ResultRef,
+        result: &ResultRef,
         outputs: &[Output],
-    ) -> Result<&'r [FarLayer]> {
+    ) -> Result<Vec<FarLayer>> {
         let needs_no_tree = |output: &Output| match output {
             Output::Image(image) => {
                 let options = &image.options;
@@ -138,15 +138,15 @@ impl BuildWorker<'_> {
             _ => false,
         };
         let ResultRef::Remote(imported) = result else {
-            return Ok(&[]);
+            return Ok(Vec::new());
         };
         let Origin::Registry(image_ref) = &imported.result.origin else {
-            return Ok(&[]);
+            return Ok(Vec::new());
         };
         if imported.result.is_fetched() || !outputs.iter().all(needs_no_tree) {
-            return Ok(&[]);
+            return Ok(Vec::new());
         }
-        let layers = &imported.result.layers;
+        let layers = imported.result.layers();
         let digests: Vec<&Digest> = layers.iter().map(|it| &it.descriptor.digest).collect();
         self.store().add_origin(&repository(image_ref), &digests)?;
         Ok(layers)
@@ -455,7 +455,13 @@ impl Worker for BuildWorker<'_> {
                     return Ok(vec![ops::local::load(self, name, source, progress)?]);
                 }
                 let image = self.image(source)?;
-                let snapshot = ops::image::pull(self.engine, &self.lease, image, progress, cancel)?;
+                let fetcher = Fetcher {
+                    engine: self.engine,
+                    lease: &self.lease,
+                    progress,
+                    cancel,
+                };
+                let snapshot = ops::image::pull(&fetcher, image)?;
                 Ok(vec![ResultRef::Snapshot(snapshot)])
             }
             Some(pb::op::Op::Exec(exec)) => {

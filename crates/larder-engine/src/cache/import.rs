@@ -85,7 +85,11 @@ impl<'a> Imports<'a> {
         };
         let mut trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
         match self.index.get() {
-            Some(index) => trail.add(index, &noted),
+            Some(index) => {
+                // What was noted before the caches were read may be what this one stands on.
+                trail.catch_up(index);
+                trail.add(index, &noted);
+            }
             None => trail.pending.push(noted),
         }
     }
@@ -105,9 +109,7 @@ impl<'a> Imports<'a> {
             return None;
         }
         let mut trail = self.trail.lock().unwrap_or_else(PoisonError::into_inner);
-        for noted in std::mem::take(&mut trail.pending) {
-            trail.add(index, &noted);
-        }
+        trail.catch_up(index);
         let found = trail.find(index, op, output, deps);
         if found.is_empty() {
             return None;
@@ -167,6 +169,13 @@ impl<'a> Imports<'a> {
 }
 
 impl Trail {
+    /// Finds what was noted before the caches were read.
+    fn catch_up(&mut self, index: &Index) {
+        for noted in std::mem::take(&mut self.pending) {
+            self.add(index, &noted);
+        }
+    }
+
     fn add(&mut self, index: &Index, noted: &Noted) {
         let found = self.find(index, &noted.op, noted.output, &noted.deps);
         self.nodes.entry(noted.key).or_default().extend(found);

@@ -1,10 +1,10 @@
 //! A result that an imported cache has: layers somewhere else, fetched when they are needed.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use larder_cache::{RecordResult, RemoteLayer};
 use larder_store::SnapshotId;
 
 use crate::error::{BuildError, ErrorClass, Result};
@@ -13,8 +13,9 @@ use crate::fetch::{FarLayer, Fetcher, Origin};
 /// The result of a record of an imported cache.
 #[derive(Debug)]
 pub(crate) struct RemoteResult {
-    /// Its layers, lowest first; at least one.
-    pub(crate) layers: Vec<FarLayer>,
+    /// Its layers, lowest first; at least one. Results that lie on each other share them: copies
+    /// would take more memory than a cache is allowed to.
+    layers: Vec<Arc<RemoteLayer>>,
     pub(crate) origin: Origin,
     /// When it was made, where that is known.
     pub(crate) created_at: Option<Timestamp>,
@@ -25,19 +26,24 @@ pub(crate) struct RemoteResult {
 
 impl RemoteResult {
     /// Returns a result; `tree` is its tree where the store has it, held by the build's lease.
-    pub(crate) fn new(layers: Vec<FarLayer>, origin: Origin, tree: Option<SnapshotId>) -> Self {
+    pub(crate) fn new(found: &RecordResult, origin: Origin, tree: Option<SnapshotId>) -> Self {
         Self {
-            layers,
+            layers: found.layers.clone(),
             origin,
-            created_at: None,
+            created_at: found.created_at,
             fetched: Mutex::new(tree),
             lost: AtomicBool::new(false),
         }
     }
 
-    /// Returns the result as made at that time.
-    pub(crate) fn made_at(self, created_at: Option<Timestamp>) -> Self {
-        Self { created_at, ..self }
+    /// Returns its layers, lowest first; at least one.
+    pub(crate) fn layers(&self) -> Vec<FarLayer> {
+        let far = |layer: &Arc<RemoteLayer>| FarLayer {
+            descriptor: layer.descriptor.clone(),
+            diff_id: layer.diff_id.clone(),
+            created_at: layer.created_at.or(self.created_at),
+        };
+        self.layers.iter().map(far).collect()
     }
 
     /// Whether it could not be fetched when it was needed.
@@ -66,7 +72,7 @@ impl RemoteResult {
         if let Some(snapshot) = &*known {
             return Ok(snapshot.clone());
         }
-        match fetcher.tree(&self.layers, &self.origin, description) {
+        match fetcher.tree(&self.layers(), &self.origin, description) {
             Ok(snapshot) => Ok(known.insert(snapshot).clone()),
             Err(error) => match error.class() {
                 ErrorClass::Canceled | ErrorClass::Exhausted | ErrorClass::Internal => Err(error),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_cache::{Imported, Manifest, limit};
+use larder_cache::{Imported, Manifest, RecordResult, limit};
 use larder_oci::{Descriptor, Digest, ImageRef};
 use larder_registry::{Client, Partial};
 use larder_store::Lease;
@@ -15,7 +15,7 @@ use super::remote::RemoteResult;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
-use crate::fetch::{FarLayer, Origin, layout_blob, no_runtime};
+use crate::fetch::{Origin, layout_blob, no_runtime};
 use crate::images::read_image;
 use crate::progress::{Reporter, VertexProgress};
 use crate::request::CacheImport;
@@ -135,9 +135,15 @@ impl Sources<'_> {
         if !self.lease.hold_snapshots(&chain)? {
             return Ok(None);
         }
-        let result = |layers: Vec<FarLayer>| {
-            let top = chain.get(layers.len() - 1).cloned();
-            RemoteResult::new(layers, origin.clone(), top)
+        let diff_ids = &image.config.rootfs.diff_ids;
+        let result = |found: &RecordResult| {
+            let layers = &found.layers;
+            // A result that is not the lowest layers, such as a linked copy's, has no tree here.
+            let own = layers.iter().map(|layer| &layer.diff_id);
+            let is_lowest =
+                chain.len() == diff_ids.len() && own.eq(diff_ids.iter().take(layers.len()));
+            let top = chain.get(layers.len() - 1).filter(|_| is_lowest)?;
+            Some(RemoteResult::new(found, origin.clone(), Some(top.clone())))
         };
         Ok(Some(records(imported, result)))
     }
@@ -149,6 +155,7 @@ async fn read_registry(client: &Client, image_ref: &ImageRef) -> Result<(String,
     let first = client.fetch_manifest(image_ref, &resolved.digest).await?;
     let kind = first.descriptor.media_type.clone();
     let mut caches = Vec::new();
+    let mut left = limit::IMAGES;
     let mut pending = VecDeque::from([(first.bytes, 0)]);
     while let Some((bytes, depth)) = pending.pop_front() {
         match Manifest::parse(&bytes).map_err(invalid)? {
@@ -161,7 +168,8 @@ async fn read_registry(client: &Client, image_ref: &ImageRef) -> Result<(String,
                 caches.extend(Imported::from_image(&config, &layers).map_err(invalid)?);
             }
             Manifest::Images(list) if depth < limit::INDEX_DEPTH => {
-                for descriptor in list.into_iter().take(limit::IMAGES) {
+                for descriptor in list.into_iter().take(left) {
+                    left -= 1;
                     let manifest = client.fetch_manifest(image_ref, &descriptor.digest).await?;
                     pending.push_back((manifest.bytes, depth + 1));
                 }
@@ -231,20 +239,13 @@ fn invalid(error: larder_cache::Error) -> BuildError {
 
 /// Returns the records of a cache whose layers are at `origin`.
 fn remote(imported: Imported, origin: &Origin) -> Loaded {
-    records(imported, |layers| {
-        RemoteResult::new(layers, origin.clone(), None)
+    records(imported, |found| {
+        Some(RemoteResult::new(found, origin.clone(), None))
     })
 }
 
-fn records(imported: Imported, result: impl Fn(Vec<FarLayer>) -> RemoteResult) -> Loaded {
-    let far = |found: &larder_cache::RecordResult| -> Vec<FarLayer> {
-        let layer = |layer: &Arc<larder_cache::RemoteLayer>| FarLayer {
-            descriptor: layer.descriptor.clone(),
-            diff_id: layer.diff_id.clone(),
-            created_at: layer.created_at.or(found.created_at),
-        };
-        found.layers.iter().map(layer).collect()
-    };
+/// Returns the records of a cache; `result` makes of a result what can be had of it.
+fn records(imported: Imported, result: impl Fn(&RecordResult) -> Option<RemoteResult>) -> Loaded {
     let record = |record: larder_cache::Record| Record {
         digest: record.digest,
         inputs: record
@@ -255,10 +256,7 @@ fn records(imported: Imported, result: impl Fn(Vec<FarLayer>) -> RemoteResult) -
                 links.map(|link| (link.selector, link.record)).collect()
             })
             .collect(),
-        result: record
-            .results
-            .first()
-            .map(|found| Arc::new(result(far(found)).made_at(found.created_at))),
+        result: record.results.iter().find_map(&result).map(Arc::new),
     };
     Loaded {
         records: imported.records.into_iter().map(record).collect(),
@@ -281,6 +279,7 @@ fn read_layout(
     };
     let top = Descriptor::new("", manifest, 0);
     let mut caches = Vec::new();
+    let mut left = limit::IMAGES;
     let mut pending = VecDeque::from([(top, 0)]);
     while let Some((descriptor, depth)) = pending.pop_front() {
         let bytes = read(&descriptor, limit::MANIFEST_BYTES)?;
@@ -294,8 +293,10 @@ fn read_layout(
                 caches.extend(Imported::from_image(&config, &layers).map_err(invalid)?);
             }
             Manifest::Images(list) if depth < limit::INDEX_DEPTH => {
-                let list = list.into_iter().take(limit::IMAGES);
-                pending.extend(list.map(|descriptor| (descriptor, depth + 1)));
+                for descriptor in list.into_iter().take(left) {
+                    left -= 1;
+                    pending.push_back((descriptor, depth + 1));
+                }
             }
             Manifest::Images(_) => {}
         }

@@ -4,28 +4,31 @@
 //! One file for all layers, rewritten after each. Its loss costs time only:
 //!
 //! ```text
-//! "larder chunks 1\n"
+//! "larder chunks 2\n"
 //! u32                      number of blobs
 //! [32]                     SHA-256 of each
 //! [32] u32 u64 u32         for each chunk, the latest first: its key, the number of its blob,
 //!                          offset and length therein
+//! [32]                     SHA-256 of all before
 //! ```
 //!
-//! Numbers are little-endian. A file of another version is not read.
+//! Numbers are little-endian. A file of another version is not read, and none that is damaged: a
+//! wrong place would make a damaged layer.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use larder_oci::Digest;
 use larder_store::Store;
 use larder_tree::compression::{ChunkCache, ChunkKey};
 
-const MAGIC: &[u8] = b"larder chunks 1\n";
+const MAGIC: &[u8] = b"larder chunks 2\n";
 
 /// The name of the file among the caches of the store.
 const FILE_NAME: &str = "layer-chunks";
@@ -79,9 +82,7 @@ impl StoredChunks {
         for (key, blob, offset, length) in Index::read(&self.path()).entries() {
             index.add(key, blob, offset, length);
         }
-        let temporary = self.path().with_extension(std::process::id().to_string());
-        std::fs::write(&temporary, index.encode())?;
-        std::fs::rename(&temporary, self.path())
+        index.write(&self.path())
     }
 
     fn path(&self) -> PathBuf {
@@ -185,16 +186,33 @@ impl Index {
             bytes.extend(place.offset.to_le_bytes());
             bytes.extend(place.length.to_le_bytes());
         }
+        bytes.extend(Digest::sha256(&bytes).sha256_bytes().unwrap_or_default());
         bytes
     }
 
+    /// Replaces the file. Of several at once, from whatever thread or process, the last one wins.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        static WRITTEN: AtomicU64 = AtomicU64::new(0);
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_extension(format!("{}-{number}", std::process::id()));
+        let done = std::fs::write(&temporary, self.encode())
+            .and_then(|()| std::fs::rename(&temporary, path));
+        if done.is_err() {
+            // The first error tells more than a left-over would.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        done
+    }
+
     /// Reads the file; an absent, foreign or damaged one is as good as empty.
-    fn read(path: &std::path::Path) -> Self {
+    fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_default();
         Self::decode(&bytes).unwrap_or_default()
     }
 
-    fn decode(mut bytes: &[u8]) -> Option<Self> {
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (mut bytes, sum) = bytes.split_last_chunk::<32>()?;
+        (Digest::sha256(bytes).sha256_bytes()? == *sum).then_some(())?;
         let rest = &mut bytes;
         (take::<16>(rest)? == MAGIC).then_some(())?;
         let mut index = Self::default();
@@ -255,17 +273,35 @@ mod tests {
         index.add([1; 32], [9; 32], 10, 20);
         let bytes = index.encode();
         for end in 0..bytes.len() {
-            let cut = Index::decode(&bytes[..end]);
-            // Without any chunk it is whole, too.
-            assert!(cut.is_none_or(|index| index.order.is_empty()), "{end}");
+            assert_eq!(Index::decode(&bytes[..end]), None, "{end}");
         }
-        let mut foreign = bytes.clone();
-        foreign[0] ^= 1;
-        assert_eq!(Index::decode(&foreign), None);
-        let mut stray = bytes;
-        let blob = stray.len() - 16;
-        stray[blob] = 7;
-        assert_eq!(Index::decode(&stray), None);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(Index::decode(&damaged), None, "{at}");
+        }
+    }
+
+    #[test]
+    fn writing_at_once_leaves_one_of_them_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE_NAME);
+        std::thread::scope(|scope| {
+            for blob in 0..4 {
+                let path = &path;
+                scope.spawn(move || {
+                    let mut index = Index::default();
+                    for key in 0..(blob + 1) * 50 {
+                        index.add([key; 32], [blob; 32], u64::from(key), 1);
+                    }
+                    for _ in 0..50 {
+                        index.write(path).unwrap();
+                        assert!(!Index::read(path).order.is_empty());
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]

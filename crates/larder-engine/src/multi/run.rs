@@ -247,7 +247,7 @@ impl Run<'_> {
         stop.check()?;
         let worker = &target.worker;
         let outputs = target.take_outputs();
-        let mut far: &[FarLayer] = &[];
+        let mut far: Vec<FarLayer> = Vec::new();
         let mut result = None;
         if let Some(solved) = solved {
             far = worker.far_layers(&solved.result, &outputs)?;
@@ -269,7 +269,7 @@ impl Run<'_> {
             lease: &self.lease,
             reporter: target.reporter,
             snapshot: result.as_ref(),
-            far,
+            far: &far,
             lowered: &target.prepared.lowered,
             base_layers: worker.base_layers(),
             tags: &target.prepared.tags,

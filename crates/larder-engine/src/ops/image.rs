@@ -1,22 +1,29 @@
 //! The image source: pulls the layers that the store does not have.
 
-use larder_store::{Lease, SnapshotId};
+use larder_store::SnapshotId;
 
-use crate::cancel::CancelFlag;
-use crate::engine::Engine;
 use crate::error::{BuildError, Result};
 use crate::fetch::{Fetcher, Origin};
 use crate::images::ResolvedImage;
-use crate::progress::VertexProgress;
 
-/// Returns the image's tree: as it is in the store, else with the missing layers fetched and
-/// unpacked.
-pub(crate) fn pull(
-    engine: &Engine,
-    lease: &Lease,
+/// Returns the image's tree: as it is in the store, else with the missing layers fetched from its
+/// registry and unpacked.
+pub(crate) fn pull(fetcher: &Fetcher<'_>, image: &ResolvedImage) -> Result<SnapshotId> {
+    let pinned = image.image_ref.with_digest(image.target.clone());
+    let origin = Origin::Registry(image.image_ref.clone());
+    if image.snapshot.is_none() {
+        fetcher.progress.status_done(format!("resolve {pinned}"));
+    }
+    unpack(fetcher, image, &origin, &format!("pulled from {pinned}"))
+}
+
+/// Returns the image's tree: as it is in the store, else with the missing layers fetched from
+/// `origin` and unpacked.
+pub(crate) fn unpack(
+    fetcher: &Fetcher<'_>,
     image: &ResolvedImage,
-    progress: &VertexProgress<'_>,
-    cancel: &CancelFlag,
+    origin: &Origin,
+    description: &str,
 ) -> Result<SnapshotId> {
     if let Some(snapshot) = &image.snapshot {
         return Ok(snapshot.clone());
@@ -28,14 +35,5 @@ pub(crate) fn pull(
             image.image_ref
         )));
     }
-    let pinned = image.image_ref.with_digest(image.target.clone());
-    progress.status_done(format!("resolve {pinned}"));
-    let fetcher = Fetcher {
-        engine,
-        lease,
-        progress,
-        cancel,
-    };
-    let origin = Origin::Registry(image.image_ref.clone());
-    fetcher.tree(&layers, &origin, &format!("pulled from {pinned}"))
+    fetcher.tree(&layers, origin, description)
 }

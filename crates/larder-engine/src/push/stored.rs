@@ -126,7 +126,10 @@ fn travels(lease: &Lease, layer: &Descriptor) -> Result<bool> {
 }
 
 /// Returns the topmost layer of an image whose layers are unpacked, held.
-fn unpacked<'a>(lease: &Lease, info: &'a ImageInfo) -> Option<&'a larder_store::SnapshotId> {
+pub(crate) fn unpacked<'a>(
+    lease: &Lease,
+    info: &'a ImageInfo,
+) -> Option<&'a larder_store::SnapshotId> {
     let snapshot = info.snapshot.as_ref()?;
     let is_held = lease.hold_snapshots(std::slice::from_ref(snapshot));
     matches!(is_held, Ok(true)).then_some(snapshot)

@@ -194,8 +194,9 @@ impl<'a> Gatherer<'a> {
         if remote.is_lost() {
             return Ok(None);
         }
+        let layers = remote.layers();
         let is_in = |diff_id| scope.is_none_or(|scope| scope.contains(diff_id));
-        if !remote.layers.iter().all(|layer| is_in(&layer.diff_id)) {
+        if !layers.iter().all(|layer| is_in(&layer.diff_id)) {
             return Ok(None);
         }
         let is_repacked = matches!(self.packing, Packing::Blobs(recipe) if recipe.force);
@@ -210,11 +211,11 @@ impl<'a> Gatherer<'a> {
                 created_at: layer.created_at,
             })
         };
-        for layer in &remote.layers {
+        for layer in &layers {
             let blob = layer.descriptor.digest.clone();
             self.origins.insert(blob, remote.origin.clone());
         }
-        Ok(Some(remote.layers.iter().map(layer).collect()))
+        Ok(Some(layers.iter().map(layer).collect()))
     }
 }
 
