@@ -78,6 +78,10 @@ impl Drop for Services {
     fn drop(&mut self) {
         let down = self.run(&["down", "-v", "--remove-orphans"]);
         let left = self.supervisors();
+        // Whatever went wrong: nothing of the test goes on.
+        for pid in &left {
+            kill("KILL", *pid);
+        }
         if !std::thread::panicking() {
             assert_eq!(down.code, Some(0), "{}", down.stderr);
             assert!(left.is_empty(), "left: {left:?}");
