@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fs_err as fs;
+use larder_store::{Clock, Options, Snapshotter, Store};
 use larder_testkit::{
-    Base, Fault, FaultProxy, Larder, On, Registry, Run, Scratch, Step, skip, write_tree,
+    Base, Fault, FaultProxy, Larder, On, Registry, Run, Scratch, Step, kill_many, skip, write_tree,
 };
+use larder_tree::apply::Ownership;
 
 const DOCKERFILE: &str = "\
 FROM busybox AS builder
@@ -284,9 +286,8 @@ fn a_slow_source_does_not_hold_up_what_is_known() {
 #[test]
 fn a_stored_image_gives_each_step_its_own_layers() {
     let setup = setup!();
-    let dockerfile = |text: &str| {
-        format!("FROM busybox\nRUN echo {text} > /said\nCOPY --link app /app\n")
-    };
+    let dockerfile =
+        |text: &str| format!("FROM busybox\nRUN echo {text} > /said\nCOPY --link app /app\n");
     setup.write(&[("Dockerfile", &dockerfile("one"))]);
     let name = format!("{}/team/held:1", setup.proxy.host());
     let args = ["--cache-to", "type=inline", "-t", &name, "--push"];
@@ -298,6 +299,98 @@ fn a_stored_image_gives_each_step_its_own_layers() {
     let run = run.success();
     let shown = second.run(["run", "app", "cat", "/said", "/app/main"]);
     assert_eq!(shown.success().text(), "two\n1", "{}", run.stderr);
+}
+
+/// How often larder is killed while it sends or fetches.
+const KILLS: usize = 24;
+/// Long enough for any of the commands to get to its end now and then.
+const LONGEST: Duration = Duration::from_millis(600);
+
+/// Two targets that share a stage, each with a cache in one directory.
+const BAKE: &str = r#"{
+  "group": {"default": {"targets": ["one", "two"]}},
+  "target": {
+    "base": {"context": "CONTEXT", "args": {"N": "ROUND"}, "cache-from": ["CACHE"]},
+    "one": {"inherits": ["base"], "tags": ["one"], "target": "builder",
+            "cache-to": ["type=local,dest=OUT,tag=one,mode=max"]},
+    "two": {"inherits": ["base"], "tags": ["two"],
+            "cache-to": ["type=local,dest=OUT,tag=two,mode=max"]}
+  }
+}"#;
+
+#[test]
+fn a_kill_while_caches_and_images_travel_breaks_nothing() {
+    let setup = setup!();
+    let dockerfile = DOCKERFILE.replace("RUN seq", "ARG N\nRUN echo $N && seq");
+    setup.write(&[("Dockerfile", &dockerfile)]);
+    setup.export();
+    let (cache, out) = (setup.cache(), setup.scratch.join("out"));
+    let image = format!("{}/team/app:1", setup.proxy.host());
+    let machine = setup.machine("victim");
+    let context = setup.scratch.join("context");
+    let context = context.to_str().unwrap();
+    let local = format!("type=local,dest={},mode=max", out.display());
+    let remote = format!("type=registry,ref={cache},mode=max");
+    let bake = setup.scratch.join("bake.json");
+    let build = |n: &str, args: &[&str]| {
+        let mut command = machine.command(["build", "--build-arg", n]);
+        command.args(args).arg(context);
+        command
+    };
+    let victim = |round: usize| {
+        let n = format!("N={}", round / 8);
+        match round % 8 {
+            0 => build(&n, &["--cache-from", &cache, "-t", &image, "--push"]),
+            1 => build(&n, &["--no-cache", "--cache-to", &remote]),
+            2 => build(&n, &["--no-cache", "--cache-to", &local]),
+            3 => machine.command(["push", &image]),
+            4 => {
+                // Nothing is there, all is fetched.
+                let _ = machine.run(["prune", "-a", "-f"]).success();
+                let to = format!("type=local,dest={}", setup.scratch.join("tree").display());
+                build("N=", &["--cache-from", &cache, "-o", &to])
+            }
+            5 => machine.command(["pull", &image]),
+            6 => {
+                let file = BAKE.replace("CONTEXT", context).replace("CACHE", &cache);
+                let file = file.replace("OUT", out.to_str().unwrap());
+                fs::write(&bake, file.replace("ROUND", &round.to_string())).unwrap();
+                machine.command(["bake", "-f", bake.to_str().unwrap()])
+            }
+            _ => build(&n, &["--cache-to", "type=inline", "-t", &image]),
+        }
+    };
+    let next_command = |round: usize| {
+        let from = format!("type=local,src={}", out.display());
+        let from = if round % 2 == 0 { &cache } else { &from };
+        let _ = Run::of(&mut build("N=", &["--cache-from", from, "-t", &image])).success();
+        let _ = machine.run(["images"]).success();
+    };
+    let kills = kill_many(12, KILLS, LONGEST, victim, next_command).unwrap();
+    assert!(kills > KILLS / 2, "only {kills} were killed in time");
+    let made = machine.run(["run", &image, "cat", "/made"]);
+    assert_eq!(made.success().text(), "1");
+    let _ = machine.run(["push", &image]).success();
+    // The directory holds what its entries lead to, and nothing else.
+    let local = format!("type=local,dest={},mode=max,reset=true", out.display());
+    let _ = Run::of(&mut build("N=last", &["--cache-to", &local])).success();
+    let ingest = fs::read_dir(out.join("ingest")).unwrap();
+    assert_eq!(ingest.count(), 0);
+    let _ = machine.run(["prune", "-a", "-f"]).success();
+    let options = Options {
+        clock: Clock::new(jiff::Timestamp::now),
+        snapshotter: Snapshotter::Overlay { userxattr: false },
+        ownership: Ownership::Preserve,
+        ceiling: None,
+    };
+    let problems = Store::open(machine.root(), options).unwrap().check();
+    assert_eq!(problems.unwrap().len(), 0);
+    for directory in ["tmp", "trash", "leases"] {
+        let left: Vec<_> = fs::read_dir(machine.root().join(directory))
+            .unwrap()
+            .collect();
+        assert!(left.is_empty(), "{directory}: {left:?}");
+    }
 }
 
 /// All that can be asked of an image whose layers are still in the registry.
@@ -320,7 +413,11 @@ fn an_image_of_which_nothing_was_fetched_is_whole() {
         .proxy
         .inject(On::new("GET", "/blobs/").times(100), Fault::answer(404));
     let failed = machine.run(save).exit(1);
-    assert!(failed.stderr.contains(setup.proxy.host()), "{}", failed.stderr);
+    assert!(
+        failed.stderr.contains(setup.proxy.host()),
+        "{}",
+        failed.stderr
+    );
     setup.proxy.forget();
     let _ = machine.run(save).success();
     let third = setup.machine("third");
