@@ -1,16 +1,19 @@
 //! Importing caches: what an empty machine finds, fetches, and does without.
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fs_err as fs;
+use larder_oci::Digest;
 use larder_store::{Clock, Options, Snapshotter, Store};
 use larder_testkit::{
     Base, Fault, FaultProxy, Larder, On, Registry, Run, Scratch, Step, kill_many, skip, write_tree,
 };
 use larder_tree::apply::Ownership;
+use serde_json::Value;
 
 const DOCKERFILE: &str = "\
 FROM busybox AS builder
@@ -299,6 +302,66 @@ fn a_stored_image_gives_each_step_its_own_layers() {
     let run = run.success();
     let shown = second.run(["run", "app", "cat", "/said", "/app/main"]);
     assert_eq!(shown.success().text(), "two\n1", "{}", run.stderr);
+}
+
+/// Changes all layers of a cache in a directory to what `change` makes of their descriptors.
+fn change_layers(directory: &Path, change: &dyn Fn(&mut Value)) {
+    let blobs = directory.join("blobs/sha256");
+    let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let mut index = read(&directory.join("index.json"));
+    let entry = &mut index["manifests"][0];
+    let digest = entry["digest"].as_str().unwrap().to_owned();
+    let mut manifest = read(&blobs.join(&digest["sha256:".len()..]));
+    for layer in manifest["layers"].as_array_mut().unwrap() {
+        change(layer);
+    }
+    let bytes = manifest.to_string();
+    let digest = Digest::sha256(&bytes);
+    fs::write(blobs.join(digest.hex()), &bytes).unwrap();
+    entry["digest"] = digest.to_string().into();
+    entry["size"] = bytes.len().into();
+    fs::write(directory.join("index.json"), index.to_string()).unwrap();
+}
+
+#[test]
+fn a_layer_that_no_disk_has_room_for_is_a_miss() {
+    let setup = setup!();
+    let directory = setup.scratch.join("cache");
+    let to = format!("type=local,dest={},mode=max", directory.display());
+    let from = format!("type=local,src={}", directory.display());
+    let _ = setup.build("first", &["--cache-to", &to]).success();
+    let config = setup.scratch.join("larder.toml");
+    let ceiling = fs::read_to_string(&config).unwrap() + "[cache]\nmax = \"1GB\"\n";
+    fs::write(&config, ceiling).unwrap();
+    for size in [1_u64 << 40, 1 << 62, i64::MAX as u64, u64::MAX] {
+        change_layers(&directory, &|layer| layer["size"] = size.into());
+        let machine = format!("m{size}");
+        setup.write(&[("app/main", &machine)]);
+        let args = ["--cache-from", &from, "-t", "app"];
+        let _ = setup.build(&machine, &args).success();
+        let made = setup.machine(&machine).run(["run", "app", "cat", "/made"]);
+        assert_eq!(made.success().text(), machine);
+    }
+}
+
+/// Waiting for each result would take minutes.
+#[test]
+fn a_source_that_falls_silent_is_not_asked_for_each_step() {
+    let setup = setup!();
+    setup.export();
+    setup.write(&[("app/main", "2")]);
+    setup.proxy.inject(
+        On::new("GET", "/blobs/").after(1).times(1000),
+        Fault::answer(503),
+    );
+    let cache = setup.cache();
+    let args = ["--cache-from", &cache, "-t", "app"];
+    let run = setup.build("second", &args).success();
+    let made = setup.machine("second").run(["run", "app", "cat", "/made"]);
+    assert_eq!(made.success().text(), "2");
+    let warning = "WARN: the imported result can't be fetched";
+    let warnings = run.stderr.matches(warning).count();
+    assert_eq!(warnings, 1, "{}", run.stderr);
 }
 
 /// How often larder is killed while it sends or fetches.

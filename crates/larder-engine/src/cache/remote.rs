@@ -19,21 +19,30 @@ pub(crate) struct RemoteResult {
     pub(crate) origin: Origin,
     /// When it was made, where that is known.
     pub(crate) created_at: Option<Timestamp>,
+    /// Set once nothing more comes from where the cache is, for all results of the cache.
+    is_dead: Arc<AtomicBool>,
     /// Its tree, once it was fetched.
     fetched: Mutex<Option<SnapshotId>>,
     lost: AtomicBool,
 }
 
 impl RemoteResult {
-    /// Returns a result; `tree` is its tree where the store has it, held by the build's lease.
-    pub(crate) fn new(found: &RecordResult, origin: Origin, tree: Option<SnapshotId>) -> Self {
+    /// Returns a result of a cache at `origin`. The results of one cache share `is_dead`.
+    pub(crate) fn new(found: &RecordResult, origin: Origin, is_dead: &Arc<AtomicBool>) -> Self {
         Self {
             layers: found.layers.clone(),
             origin,
+            is_dead: Arc::clone(is_dead),
             created_at: found.created_at,
-            fetched: Mutex::new(tree),
+            fetched: Mutex::default(),
             lost: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the result with its tree, which the store has and the build's lease holds.
+    pub(crate) fn with_tree(self, tree: SnapshotId) -> Self {
+        let fetched = Mutex::new(Some(tree));
+        Self { fetched, ..self }
     }
 
     /// Returns its layers, lowest first; at least one.
@@ -46,9 +55,10 @@ impl RemoteResult {
         self.layers.iter().map(far).collect()
     }
 
-    /// Whether it could not be fetched when it was needed.
+    /// Whether it could not be fetched when it was needed, or need not be tried.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
+            || (self.is_dead.load(Ordering::Relaxed) && !self.is_fetched())
     }
 
     /// Whether its tree is in the store.
@@ -65,22 +75,29 @@ impl RemoteResult {
     /// Returns its tree. The first caller fetches what the store lacks, others wait.
     ///
     /// # Errors
-    /// What kept it from being fetched. Unless that was a full disk or the end of the build, the
-    /// result counts as lost then, and the error is of class `NotFound`.
+    /// What kept it from being fetched. Unless that was the end of the build, the result counts as
+    /// lost then, and the error is of class `NotFound`: a layer that is too large for the disk, or
+    /// says so, is no reason not to make it again. Where a server does not answer, all results of
+    /// the cache count as lost: to wait for each would hold up the build.
     pub(crate) fn tree(&self, fetcher: &Fetcher<'_>, description: &str) -> Result<SnapshotId> {
-        let mut known = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(snapshot) = &*known {
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = &*fetched {
             return Ok(snapshot.clone());
         }
-        match fetcher.tree(&self.layers(), &self.origin, description) {
-            Ok(snapshot) => Ok(known.insert(snapshot).clone()),
-            Err(error) => match error.class() {
-                ErrorClass::Canceled | ErrorClass::Exhausted | ErrorClass::Internal => Err(error),
-                _ => {
-                    self.lost.store(true, Ordering::Relaxed);
-                    Err(BuildError::new(ErrorClass::NotFound, error.full_message()))
-                }
-            },
+        if self.is_dead.load(Ordering::Relaxed) {
+            let message = format!("`{}` did not answer before", self.origin.name());
+            return Err(BuildError::new(ErrorClass::NotFound, message));
         }
+        let error = match fetcher.tree(&self.layers(), &self.origin, description) {
+            Ok(snapshot) => return Ok(fetched.insert(snapshot).clone()),
+            Err(error) => error,
+        };
+        match error.class() {
+            ErrorClass::Canceled | ErrorClass::Internal => return Err(error),
+            ErrorClass::Unavailable => self.is_dead.store(true, Ordering::Relaxed),
+            _ => {}
+        }
+        self.lost.store(true, Ordering::Relaxed);
+        Err(BuildError::new(ErrorClass::NotFound, error.full_message()))
     }
 }

@@ -143,7 +143,8 @@ impl Sources<'_> {
             let is_lowest =
                 chain.len() == diff_ids.len() && own.eq(diff_ids.iter().take(layers.len()));
             let top = chain.get(layers.len() - 1).filter(|_| is_lowest)?;
-            Some(RemoteResult::new(found, origin.clone(), Some(top.clone())))
+            let result = RemoteResult::new(found, origin.clone(), &Arc::default());
+            Some(result.with_tree(top.clone()))
         };
         Ok(Some(records(imported, result)))
     }
@@ -239,8 +240,9 @@ fn invalid(error: larder_cache::Error) -> BuildError {
 
 /// Returns the records of a cache whose layers are at `origin`.
 fn remote(imported: Imported, origin: &Origin) -> Loaded {
+    let is_dead = Arc::default();
     records(imported, |found| {
-        Some(RemoteResult::new(found, origin.clone(), None))
+        Some(RemoteResult::new(found, origin.clone(), &is_dead))
     })
 }
 
