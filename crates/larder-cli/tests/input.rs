@@ -305,10 +305,7 @@ fn flags_are_checked_before_anything_is_built() {
             &["--iidfile", "id", "-o", "type=local,dest=out"],
             "ERROR: `--iidfile` has nothing to name: `type=local` makes no image",
         ),
-        (
-            &["--cache-from", "a"],
-            "ERROR: `--cache-from` is not supported yet",
-        ),
+        (&["--cache-from", "type=s3,bucket=a"], "`s3`"),
         (&["--platform", &foreign], &foreign),
         (&["--platform", "foo"], "foo"),
         (&["--frobnicate"], "unexpected argument '--frobnicate'"),

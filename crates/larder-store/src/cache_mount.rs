@@ -289,6 +289,7 @@ impl Store {
             Existing::Missing => None,
             Existing::Locked(lock) => Some(lock),
         };
+        let sign = self.mark_removal()?;
         let _publications = self.lock_removal()?;
         self.write_durably(|tx| {
             tx.prepare_cached("DELETE FROM cache_mounts WHERE id = ?")?
@@ -296,6 +297,7 @@ impl Store {
             Ok(())
         })?;
         disk::discard(self.layout(), &self.layout().cache_mount(id))?;
+        sign.remove()?;
         Ok(true)
     }
 

@@ -8,6 +8,7 @@ use larder_tree::apply::Ownership;
 use rusqlite::{Connection, Transaction};
 
 use crate::db::{Db, to_nanos};
+use crate::id::random_text;
 use crate::layout::{DIRECTORIES, Layout};
 use crate::lock::{FileLock, LockMode};
 use crate::{Ceiling, Error, ErrorKind, Result, disk, reserve, settle};
@@ -192,6 +193,12 @@ impl Store {
     /// without rows are looked for.
     pub(crate) fn lock_removal(&self) -> Result<FileLock> {
         FileLock::wait(&self.layout().lock("publish"), LockMode::Exclusive)
+    }
+
+    /// Leaves a sign, to be taken before rows go and removed after their files have gone: if this
+    /// process dies in between, the next sweep finds the files. It is a lease that protects nothing.
+    pub(crate) fn mark_removal(&self) -> Result<FileLock> {
+        FileLock::wait(&self.layout().lease(&random_text()), LockMode::Exclusive)
     }
 }
 

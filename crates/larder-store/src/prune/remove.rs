@@ -13,6 +13,7 @@ impl Store {
     /// was removed, with the bytes freed.
     pub(super) fn remove_records(&self, batch: &[&Loaded]) -> Result<Vec<UsageRecord>> {
         let mut removed = Vec::new();
+        let sign = self.mark_removal()?;
         let publications = self.lock_removal()?;
         let files = self.write_durably(|tx| {
             lease::end_dead(self, tx)?;
@@ -35,6 +36,7 @@ impl Store {
         })?;
         self.discard_all(&files)?;
         drop(publications);
+        sign.remove()?;
         for loaded in batch {
             if loaded.kind == Kind::CacheMount && self.remove_cache_mount(&loaded.record.id)? {
                 removed.push(loaded.record.clone());
@@ -47,6 +49,7 @@ impl Store {
 
 /// Removes those of `blobs` that nothing needs any more.
 pub(crate) fn remove_loose_blobs(store: &Store, blobs: &[Digest]) -> Result<()> {
+    let sign = store.mark_removal()?;
     let publications = store.lock_removal()?;
     let files = store.write_durably(|tx| {
         lease::end_dead(store, tx)?;
@@ -58,6 +61,7 @@ pub(crate) fn remove_loose_blobs(store: &Store, blobs: &[Digest]) -> Result<()> 
     })?;
     store.discard_all(&files)?;
     drop(publications);
+    sign.remove()?;
     disk::empty_trash(store.layout())
 }
 

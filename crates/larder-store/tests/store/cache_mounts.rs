@@ -199,7 +199,9 @@ fn only_a_prune_that_means_them_removes_them() {
     drop(guard);
     assert_eq!(store.prune_with(&named), ["cached mount"]);
     drop(acquire(&lease, "apt", Sharing::Shared));
-    let record = &store.du(&[]).unwrap()[0];
+    let record = &store
+        .du(&["type==exec.cachemount".parse().unwrap()])
+        .unwrap()[0];
     let by_id = PruneRequest {
         filters: vec![format!("id={}", record.id).parse::<Filter>().unwrap()],
         ..named
