@@ -13,6 +13,7 @@ const VERBS: &[Verb] = &[
     (&["builder", "prune"], &["prune"]),
     (&["buildx", "build"], &["build"]),
     (&["buildx", "b"], &["build"]),
+    (&["bake"], &["bake"]),
     (&["buildx", "bake"], &["bake"]),
     (&["buildx", "f"], &["bake"]),
     (&["buildx", "du"], &["du"]),
