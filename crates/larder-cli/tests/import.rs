@@ -304,6 +304,47 @@ fn a_stored_image_gives_each_step_its_own_layers() {
     assert_eq!(shown.success().text(), "two\n1", "{}", run.stderr);
 }
 
+/// What a cache says of a step is believed, as in BuildKit; what was not fetched leaves nothing.
+#[test]
+fn what_was_fetched_stays_without_the_cache_and_nothing_else_does() {
+    let setup = setup!();
+    let dockerfile = "\
+FROM busybox
+RUN --mount=type=secret,id=who,target=/who cat /who > /made
+RUN cp /made /again
+";
+    setup.write(&[("Dockerfile", dockerfile)]);
+    let out = setup.scratch.join("out");
+    let output = format!("type=local,dest={}", out.display());
+    let build = |machine: &str, args: &[&str]| {
+        let secret = setup.scratch.join(format!("{machine}-secret"));
+        fs::write(&secret, machine).unwrap();
+        let secret = format!("id=who,src={}", secret.display());
+        let args = [&["--secret", &secret], args].concat();
+        setup.build(machine, &args).success()
+    };
+    let made = || fs::read_to_string(out.join("again")).unwrap();
+    let cache = setup.cache();
+    let to = format!("type=registry,ref={cache},mode=max");
+    let _ = build("first", &["--cache-to", &to]);
+    let _ = build("second", &["--cache-from", &cache, "-t", "app"]);
+    let run = build("second", &["-o", &output]);
+    assert!(run.ran().contains(&"RUN cp /made /again".to_owned()));
+    assert_eq!(made(), "second");
+    let _ = build("third", &["--cache-from", &cache, "-o", &output]);
+    assert_eq!(made(), "first");
+    let run = build("third", &["-o", &output]);
+    assert!(!run.ran().contains(&"RUN cp /made /again".to_owned()));
+    assert_eq!(made(), "first");
+    let _ = build(
+        "third",
+        &["--no-cache", "--cache-from", &cache, "-o", &output],
+    );
+    assert_eq!(made(), "third");
+    let _ = build("third", &["--cache-from", &cache, "-o", &output]);
+    assert_eq!(made(), "third");
+}
+
 /// Changes all layers of a cache in a directory to what `change` makes of their descriptors.
 fn change_layers(directory: &Path, change: &dyn Fn(&mut Value)) {
     let blobs = directory.join("blobs/sha256");

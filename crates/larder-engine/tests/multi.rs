@@ -8,14 +8,16 @@
 )]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use larder_engine::event::{BuildEvent, VertexEvent};
 use larder_engine::request::{
     BuildOutcome, BuildRequest, ContextSource, DockerfileSource, NoCache, NoCacheSteps, Output,
-    StepReport,
+    SecretBytes, SecretProvider, StepReport,
 };
 use larder_engine::{
     CancelFlag, Engine, EngineOptions, ErrorClass, ManyOptions, TargetError, TargetRequest,
@@ -27,7 +29,7 @@ const COUNTED: &str = "RUN --mount=type=cache,id=count,target=/count";
 
 type Case = (&'static str, fn(&Kitchen));
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 14] = [
     ("a_shared_step_runs_once", a_shared_step_runs_once),
     (
         "a_shared_step_that_ignores_the_cache_runs_once",
@@ -42,6 +44,14 @@ const CASES: [Case; 12] = [
     (
         "a_context_is_scanned_once_and_an_image_looked_up_once",
         a_context_is_scanned_once_and_an_image_looked_up_once,
+    ),
+    (
+        "directories_whose_names_look_alike_are_kept_apart",
+        directories_whose_names_look_alike_are_kept_apart,
+    ),
+    (
+        "a_step_gets_the_secrets_of_the_first_target_that_needs_it",
+        a_step_gets_the_secrets_of_the_first_target_that_needs_it,
     ),
     (
         "a_failure_ends_the_others_and_names_its_target",
@@ -386,6 +396,58 @@ fn a_context_is_scanned_once_and_an_image_looked_up_once(kitchen: &Kitchen) {
     assert_eq!(loads[0].name, "[t0 internal] load build context");
     assert_eq!(ran.last("load metadata").len(), 1);
     assert_eq!(ran.last("COPY").len(), 1);
+}
+
+fn directories_whose_names_look_alike_are_kept_apart(kitchen: &Kitchen) {
+    let target = |name: &str, byte: u8| {
+        let context = kitchen.contexts.join(OsStr::from_bytes(&[b'd', byte]));
+        std::fs::create_dir_all(&context).unwrap();
+        std::fs::write(context.join("file"), name).unwrap();
+        let text = format!("FROM busybox\nCOPY file /\nRUN grep -x {name} /file\n");
+        target_in(&context, name, &text)
+    };
+    let ran = kitchen.run(vec![target("one", 0xfe), target("two", 0xff)]);
+    assert_eq!(ran.success().len(), 2);
+}
+
+/// Has one secret.
+struct Secret(&'static str, &'static str);
+
+impl SecretProvider for Secret {
+    fn secret(&self, id: &str) -> std::io::Result<Option<SecretBytes>> {
+        Ok((id == self.0).then(|| SecretBytes::new(self.1.as_bytes().to_vec())))
+    }
+}
+
+fn a_step_gets_the_secrets_of_the_first_target_that_needs_it(kitchen: &Kitchen) {
+    let target = |name: &str, id: &str, secret: Secret| {
+        let mount = format!("--mount=type=secret,id={id},target=/secret");
+        let text =
+            format!("FROM busybox\nRUN {mount} echo got-$(cat /secret 2>/dev/null || echo none)\n");
+        let mut target = kitchen.target(name, &text);
+        target.request.secrets = Arc::new(secret);
+        target
+    };
+    let got = |ran: &Ran| {
+        ran.success();
+        let lines = ran.log.lines().filter_map(|line| line.strip_prefix("got-"));
+        let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    // One step: what a secret says is in no key.
+    let same = kitchen.run(vec![
+        target("a", "token", Secret("token", "first")),
+        target("b", "token", Secret("token", "second")),
+    ]);
+    assert_eq!(got(&same), ["first"]);
+    // Each has but its own.
+    let apart = kitchen.run(vec![
+        target("c", "one", Secret("one", "mine")),
+        target("d", "two", Secret("two", "yours")),
+        target("e", "three", Secret("one", "mine")),
+    ]);
+    assert_eq!(got(&apart), ["mine", "none", "yours"]);
 }
 
 fn a_failure_ends_the_others_and_names_its_target(kitchen: &Kitchen) {

@@ -213,10 +213,19 @@ pub(super) fn open_directory(path: &Path) -> Result<ContextRoot> {
     let root = Root::open(&absolute)?;
     Ok(ContextRoot {
         root,
-        cache_name: Some(absolute.to_string_lossy().into_owned()),
+        cache_name: Some(unique_name(&absolute)),
         unpacked: None,
         stat_cache: Arc::default(),
     })
+}
+
+/// Names a path as no other is named, also where names are not UTF-8.
+fn unique_name(path: &Path) -> String {
+    let shown = || {
+        let bytes = path.as_os_str().as_encoded_bytes();
+        format!("{} {}", path.display(), Digest::sha256(bytes))
+    };
+    path.to_str().map_or_else(shown, str::to_owned)
 }
 
 pub(crate) type FoundText = (Vec<u8>, Option<(String, Vec<u8>)>);

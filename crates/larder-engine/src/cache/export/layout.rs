@@ -157,6 +157,8 @@ impl Layout {
                 }
                 Some(Ok(Manifest::Images(images))) => pending.extend(images),
                 Some(Err(_)) => return Ok(()),
+                // Too large to be followed.
+                None if path.exists() => return Ok(()),
                 // What is gone leads nowhere.
                 None => {}
             }
