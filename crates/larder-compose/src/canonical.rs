@@ -1,5 +1,6 @@
 //! One form for everything: short forms become long ones, paths become absolute.
 
+mod devices;
 mod mounts;
 mod pairs;
 mod ports;
@@ -143,6 +144,13 @@ fn service_map(
     env_files(service, base);
     dependencies(service);
     names_to_map(service, "networks");
+    names_to_map(service, "models");
+    for key in ["post_start", "pre_stop"] {
+        hooks(service, key, path)?;
+    }
+    watched_paths(service, base);
+    devices::to_long(service, path)?;
+    devices::count_gpus(service);
     ports::to_long(service, ports, path)?;
     mounts::to_long(service, base, path)
 }
@@ -155,6 +163,7 @@ fn build_map(build: &mut Map, base: Base<'_>, path: &KeyPath<'_>) -> Result<()> 
     }
     pairs::hosts_to_list(build, path)?;
     grants(build, "secrets");
+    ssh_paths(build, base);
     if let Some(node) = build.get_mut("context") {
         resolve_location(node, base);
     }
@@ -202,6 +211,59 @@ fn command(service: &mut Map, key: &str, path: &KeyPath<'_>) -> Result<()> {
         node.value = texts(words, &node.at);
     }
     Ok(())
+}
+
+/// Brings the programs that run after a start, or before a stop, into one form.
+fn hooks(service: &mut Map, key: &str, path: &KeyPath<'_>) -> Result<()> {
+    let path = path.key(key);
+    if let Some(Node {
+        value: Value::List(items),
+        ..
+    }) = service.get_mut(key)
+    {
+        for (index, item) in items.iter_mut().enumerate() {
+            let index = format!("[{index}]");
+            if let Value::Map(hook) = &mut item.value {
+                command(hook, "command", &path.key(&index))?;
+                pairs::to_map(hook, "environment", &path.key(&index))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn watched_paths(service: &mut Map, base: Base<'_>) {
+    if let Some(Node {
+        value: Value::Map(develop),
+        ..
+    }) = service.get_mut("develop")
+        && let Some(Node {
+            value: Value::List(items),
+            ..
+        }) = develop.get_mut("watch")
+    {
+        for item in items {
+            if let Value::Map(watch) = &mut item.value {
+                resolve_key(watch, "path", base);
+            }
+        }
+    }
+}
+
+fn ssh_paths(build: &mut Map, base: Base<'_>) {
+    if let Some(Node {
+        value: Value::Map(keys),
+        ..
+    }) = build.get_mut("ssh")
+    {
+        for entry in keys.iter_mut() {
+            if let Value::Text(path) = &mut entry.node.value
+                && !path.is_empty()
+            {
+                *path = base.resolve(path);
+            }
+        }
+    }
 }
 
 fn texts(words: impl IntoIterator<Item = String>, at: &At) -> Value {

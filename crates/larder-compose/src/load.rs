@@ -2,6 +2,7 @@
 
 mod discover;
 mod extends;
+mod implied;
 mod include;
 
 use std::io::{self, Read};
@@ -17,6 +18,7 @@ use crate::model::Project;
 use crate::node::{Map, Node, Value};
 use crate::project_name;
 use crate::schema;
+use crate::values;
 use crate::variables::Variables;
 use crate::yaml;
 
@@ -44,6 +46,8 @@ pub struct LoadOptions {
     pub env_files: Vec<PathBuf>,
     /// The variables of the shell.
     pub variables: Variables,
+    /// What the standard input holds, if it was read before.
+    pub stdin: Option<String>,
     /// Whether variables in values are left as they are.
     pub no_interpolate: bool,
 }
@@ -57,6 +61,7 @@ impl LoadOptions {
     pub fn load(&self) -> Result<Project> {
         let mut loader = Loader {
             no_interpolate: self.no_interpolate,
+            stdin: self.stdin.clone(),
             warnings: Vec::new(),
             file_count: 0,
         };
@@ -89,6 +94,7 @@ impl LoadOptions {
         let mut tree =
             tree.ok_or_else(|| Error::new(ErrorKind::NotFound, "no compose file is given"))?;
         merge::drop_resets(&mut tree);
+        implied::dependencies(&mut tree);
         warnings.extend(loader.warnings);
         let profiles = discover::profiles(&self.profiles, &scope.variables);
         let files = files.iter().map(|file| self.working_directory.join(file));
@@ -135,10 +141,8 @@ impl LoadOptions {
         if !self.no_interpolate {
             interpolate(&mut node, variables, &mut Vec::new())?;
         }
-        let name = node.as_text().unwrap_or_default();
-        project_name::check(name)
-            .map_err(|error| Error::file(&node.at, "name", error.to_string()))?;
-        Ok(name.to_owned())
+        project_name::normal(node.as_text().unwrap_or_default())
+            .map_err(|error| Error::file(&node.at, "name", error.to_string()))
     }
 }
 
@@ -146,8 +150,12 @@ impl LoadOptions {
 /// sets.
 fn add_env_files(variables: &mut Variables, files: &[PathBuf], directory: &Path) -> Result<()> {
     let default = directory.join(".env");
+    let is_off = variables
+        .get("COMPOSE_DISABLE_ENV_FILE")
+        .and_then(values::flag)
+        .unwrap_or(false);
     let files = match files {
-        [] if default.is_file() => std::slice::from_ref(&default),
+        [] if !is_off && default.is_file() => std::slice::from_ref(&default),
         files => files,
     };
     let mut known = variables.clone();
@@ -204,6 +212,7 @@ impl Scope {
 
 struct Loader {
     no_interpolate: bool,
+    stdin: Option<String>,
     warnings: Vec<Warning>,
     file_count: usize,
 }
@@ -216,8 +225,9 @@ impl Loader {
             let message = format!("more than {MAX_FILES} files are included or extended");
             return Err(Error::new(ErrorKind::File, message));
         }
+        let given = self.stdin.take_if(|_| name.as_os_str() == STDIN);
         let name: Arc<str> = Arc::from(name.to_string_lossy());
-        let text = read_text(path).map_err(|error| {
+        let text = given.map_or_else(|| read_text(path), Ok).map_err(|error| {
             let kind = match error.kind() {
                 io::ErrorKind::NotFound => ErrorKind::NotFound,
                 _ => ErrorKind::File,

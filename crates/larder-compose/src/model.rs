@@ -4,6 +4,7 @@ mod build;
 mod fields;
 mod mount;
 mod service;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -120,6 +121,14 @@ impl Project {
         }
         let volumes = read_each(section("volumes"), "volumes", |key, fields| {
             let is_external = fields.flag("external")?.unwrap_or(false);
+            if is_external
+                && let Some(key) = ["driver", "driver_opts", "labels"]
+                    .into_iter()
+                    .find(|key| fields.get(key).is_some())
+            {
+                let message = format!("conflicting parameters `external` and `{key}` specified");
+                return Err(fields.error(message));
+            }
             let default = if is_external {
                 key.to_owned()
             } else {
@@ -151,8 +160,7 @@ impl Project {
         Ok(project)
     }
 
-    /// Turns services on by their names, whatever their profiles, with the services of the same
-    /// file that they need.
+    /// Turns services on by their names, with all others of their profiles.
     ///
     /// # Errors
     /// When there is no service of a name.
@@ -160,13 +168,26 @@ impl Project {
         for name in names {
             let name = name.as_ref();
             if let Some(service) = self.disabled.remove(name) {
+                let profiles = service.profiles.clone();
                 self.services.insert(name.to_owned(), service);
+                self.turn_on(&profiles);
             }
             if !self.services.contains_key(name) {
                 return Err(Error::options(format!("no such service: {name}")));
             }
         }
         Ok(())
+    }
+
+    fn turn_on(&mut self, profiles: &[String]) {
+        for (name, service) in std::mem::take(&mut self.disabled) {
+            let side = if service.is_enabled(profiles) {
+                &mut self.services
+            } else {
+                &mut self.disabled
+            };
+            side.insert(name, service);
+        }
     }
 
     /// Returns `names` and all services that they depend on, sorted so that each comes after those
@@ -222,6 +243,14 @@ impl Project {
             let is_known = self.services.contains_key(name) || self.disabled.contains_key(name);
             if dependency.is_required && !is_known {
                 return wrong(format!("depends on undefined service `{name}`"));
+            }
+        }
+        for network in self.attached(service) {
+            let networks = self.tree.as_map().and_then(|map| map.get("networks"));
+            let networks = networks.and_then(Node::as_map);
+            let is_known = networks.is_some_and(|networks| networks.get(network).is_some());
+            if network != "default" && !is_known {
+                return wrong(format!("refers to undefined network `{network}`"));
             }
         }
         for mount in &service.mounts {
@@ -357,8 +386,13 @@ fn read_each<T>(
 }
 
 fn read_resource(fields: &Fields<'_>) -> Result<Resource> {
+    let sources = ["file", "environment", "content"].into_iter();
+    let given: Vec<&str> = sources.filter(|key| fields.get(key).is_some()).collect();
     let origin = if fields.flag("external")?.unwrap_or(false) {
         Origin::External
+    } else if let [first, second, ..] = given[..] {
+        let message = format!("`{first}` and `{second}` are mutually exclusive");
+        return Err(fields.error(message));
     } else if let Some(file) = fields.text("file") {
         Origin::File(file.into())
     } else if let Some(name) = fields.text("environment") {

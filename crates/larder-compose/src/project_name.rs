@@ -21,7 +21,11 @@ pub fn check(name: &str) -> Result<()> {
 /// Returns the name of a project in `directory`: the directory's own, without what a name can't
 /// have.
 pub(crate) fn of_directory(directory: &Path) -> Result<String> {
-    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    normal(&directory.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Returns a name without what a project's name can't have.
+pub(crate) fn normal(name: &str) -> Result<String> {
     let name: String = name
         .to_lowercase()
         .chars()

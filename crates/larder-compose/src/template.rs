@@ -17,7 +17,7 @@ pub(crate) trait Lookup {
 /// Why a text can't be interpolated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TemplateError {
-    /// A `$` begins nothing.
+    /// What stands in braces is no variable.
     Invalid,
     /// A variable must be set and is not.
     Required {
@@ -72,10 +72,12 @@ fn substitute_nested(
             let end = closing_brace(inner).ok_or(TemplateError::Invalid)?;
             out.push_str(&expression(&inner[..end], lookup, depth)?);
             rest = &inner[end + 1..];
-        } else {
-            let name = name(after).ok_or(TemplateError::Invalid)?;
+        } else if let Some(name) = name(after) {
             out.push_str(&plain(name, lookup));
             rest = &after[name.len()..];
+        } else {
+            out.push('$');
+            rest = after;
         }
     }
     out.push_str(rest);
@@ -215,9 +217,16 @@ mod tests {
     }
 
     #[test]
-    fn a_dollar_that_begins_nothing_is_an_error() {
+    fn a_dollar_that_begins_nothing_stands_for_itself() {
+        for text in ["$", "a $ b", "$1"] {
+            check(text, Ok(text));
+        }
+    }
+
+    #[test]
+    fn braces_that_hold_no_variable_are_an_error() {
         for text in [
-            "$", "a $ b", "$1", "${", "${}", "${1}", "${SET", "${SET!x}", "${SET:}", "${SET x}",
+            "${", "${}", "${1}", "${SET", "${SET!x}", "${SET:}", "${SET x}",
         ] {
             check(text, Err("invalid interpolation format"));
         }

@@ -111,9 +111,12 @@ pub(crate) struct ConfigArgs {
     /// List the images
     #[arg(long)]
     pub(crate) images: bool,
-    /// List the volumes
+    /// List the volumes that are used
     #[arg(long)]
     pub(crate) volumes: bool,
+    /// List the networks that are used
+    #[arg(long)]
+    pub(crate) networks: bool,
     /// List the profiles
     #[arg(long)]
     pub(crate) profiles: bool,

@@ -64,7 +64,7 @@ fn load_options(args: &ProjectArgs, context: &Context<'_>) -> anyhow::Result<Loa
         profiles: args.profiles.clone(),
         env_files: args.env_files.clone(),
         variables: Variables::of(context.env.iter()),
-        no_interpolate: false,
+        ..LoadOptions::default()
     })
 }
 
@@ -89,12 +89,12 @@ fn project_name(args: &ProjectArgs, context: &Context<'_>) -> anyhow::Result<Str
 }
 
 /// Returns the services of these names that are known; all for no names.
-fn chosen(
-    project: &ProjectState,
-    names: &[String],
-) -> anyhow::Result<Vec<(String, ServiceState)>> {
+fn chosen(project: &ProjectState, names: &[String]) -> anyhow::Result<Vec<(String, ServiceState)>> {
     let mut services = project.services()?;
-    if let Some(name) = names.iter().find(|name| services.iter().all(|(known, _)| known != *name)) {
+    if let Some(name) = names
+        .iter()
+        .find(|name| services.iter().all(|(known, _)| known != *name))
+    {
         bail!("no such service: {name}");
     }
     services.retain(|(name, _)| names.is_empty() || names.contains(name));
@@ -111,5 +111,9 @@ fn load_with(options: &LoadOptions) -> anyhow::Result<Project> {
 
 fn tell_version(args: &ComposeVersionArgs) -> std::io::Result<()> {
     let version = env!("CARGO_PKG_VERSION");
-    if args.short { output::print(&format!("{version}\n")) } else { output::print(&format!("larder compose version {version}\n")) }
+    if args.short {
+        output::print(&format!("{version}\n"))
+    } else {
+        output::print(&format!("larder compose version {version}\n"))
+    }
 }

@@ -3,7 +3,7 @@
 use crate::error::{At, Error, Result};
 use crate::node::{KeyPath, Map, Node, Value};
 
-use super::{Base, default, object};
+use super::{Base, object};
 
 pub(super) fn to_long(service: &mut Map, base: Base<'_>, path: &KeyPath<'_>) -> Result<()> {
     let path = path.key("volumes");
@@ -54,10 +54,8 @@ fn long(mount: &mut Map, base: Base<'_>, at: &At, path: &KeyPath<'_>) -> Result<
     match (kind.as_str(), source) {
         ("bind", Some(source)) => {
             mount.set("source", Node::text(base.resolve(&source), at));
-            default(mount, "bind", at, Value::Map(Map::default()));
         }
         ("bind", None) => return Err(Error::file(at, path, "`source` is missing")),
-        ("volume", _) => default(mount, "volume", at, Value::Map(Map::default())),
         _ => {}
     }
     Ok(())
@@ -105,11 +103,10 @@ fn set_option(mount: &mut Map, kind: &str, option: &str, at: &At) -> Option<()> 
         "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" if kind == "bind" => {
             (Some(kind), "propagation", Value::Text(option.to_owned()))
         }
-        "rw" | "z" | "Z" => return Some(()),
-        "cached" | "delegated" | "consistent" => {
-            (None, "consistency", Value::Text(option.to_owned()))
-        }
-        _ => return None,
+        // What is consistent is only a question where containers run in a virtual machine.
+        "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => return Some(()),
+        // Compose lets pass what it does not know.
+        _ => return Some(()),
     };
     let node = Node::new(value, at.clone());
     match place {

@@ -35,13 +35,17 @@ impl Loader {
             let key = KeyPath::ROOT.key("include");
             let included = self.include(item, &key.key(&index), scope, stack)?;
             match &mut merged {
-                Some(merged) => merge::merge(merged, included)?,
+                Some(merged) => {
+                    check_conflicts(merged, &included)?;
+                    merge::merge(merged, included)?;
+                }
                 None => merged = Some(included),
             }
         }
         match merged {
             None => Ok(document),
             Some(mut merged) => {
+                check_conflicts(&merged, &document)?;
                 merge::merge(&mut merged, document)?;
                 Ok(merged)
             }
@@ -126,6 +130,31 @@ impl Loader {
         stack.0.pop();
         file
     }
+}
+
+/// Refuses what is included under a name that is also used otherwise.
+fn check_conflicts(included: &Node, other: &Node) -> Result<()> {
+    for section in ["services", "volumes", "networks", "secrets", "configs"] {
+        let entries = |node: &Node| {
+            let section = node.as_map()?.get(section)?.as_map()?;
+            Some(section.clone())
+        };
+        let known = entries(included).unwrap_or_default();
+        for entry in &entries(other).unwrap_or_default() {
+            if known
+                .get(&entry.key)
+                .is_some_and(|node| *node != entry.node)
+            {
+                let key = format!("{section}.{}", entry.key);
+                return Err(Error::file(
+                    &entry.at,
+                    key,
+                    "conflicts with imported resource",
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn texts(node: &Node) -> Vec<&str> {

@@ -175,6 +175,7 @@ impl Service {
             Some(deploy) => deploy.number("replicas")?,
             None => None,
         };
+        check_values(&fields, replicas)?;
         Ok(Self {
             name: name.to_owned(),
             image: fields.text("image").filter(|image| !image.is_empty()),
@@ -218,6 +219,12 @@ impl Service {
                 .collect(),
             has_provider: fields.get("provider").is_some(),
         })
+    }
+
+    /// Returns what the files say about it.
+    pub(crate) fn node<'a>(&self, tree: &'a Node) -> Option<&'a Map> {
+        let services = tree.as_map()?.get("services")?.as_map()?;
+        services.get(&self.name)?.as_map()
     }
 
     /// Returns its key in the files.
@@ -272,6 +279,52 @@ impl Service {
         let is_on = |profile: &String| profiles.iter().any(|on| on == "*" || on == profile);
         self.profiles.is_empty() || self.profiles.iter().any(is_on)
     }
+}
+
+/// Checks what compose does not let through, though larder makes no use of it.
+fn check_values(fields: &Fields<'_>, replicas: Option<u32>) -> Result<()> {
+    let scale: Option<u32> = fields.number("scale")?;
+    if let (Some(scale), Some(replicas)) = (scale, replicas)
+        && scale != replicas
+    {
+        let message = "can't set distinct values on `scale` and `deploy.replicas`";
+        return Err(fields.error(message));
+    }
+    let networks = fields.get("networks").and_then(Node::as_map);
+    if fields.text("network_mode").is_some() && networks.is_some_and(|map| !map.is_empty()) {
+        return Err(fields.error("declares mutually exclusive `network_mode` and `networks`"));
+    }
+    if let Some(name) = fields.text("container_name") {
+        let mut characters = name.chars();
+        let is_name = characters.next().is_some_and(|c| c.is_ascii_alphanumeric())
+            && name.len() > 1
+            && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+        if !is_name {
+            let pattern = "[a-zA-Z0-9][a-zA-Z0-9_.-]+";
+            let message = format!("`container_name`: `{name}` does not match pattern `{pattern}`");
+            return Err(fields.error(message));
+        }
+    }
+    if let Some(policy) = fields.text("pull_policy") {
+        let is_known = matches!(
+            policy.as_str(),
+            "always"
+                | "never"
+                | "build"
+                | "if_not_present"
+                | "missing"
+                | "refresh"
+                | "daily"
+                | "weekly"
+        );
+        if !is_known && !policy.starts_with("every_") {
+            let message = format!(
+                "`pull_policy`: `{policy}` is no policy (always, never, build, missing, daily, weekly, every_TIME)"
+            );
+            return Err(fields.error(message));
+        }
+    }
+    Ok(())
 }
 
 fn env_file(fields: &Fields<'_>) -> Result<EnvFile> {

@@ -87,7 +87,7 @@ fn of_short_forms() {
             &format!("compose.yaml:5: services.a.ports.[0]: invalid port specification `{port}`"),
         );
     }
-    for volume in ["a:b:c:d", ":/x", "./x:", "./x:/y:sideways"] {
+    for volume in ["a:b:c:d", ":/x", "./x:"] {
         check(
             &format!("services:\n  a:\n    image: x\n    volumes:\n    - '{volume}'\n"),
             &format!(
@@ -156,7 +156,7 @@ fn of_variables() {
         "compose.yaml:3: services.a.image: required variable `X` is missing a value: set it",
     );
     check(
-        "services: {a: {image: '$ x'}}",
+        "services: {a: {image: '${} x'}}",
         "services.a.image: invalid interpolation format",
     );
     check_files(
@@ -164,9 +164,79 @@ fn of_variables() {
         "[dir]/.env:1: A: unterminated quoted value",
     );
     check(
-        "name: Not Good\nservices: {}",
-        "compose.yaml:1: name: invalid project name \"Not Good\"",
+        "name: '!'\nservices: {}",
+        "compose.yaml:1: name: project name must not be empty",
     );
+}
+
+#[test]
+fn of_what_contradicts_itself() {
+    for (text, expect) in [
+        (
+            "services: {a: {image: x, networks: [n]}}",
+            "services.a: refers to undefined network `n`",
+        ),
+        (
+            "services: {a: {image: x, network_mode: host, networks: [default]}}",
+            "services.a: declares mutually exclusive `network_mode` and `networks`",
+        ),
+        (
+            "services: {a: {image: x, links: [b]}}",
+            "services.a: depends on undefined service `b`",
+        ),
+        (
+            "services: {a: {image: x, pid: 'service:b'}}",
+            "services.a: depends on undefined service `b`",
+        ),
+        (
+            "services: {a: {image: x, scale: 2, deploy: {replicas: 3}}}",
+            "services.a: can't set distinct values on `scale` and `deploy.replicas`",
+        ),
+        (
+            "services: {a: {image: x, container_name: '-x'}}",
+            "services.a: `container_name`: `-x` does not match pattern",
+        ),
+        (
+            "services: {a: {image: x, pull_policy: never-ever}}",
+            "services.a: `pull_policy`: `never-ever` is no policy",
+        ),
+        (
+            "services: {}\nsecrets: {s: {file: x, environment: y}}",
+            "secrets.s: `file` and `environment` are mutually exclusive",
+        ),
+        (
+            "services: {}\nvolumes: {v: {external: true, driver: x}}",
+            "volumes.v: conflicting parameters `external` and `driver` specified",
+        ),
+    ] {
+        check(text, expect);
+    }
+    check_files(
+        &[
+            (
+                "compose.yaml",
+                "include: [b.yaml]\nservices: {a: {image: x}}",
+            ),
+            ("b.yaml", "services: {a: {image: y}}"),
+        ],
+        "services.a: conflicts with imported resource",
+    );
+}
+
+#[test]
+fn of_values_that_are_shown() {
+    for (key, expect) in [
+        ("mem_limit: abc", "services.a.mem_limit: `abc` is no size"),
+        ("cpus: abc", "services.a.cpus: `abc` is no number"),
+    ] {
+        let text = format!("services: {{a: {{image: x, {key}}}}}");
+        let directory = Directory::new(&[("compose.yaml", &text)]);
+        let project = directory.options().load().unwrap();
+        for shown in [project.to_yaml(true), project.to_json(true)] {
+            let error = shown.unwrap_err().to_string();
+            assert!(error.contains(expect), "{key}: {error}");
+        }
+    }
 }
 
 #[test]

@@ -43,53 +43,58 @@ volumes:
           db:
             condition: service_started
             required: true
-        entrypoint: null
         environment:
           A: "1"
           FROM_SHELL: s$$x
+          UNSET_ONE: null
         image: local/api
+        networks:
+          default: null
         ports:
           - mode: ingress
-            protocol: tcp
-            published: "8000"
             target: 8000
-          - host_ip: 127.0.0.1
-            mode: ingress
-            protocol: udp
-            published: "9000"
-            target: 9000
-          - host_ip: 127.0.0.1
-            mode: ingress
-            protocol: udp
-            published: "9001"
-            target: 9001
-          - mode: ingress
+            published: "8000"
             protocol: tcp
+          - mode: ingress
+            host_ip: 127.0.0.1
+            target: 9000
+            published: "9000"
+            protocol: udp
+          - mode: ingress
+            host_ip: 127.0.0.1
+            target: 9001
+            published: "9001"
+            protocol: udp
+          - mode: ingress
             target: 53
+            protocol: tcp
         volumes:
-          - bind:
-              create_host_path: true
-            read_only: true
+          - type: bind
             source: [dir]/app
             target: /app
-            type: bind
-          - target: /app/.venv
-            type: volume
+            read_only: true
+            bind:
+              create_host_path: true
+          - type: volume
+            target: /app/.venv
             volume: {}
-          - source: data
+          - type: volume
+            source: data
             target: /data
-            type: volume
             volume: {}
         x-note: ignored
       db:
-        command: null
-        entrypoint: null
         healthcheck:
-          interval: 5s
           test:
             - CMD-SHELL
             - pg_isready
+          interval: 5s
         image: postgres:16
+        networks:
+          default: null
+    networks:
+      default:
+        name: [name]_default
     volumes:
       data:
         name: [name]_data
@@ -244,7 +249,7 @@ fn other_projects_are_included() {
     let directory = Directory::new(&[
         (
             "compose.yaml",
-            "include: [db/compose.yaml, {path: [q/a.yaml, q/b.yaml], project_directory: ., env_file: q/q.env}]\nservices: {api: {image: x, depends_on: [db, queue]}, db: {labels: {a: b}}}",
+            "include: [db/compose.yaml, {path: [q/a.yaml, q/b.yaml], project_directory: ., env_file: q/q.env}]\nservices: {api: {image: x, depends_on: [db, queue]}}",
         ),
         (
             "db/compose.yaml",
@@ -401,4 +406,196 @@ fn json_says_the_same() {
     let project = directory.options().load().unwrap();
     let json: serde_json::Value = serde_json::from_str(&project.to_json(true).unwrap()).unwrap();
     assert_eq!(json["services"]["a"]["image"], "x");
+}
+
+#[test]
+fn json_has_what_programs_look_for() {
+    let directory = Directory::new(&[(
+        "compose.yaml",
+        "services: {a: {image: x, x-b: 1, deploy: {replicas: 2}}}\nx-top: [1]\n",
+    )]);
+    let project = directory.options().load().unwrap();
+    assert_snapshot!(directory.redact(&project.to_json(true).unwrap()), @r#"
+    {
+      "name": "[name]",
+      "networks": {
+        "default": {
+          "name": "[name]_default",
+          "ipam": {}
+        }
+      },
+      "services": {
+        "a": {
+          "command": null,
+          "deploy": {
+            "replicas": 2,
+            "resources": {},
+            "placement": {}
+          },
+          "entrypoint": null,
+          "image": "x",
+          "networks": {
+            "default": null
+          }
+        }
+      },
+      "x-top": [
+        1
+      ]
+    }
+    "#);
+}
+
+/// What `docker compose config` 2.40 writes for the same file.
+#[test]
+fn values_are_shown_in_the_forms_of_compose() {
+    let directory = Directory::new(&[
+        (
+            "compose.yaml",
+            r#"
+services:
+  a:
+    image: x
+    label_file: labels
+    labels: {b: "1", c: }
+    cpus: "1.5"
+    mem_limit: 1g
+    memswap_limit: -1
+    expose: [80, 90-92]
+    privileged: "true"
+    tty: false
+    stop_grace_period: 90s
+    devices: [/dev/a:/dev/b, /dev/c]
+    gpus: all
+    ulimits: {nofile: {hard: 2, soft: 1}, nproc: 5}
+    secrets: [s, {source: s, target: /t, mode: 0440}]
+    network_mode: service:b
+    post_start: [{command: a b, environment: [A=1]}]
+    environment: {A: "m1\nm2", B: "a: b", C: "12:30"}
+  b:
+    image: y
+    networks: [n]
+    build: {context: ., args: [SET, UNSET], ssh: [default], shm_size: 1k}
+networks: {n: {driver_opts: {x: 1}}, unused: }
+volumes: {unused: }
+secrets: {s: {file: ./s}, unused: {file: ./u}}
+"#,
+        ),
+        ("labels", "a=1\nb=2\n"),
+    ]);
+    let project = directory.with(&[("SET", "1")]).load().unwrap();
+    assert_snapshot!(directory.redact(&project.to_yaml(true).unwrap()), @r#"
+    name: [name]
+    services:
+      a:
+        cpus: 1.5
+        depends_on:
+          b:
+            condition: service_started
+            restart: true
+            required: true
+        devices:
+          - source: /dev/a
+            target: /dev/b
+            permissions: rwm
+          - source: /dev/c
+            target: /dev/c
+            permissions: rwm
+        environment:
+          A: |-
+            m1
+            m2
+          B: 'a: b'
+          C: "12:30"
+        expose:
+          - "80"
+          - 90-92
+        gpus:
+          - count: -1
+        image: x
+        labels:
+          a: "1"
+          b: "1"
+          c: ""
+        mem_limit: "1073741824"
+        memswap_limit: "-1"
+        network_mode: service:b
+        privileged: true
+        secrets:
+          - source: s
+            target: /run/secrets/s
+          - source: s
+            target: /t
+            mode: "0440"
+        stop_grace_period: 1m30s
+        ulimits:
+          nofile:
+            soft: 1
+            hard: 2
+          nproc: 5
+        post_start:
+          - command:
+              - a
+              - b
+            environment:
+              A: "1"
+      b:
+        build:
+          context: [dir]
+          dockerfile: Dockerfile
+          args:
+            SET: "1"
+          ssh:
+            - default
+          shm_size: "1024"
+        image: "y"
+        networks:
+          "n": null
+    networks:
+      "n":
+        name: [name]_n
+        driver_opts:
+          x: "1"
+    secrets:
+      s:
+        name: [name]_s
+        file: [dir]/s
+    "#);
+}
+
+#[test]
+fn services_need_those_whose_namespaces_links_and_volumes_they_use() {
+    let directory = Directory::new(&[(
+        "compose.yaml",
+        "services:\n  a: {image: x, pid: 'service:b', links: ['c:d'], volumes_from: ['d:ro', 'container:e']}\n  b: {image: x}\n  c: {image: x}\n  d: {image: x}\n",
+    )]);
+    let project = directory.options().load().unwrap();
+    let needed = project.services["a"].depends_on.iter();
+    let needed: Vec<&str> = needed.map(|other| other.service.as_str()).collect();
+    assert_eq!(needed, ["c", "b", "d"]);
+}
+
+#[test]
+fn a_named_service_turns_on_all_of_its_profiles() {
+    let directory = Directory::new(&[(
+        "compose.yaml",
+        "services: {a: {image: x, profiles: [p, q], depends_on: [b]}, b: {image: x, profiles: [q]}, c: {image: x, profiles: [r]}}",
+    )]);
+    let mut project = directory.options().load().unwrap();
+    project.enable(&["a"]).unwrap();
+    assert_eq!(project.services.keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(project.in_order(&["a"]).unwrap().len(), 2);
+}
+
+#[test]
+fn the_env_file_can_be_turned_off() {
+    let directory = Directory::new(&[
+        ("compose.yaml", "services: {a: {image: 'x${A}'}}"),
+        (".env", "A=1"),
+    ]);
+    for (value, expect) in [("0", "x1"), ("1", "x")] {
+        let options = directory.with(&[("COMPOSE_DISABLE_ENV_FILE", value)]);
+        let project = options.load().unwrap();
+        assert_eq!(project.services["a"].image.as_deref(), Some(expect));
+    }
 }

@@ -44,12 +44,14 @@ impl Services {
             .variables
             .get("COMPOSE_PROJECT_NAME")
             .filter(|name| !name.is_empty());
+        let stdin = files.iter().find(|file| file.name == "-");
         let options = LoadOptions {
             working_directory: self.directory.clone(),
             files: files.iter().map(|file| PathBuf::from(&file.name)).collect(),
             project_directory: Some(self.directory.clone()),
             project_name: Some(name.map_or(PROJECT, String::as_str).to_owned()),
             profiles: vec!["*".to_owned()],
+            stdin: stdin.map(|file| file.text.clone()),
             variables: Variables::of(pairs),
             ..LoadOptions::default()
         };
@@ -59,9 +61,6 @@ impl Services {
 
 impl ComposeReader for Services {
     fn read(&self, files: &[Arc<File>]) -> Result<Vec<(String, Target)>, Failed> {
-        if files.iter().any(|file| file.name == "-") {
-            return Err("a compose file on standard input is not supported yet".into());
-        }
         let project = self.load(files)?;
         let mut targets = Vec::new();
         for service in project.services.values() {

@@ -20,14 +20,12 @@ pub(super) fn run(
     };
     let mut project = super::load_with(&options)?;
     project.enable(&args.services)?;
-    if !args.services.is_empty() {
-        let needed = project.in_order(&args.services)?;
-        let needed: BTreeSet<String> = needed
-            .into_iter()
-            .map(|service| service.name.clone())
-            .collect();
-        project.services.retain(|name, _| needed.contains(name));
-    }
+    let needed: BTreeSet<String> = project
+        .in_order(&args.services)?
+        .into_iter()
+        .map(|service| service.name.clone())
+        .collect();
+    project.services.retain(|name, _| needed.contains(name));
     let text = text(args, &project)?;
     match (&args.output, args.quiet) {
         (_, true) => {}
@@ -41,7 +39,9 @@ fn text(args: &ConfigArgs, project: &Project) -> anyhow::Result<String> {
     let names: Vec<String> = if args.list_services {
         project.services.keys().cloned().collect()
     } else if args.volumes {
-        project.volumes.keys().cloned().collect()
+        names_in_use(project, "volumes")
+    } else if args.networks {
+        names_in_use(project, "networks")
     } else if args.profiles {
         project.profiles().into_iter().map(str::to_owned).collect()
     } else if args.images {
@@ -57,4 +57,9 @@ fn text(args: &ConfigArgs, project: &Project) -> anyhow::Result<String> {
         });
     };
     Ok(names.into_iter().map(|name| name + "\n").collect())
+}
+
+fn names_in_use(project: &Project, section: &str) -> Vec<String> {
+    let names = project.in_use(section).into_iter();
+    names.map(str::to_owned).collect()
 }
