@@ -13,6 +13,7 @@ use crate::eval::{Budget, Scope, evaluate};
 use crate::functions;
 use crate::source::Span;
 use crate::syntax::{Attribute, BLOCK_TYPES, Block, Body, Expr, ExprKind};
+use crate::target::KEYS;
 use crate::value::Value;
 
 pub(crate) use blocks::Instance;
@@ -130,7 +131,8 @@ impl Definitions {
                 self.attributes.insert(attribute.key.clone(), attribute);
             }
         }
-        for block in body.blocks {
+        for mut block in body.blocks {
+            self.drop_unknown(&mut block);
             let [name] = block.labels.as_slice() else {
                 if BLOCK_TYPES.contains(&block.kind.as_str()) {
                     let message = format!("`{}` must be followed by one name", block.kind);
@@ -165,6 +167,34 @@ impl Definitions {
             "blocks of the type `{}` mean nothing{known}",
             block.kind
         ));
+    }
+
+    /// Takes away the attributes of targets and groups that there are not, as buildx does, and
+    /// warns of them.
+    fn drop_unknown(&mut self, block: &mut Block) {
+        let known: Vec<&str> = match block.kind.as_str() {
+            "target" => KEYS
+                .into_iter()
+                .chain(["inherits", "matrix", "name"])
+                .collect(),
+            // Those that only targets have are refused later.
+            "group" => vec!["description", "targets", "name", "matrix"],
+            _ => return,
+        };
+        let attributes = std::mem::take(&mut block.body.attributes);
+        for attribute in attributes {
+            if known.contains(&attribute.key.as_str()) {
+                block.body.attributes.push(attribute);
+                continue;
+            }
+            let meant = suggestion(&attribute.key, known.iter().copied());
+            self.warnings.push(format!(
+                "`{}.{}`: the attribute `{}` means nothing{meant}",
+                block.kind,
+                block.labels.join("."),
+                attribute.key,
+            ));
+        }
     }
 
     fn is_reserved(&self, name: &str) -> bool {

@@ -79,6 +79,9 @@ pub(super) fn zipmap(args: &[Value]) -> Done {
 }
 
 pub(super) fn concat(args: &[Value]) -> Done {
+    if args.is_empty() {
+        return Err(Error::definition("at least one list is required"));
+    }
     let mut all = Vec::new();
     for list in args {
         all.extend(list.elements()?);

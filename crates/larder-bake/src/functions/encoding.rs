@@ -30,6 +30,11 @@ pub(super) fn csv_decode(args: &[Value]) -> Done {
     let header = rows
         .next()
         .ok_or_else(|| Error::definition("missing header line"))?;
+    for (index, name) in header.iter().enumerate() {
+        if header[..index].contains(name) {
+            return Err(Error::definition(format!("duplicate column name `{name}`")));
+        }
+    }
     let objects = rows.map(|row| {
         if row.len() != header.len() {
             return Err(Error::definition(format!(

@@ -182,8 +182,12 @@ impl Verb {
     }
 
     fn integer(&self, letter: char, number: Decimal) -> Result<String, Error> {
+        if !number.fract().is_zero() {
+            return Err(Error::definition(format!(
+                "`%{letter}` takes a whole number, not {number}"
+            )));
+        }
         let whole = number
-            .trunc()
             .abs()
             .to_u128()
             .ok_or_else(|| Error::definition("the number is out of range"))?;
@@ -194,7 +198,7 @@ impl Verb {
             'X' => format!("{whole:X}"),
             _ => whole.to_string(),
         };
-        Ok(self.signed(&number.trunc(), &digits))
+        Ok(self.signed(&number, &digits))
     }
 
     fn float(&self, letter: char, number: Decimal) -> Result<String, Error> {

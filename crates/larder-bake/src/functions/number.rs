@@ -1,5 +1,6 @@
 //! Numbers, comparisons and logic.
 
+use rust_decimal::prelude::ToPrimitive as _;
 use rust_decimal::{Decimal, MathematicalOps as _};
 
 use super::{Done, exactly};
@@ -75,9 +76,22 @@ pub(super) fn signum(args: &[Value]) -> Done {
 
 pub(super) fn pow(args: &[Value]) -> Done {
     let (base, exponent) = two(args)?;
+    if !exponent.fract().is_zero() {
+        // Roots are no exact numbers: they have the digits of a float, as buildx has them.
+        let power = base.to_f64().zip(exponent.to_f64());
+        return power
+            .and_then(|(base, exponent)| shortest(base.powf(exponent)))
+            .map(Value::Number)
+            .ok_or_else(out_of_range);
+    }
     base.checked_powd(exponent)
         .map(|number| Value::Number(number.normalize()))
         .ok_or_else(out_of_range)
+}
+
+/// Returns the number that a float is written as.
+fn shortest(float: f64) -> Option<Decimal> {
+    float.to_string().parse().ok()
 }
 
 /// `log(number, base)`

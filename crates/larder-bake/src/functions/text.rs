@@ -36,7 +36,7 @@ pub(super) fn title(args: &[Value]) -> Done {
             } else {
                 titled.push(letter);
             }
-            begins_word = !(letter.is_alphanumeric() || letter == '_' || letter == '\'');
+            begins_word = !(letter.is_alphanumeric() || letter == '_');
         }
         titled
     })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Group, KEYS, Target};
 use crate::entry::{AttestEntry, CacheEntry, OutputEntry, SecretEntry, SshEntry, read_list};
-use crate::error::{Error, suggestion};
+use crate::error::Error;
 use crate::value::{Value, parse_bool};
 
 /// Names of limits in `resources`.
@@ -61,12 +61,7 @@ impl Target {
             "entitlements" => self.entitlements = Some(texts(value)?),
             "extra-hosts" => self.extra_hosts = nullable(value)?,
             "policy" => self.policy = Some(policies(value)?),
-            _ => {
-                let known = suggestion(key, KEYS.into_iter().chain(["inherits", "matrix", "name"]));
-                return Err(Error::definition(format!(
-                    "targets have no such attribute{known}"
-                )));
-            }
+            _ => return Err(Error::definition("targets have no such attribute")),
         }
         Ok(())
     }

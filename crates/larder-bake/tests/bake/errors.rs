@@ -46,11 +46,18 @@ fn a_place_has_the_file_and_its_lines() {
 
 #[test]
 fn what_means_nothing_is_warned_of() {
-    let definition = read("targt \"x\" {\n}\ntarget \"default\" {}").unwrap();
+    let definition =
+        read("targt \"x\" {\n}\ntarget \"default\" {\ntag = [nope]\n}\ngroup \"g\" {\ntargets = []\na = 1\n}")
+            .unwrap();
     assert_eq!(
         definition.warnings(),
-        ["blocks of the type `targt` mean nothing (did you mean target?)"]
+        [
+            "blocks of the type `targt` mean nothing (did you mean target?)",
+            "`target.default`: the attribute `tag` means nothing (did you mean tags?)",
+            "`group.g`: the attribute `a` means nothing",
+        ]
     );
+    definition.plan(&[], &[]).unwrap();
 }
 
 #[test]

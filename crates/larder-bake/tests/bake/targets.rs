@@ -527,10 +527,6 @@ fn contexts_may_be_relative_to_their_files() {
 fn wrong_values_name_target_and_attribute() {
     for (attribute, expected) in [
         (
-            "tag = [\"a\"]",
-            "`target.default`: `tag`: targets have no such attribute (did you mean tags?)",
-        ),
-        (
             "tags = \"a\"",
             "`target.default`: `tags`: a list is required, not a string",
         ),

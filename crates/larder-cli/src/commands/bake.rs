@@ -171,7 +171,8 @@ fn overrides(args: &BakeArgs) -> Vec<String> {
     }
     let checks = args.check || args.call.is_some_and(|call| call.method == Method::Check);
     if checks {
-        set("call", "check".to_owned());
+        // The name that the method has below buildx.
+        set("call", "lint".to_owned());
     }
     overrides
 }
