@@ -345,6 +345,36 @@ RUN cp /made /again
     assert_eq!(made(), "third");
 }
 
+/// A source whose layers went after its records were read.
+#[test]
+fn what_can_no_more_be_fetched_fails_neither_exports_nor_pushes() {
+    let setup = setup!();
+    let other = Registry::start().unwrap();
+    setup.export();
+    let cache = setup.cache();
+    let build = |machine: &str, args: &[&str]| {
+        setup.proxy.forget();
+        let layers = On::new("GET", "/blobs/").after(1).times(1000);
+        setup.proxy.inject(layers, Fault::answer(404));
+        let args = [&["--cache-from", &cache], args].concat();
+        setup.build(machine, &args).success()
+    };
+    let directory = setup.scratch.join("cache");
+    let local = format!("type=local,dest={},mode=max", directory.display());
+    let remote = format!("type=registry,ref={}/team/cache:1,mode=max", other.host());
+    for (machine, to) in [("a", &local), ("b", &remote)] {
+        let run = build(machine, &["--cache-to", to]);
+        let warning = "WARN: imported results can't be fetched, and are left out: ";
+        assert!(run.stderr.contains(warning), "{}", run.stderr);
+    }
+    let image = format!("{}/team/app:1", other.host());
+    let _ = build("c", &["-t", &image, "--push"]);
+    let last = setup.machine("last");
+    let _ = last.run(["pull", &image]).success();
+    let made = last.run(["run", &image, "cat", "/made"]);
+    assert_eq!(made.success().text(), "1");
+}
+
 /// Changes all layers of a cache in a directory to what `change` makes of their descriptors.
 fn change_layers(directory: &Path, change: &dyn Fn(&mut Value)) {
     let blobs = directory.join("blobs/sha256");

@@ -43,6 +43,8 @@ pub struct BuildError {
     vertex: Option<Digest>,
     location: Option<Box<Location>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+    /// Whether a blob could not be fetched from where it should be.
+    is_of_fetch: bool,
 }
 
 /// The result of a request to the engine.
@@ -64,7 +66,21 @@ impl BuildError {
             vertex: None,
             location: None,
             source: None,
+            is_of_fetch: false,
         }
+    }
+
+    /// Returns the error as that of a blob which could not be fetched from where it should be.
+    pub(crate) fn of_fetch(self) -> Self {
+        Self {
+            is_of_fetch: true,
+            ..self
+        }
+    }
+
+    /// Whether a blob could not be fetched from where it should be.
+    pub(crate) fn is_of_fetch(&self) -> bool {
+        self.is_of_fetch
     }
 
     /// Returns an error that says the input is wrong.
@@ -133,6 +149,7 @@ impl BuildError {
             vertex: self.vertex.clone(),
             location: self.location.clone(),
             source: None,
+            is_of_fetch: false,
         }
     }
 

@@ -142,6 +142,10 @@ impl Fetcher<'_> {
         {
             return Ok(());
         }
+        self.fetch(descriptor, origin).map_err(BuildError::of_fetch)
+    }
+
+    fn fetch(&self, descriptor: &Descriptor, origin: &Origin) -> Result<()> {
         let (own, insecure) = match origin {
             Origin::Layout(directory) => return self.copy(descriptor, directory),
             Origin::Registry(image_ref) => (Some(image_ref), false),

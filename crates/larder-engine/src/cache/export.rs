@@ -108,7 +108,7 @@ impl CacheExporter<'_> {
             };
             let seed = format!("{:?}", export.target);
             let mut vertex = self.reporter.begin_internal(name, &seed);
-            match self.write(export, &vertex) {
+            match self.write_what_can_be_had(export, &vertex) {
                 Ok(written) => {
                     manifest = written.or(manifest);
                     vertex.complete();
@@ -137,6 +137,26 @@ impl CacheExporter<'_> {
             lease: self.lease,
             progress,
             cancel: self.cancel,
+        }
+    }
+
+    /// Writes one cache, without the imported results that can't be fetched: steps that they are
+    /// results of are cached as before, and only who imports this cache makes them again.
+    fn write_what_can_be_had(
+        &self,
+        export: &CacheExport,
+        vertex: &VertexProgress<'_>,
+    ) -> Result<Option<Descriptor>> {
+        match self.write(export, vertex) {
+            Err(error) if error.is_of_fetch() && error.class() != ErrorClass::Canceled => {
+                vertex.warn(format!(
+                    "imported results can't be fetched, and are left out: {}",
+                    error.full_message()
+                ));
+                self.imports.lose_far_results();
+                self.write(export, vertex)
+            }
+            written => written,
         }
     }
 

@@ -160,6 +160,13 @@ impl<'a> Imports<'a> {
         Some((index, trail.nodes.get(&key)?.clone()))
     }
 
+    /// Gives up all results that were not fetched.
+    pub(crate) fn lose_far_results(&self) {
+        for result in self.index.get().into_iter().flat_map(Index::results) {
+            result.lose();
+        }
+    }
+
     /// Returns the result that the imported caches have of a key of the store.
     pub(crate) fn result(&self, key: KeyId) -> Option<Arc<RemoteResult>> {
         let index = self.index.get()?;

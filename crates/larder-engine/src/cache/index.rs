@@ -51,6 +51,13 @@ impl Index {
         &self.records[node]
     }
 
+    /// Returns all results.
+    pub(crate) fn results(&self) -> impl Iterator<Item = &RemoteResult> {
+        self.records
+            .iter()
+            .filter_map(|record| record.result.as_deref())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }

@@ -61,6 +61,13 @@ impl RemoteResult {
             || (self.is_dead.load(Ordering::Relaxed) && !self.is_fetched())
     }
 
+    /// Gives it up, unless it was fetched.
+    pub(crate) fn lose(&self) {
+        if !self.is_fetched() {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Whether its tree is in the store.
     pub(crate) fn is_fetched(&self) -> bool {
         self.fetched().is_some()

@@ -1,5 +1,6 @@
 //! One run: its targets are prepared, solved and exported.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -263,7 +264,8 @@ impl Run<'_> {
             steps: target.reports(),
             emptied_cache_bytes: worker.emptied_bytes.load(Ordering::Relaxed),
         };
-        let export = Export {
+        let again = OnceCell::new();
+        let mut export = Export {
             engine: self.engine,
             cancel: stop,
             lease: &self.lease,
@@ -278,7 +280,18 @@ impl Run<'_> {
         for output in outputs {
             stop.check()?;
             let made = match output {
-                Output::Image(image) => Some(export.to_image(&image)?),
+                Output::Image(image) => match (export.to_image(&image), solved) {
+                    // What was to be sent on from elsewhere is made here.
+                    (Err(error), Some(solved)) if error.is_of_fetch() && !export.far.is_empty() => {
+                        stop.check()?;
+                        worker.imports.lose_far_results();
+                        let tree = self.tree(target, &solved.result)?;
+                        export.snapshot = Some(again.get_or_init(|| tree));
+                        export.far = &[];
+                        Some(export.to_image(&image)?)
+                    }
+                    (made, _) => Some(made?),
+                },
                 Output::Oci(archive) => {
                     Some(export.to_archive(archive, exporter::ArchiveKind::Oci)?)
                 }

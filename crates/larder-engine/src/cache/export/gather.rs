@@ -201,8 +201,11 @@ impl<'a> Gatherer<'a> {
         }
         let is_repacked = matches!(self.packing, Packing::Blobs(recipe) if recipe.force);
         if is_repacked || remote.is_fetched() {
-            let tree = remote.tree(self.fetcher, "imported from a cache")?;
-            return self.stored(&tree, scope);
+            return match remote.tree(self.fetcher, "imported from a cache") {
+                Ok(tree) => self.stored(&tree, scope),
+                Err(_) if remote.is_lost() => Ok(None),
+                Err(error) => Err(error),
+            };
         }
         let layer = |layer: &crate::fetch::FarLayer| {
             Arc::new(RemoteLayer {
