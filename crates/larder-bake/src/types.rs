@@ -161,26 +161,22 @@ fn invalid(message: &str, expr: &Expr) -> Error {
 }
 
 impl fmt::Display for Type {
+    /// Writes the type as buildx names it: `list of string`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |f: &mut fmt::Formatter<'_>, kind: &str, inner: &Type| match inner {
+            Self::Any => write!(f, "{kind} of any single type"),
+            inner => write!(f, "{kind} of {inner}"),
+        };
         match self {
-            Self::Any => f.write_str("any"),
+            Self::Any => f.write_str("any type"),
             Self::Bool => f.write_str("bool"),
             Self::Number => f.write_str("number"),
             Self::String => f.write_str("string"),
-            Self::List(inner) => write!(f, "list({inner})"),
-            Self::Set(inner) => write!(f, "set({inner})"),
-            Self::Map(inner) => write!(f, "map({inner})"),
-            Self::Tuple(types) => {
-                let types: Vec<String> = types.iter().map(ToString::to_string).collect();
-                write!(f, "tuple([{}])", types.join(", "))
-            }
-            Self::Object(attributes) => {
-                let attributes: Vec<String> = attributes
-                    .iter()
-                    .map(|(key, (inner, _))| format!("{key}={inner}"))
-                    .collect();
-                write!(f, "object({{{}}})", attributes.join(", "))
-            }
+            Self::List(inner) => of(f, "list", inner),
+            Self::Set(inner) => of(f, "set", inner),
+            Self::Map(inner) => of(f, "map", inner),
+            Self::Tuple(_) => f.write_str("tuple"),
+            Self::Object(_) => f.write_str("object"),
         }
     }
 }

@@ -402,9 +402,9 @@ fn services_of_compose_files_are_targets() {
         (
             "compose.yaml",
             "services:\n  api:\n    image: shop/api:${TAG:-1}\n    profiles: [extra]\n    build:\n      context: api\n      \
-             args: {A: b}\n      additional_contexts: {base: 'service:web.site'}\n      x-bake:\n        \
+             args: {A: b}\n      additional_contexts: {base: 'service:web.site'}\n      shm_size: 128m\n      secrets: [s]\n      x-bake:\n        \
              tags: [shop/api:x]\n        platforms: linux/amd64\n        no-cache: true\n        cache-to: type=inline\n  \
-             web.site:\n    build: {dockerfile_inline: 'FROM scratch'}\n  db: {image: postgres}\n",
+             web.site:\n    build: {dockerfile_inline: 'FROM scratch'}\n  db: {image: postgres}\nsecrets: {s: {file: ./secret}}\n",
         ),
         ("docker-bake.hcl", "target \"api\" { labels = { l = 1 } }\n"),
     ];
@@ -441,10 +441,17 @@ fn services_of_compose_files_are_targets() {
               "type": "inline"
             }
           ],
+          "secret": [
+            {
+              "id": "s",
+              "src": "secret"
+            }
+          ],
           "platforms": [
             "linux/amd64"
           ],
-          "no-cache": true
+          "no-cache": true,
+          "shm-size": "128MiB"
         },
         "web_site": {
           "context": ".",
@@ -454,6 +461,16 @@ fn services_of_compose_files_are_targets() {
       }
     }
     "#);
+}
+
+#[test]
+fn compose_files_come_from_standard_input_too() {
+    let project = project!(Base::Busybox);
+    let input = "services: {api: {build: {context: api, labels: {a: b}}}}\n";
+    let run = bake_stdin(&project, &["-f", "-", "--print"], input).success();
+    let plan: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(plan["target"]["api"]["context"], "api");
+    assert_eq!(plan["target"]["api"]["labels"]["a"], "b");
 }
 
 #[test]

@@ -281,7 +281,7 @@ fn variables_are_listed() {
     assert_eq!(
         definition.list_variables(ListFormat::Table),
         "VARIABLE\tTYPE\t\tVALUE\tDESCRIPTION\n\
-         LIST\t\tlist(string)\t[\"a\"]\t\n\
+         LIST\t\tlist of string\t[\"a\"]\t\n\
          NOTHING\t\t\t\t<null>\t\n\
          TAG\t\t\t\tlatest\tof the image\n"
     );
@@ -289,7 +289,7 @@ fn variables_are_listed() {
     [
       {
         "name": "LIST",
-        "type": "list(string)",
+        "type": "list of string",
         "value": "[\"a\"]"
       },
       {

@@ -11,6 +11,8 @@ use larder_bake::{
 };
 use larder_compose::{Build, Dockerfile, LoadOptions, Node, Origin, Project, Service, Variables};
 
+use crate::units;
+
 type Failed = Box<dyn Error + Send + Sync>;
 
 /// What projects are called whose files don't say.
@@ -98,7 +100,7 @@ impl Services {
             no_cache: build.no_cache.then_some(true),
             no_cache_filter: given(build.no_cache_filter.clone()),
             pull: build.pull.then_some(true),
-            shm_size: build.shm_size_bytes.map(|size| size.to_string()),
+            shm_size: build.shm_size_bytes.map(shown_size),
             entitlements: given(build.entitlements.clone()),
             ..Target::default()
         };
@@ -124,7 +126,7 @@ impl Services {
         target.cache_from = given(caches(&build.cache_from)?);
         target.cache_to = given(caches(&build.cache_to)?);
         target.attest = given(attestations(build)?);
-        target.secrets = given(secrets(project, build)?);
+        target.secrets = given(secrets(project, build, self)?);
         let ssh = build.ssh.iter().map(|(id, path)| SshEntry {
             id: id.clone(),
             paths: path.iter().cloned().collect(),
@@ -147,6 +149,15 @@ impl Services {
             Ok(inner) => inner.to_string_lossy().into_owned(),
             Err(_) => location.to_owned(),
         }
+    }
+}
+
+/// Returns a size as buildx writes it, unless that would be another one.
+fn shown_size(bytes: u64) -> String {
+    let shown = units::human_binary_size(bytes);
+    match units::parse_size(&shown) {
+        Ok(size) if size == bytes => shown,
+        _ => bytes.to_string(),
     }
 }
 
@@ -210,7 +221,11 @@ fn attestations(build: &Build) -> Result<Vec<AttestEntry>, Failed> {
     attestations.collect()
 }
 
-fn secrets(project: &Project, build: &Build) -> Result<Vec<SecretEntry>, Failed> {
+fn secrets(
+    project: &Project,
+    build: &Build,
+    services: &Services,
+) -> Result<Vec<SecretEntry>, Failed> {
     let secrets = build.secrets.iter().map(|grant| {
         let mut secret = SecretEntry {
             id: grant.source.clone(),
@@ -221,7 +236,7 @@ fn secrets(project: &Project, build: &Build) -> Result<Vec<SecretEntry>, Failed>
             .get(&grant.source)
             .map(|secret| &secret.origin)
         {
-            Some(Origin::File(path)) => secret.file = path.to_string_lossy().into_owned(),
+            Some(Origin::File(path)) => secret.file = services.relative(&path.to_string_lossy()),
             Some(Origin::Environment(name)) => secret.variable.clone_from(name),
             Some(Origin::External) => {
                 return Err(format!("unsupported external secret `{}`", grant.source).into());
