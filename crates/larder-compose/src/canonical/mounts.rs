@@ -90,12 +90,14 @@ fn short(text: &str, at: &At) -> Result<Value, String> {
     };
     mount.set(kind, Node::new(options, at.clone()));
     for option in mode.split(',').filter(|option| !option.is_empty()) {
-        set_option(mount, kind, option, at).ok_or_else(invalid)?;
+        set_option(mount, kind, option, at);
     }
     Ok(value)
 }
 
-fn set_option(mount: &mut Map, kind: &str, option: &str, at: &At) -> Option<()> {
+/// Sets what an option means; those that compose does not know mean nothing to it. What is
+/// consistent is only a question where containers run in a virtual machine.
+fn set_option(mount: &mut Map, kind: &str, option: &str, at: &At) {
     let (place, key, value) = match option {
         "ro" => (None, "read_only", Value::Bool(true)),
         "nocopy" if kind == "volume" => (Some(kind), "nocopy", Value::Bool(true)),
@@ -103,19 +105,15 @@ fn set_option(mount: &mut Map, kind: &str, option: &str, at: &At) -> Option<()> 
         "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" if kind == "bind" => {
             (Some(kind), "propagation", Value::Text(option.to_owned()))
         }
-        // What is consistent is only a question where containers run in a virtual machine.
-        "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => return Some(()),
-        // Compose lets pass what it does not know.
-        _ => return Some(()),
+        _ => return,
     };
     let node = Node::new(value, at.clone());
-    match place {
+    match place.map(|place| mount.get_mut(place)) {
         None => mount.set(key, node),
-        Some(place) => {
-            if let Value::Map(options) = &mut mount.get_mut(place)?.value {
-                options.set(key, node);
-            }
-        }
+        Some(Some(Node {
+            value: Value::Map(options),
+            ..
+        })) => options.set(key, node),
+        Some(_) => {}
     }
-    Some(())
 }
