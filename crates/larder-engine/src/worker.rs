@@ -277,8 +277,8 @@ impl BuildWorker<'_> {
             return Ok(matches);
         }
         if let Some(found) = self.imports.find(op, output, deps) {
-            let key = self.lease.ensure_key(op, output, deps)?;
-            self.imports.note(key, op, output, deps);
+            let key = self.lease.ensure_key(op, output, &found.deps)?;
+            self.imports.note(key, op, output, &found.deps);
             self.history.add_found(vertex, key);
             matches.retain(|found| found.key.0 != key.get());
             let result = found.result.map(|result| {

@@ -54,6 +54,8 @@ struct Noted {
 pub(crate) struct FoundRecord {
     /// What it leads to; `None` if only records that depend on it have results.
     pub(crate) result: Option<Arc<RemoteResult>>,
+    /// What the record may be known by from now on, for each input.
+    pub(crate) deps: Vec<Vec<KeyDep>>,
 }
 
 impl<'a> Imports<'a> {
@@ -118,7 +120,8 @@ impl<'a> Imports<'a> {
         if let Some(result) = &result {
             *self.uses().hits.entry(result.origin.name()).or_default() += 1;
         }
-        Some(FoundRecord { result })
+        let deps = trail.known_by(index, &found, deps);
+        Some(FoundRecord { result, deps })
     }
 
     fn read(&self) -> Index {
@@ -195,17 +198,96 @@ impl Trail {
         output: i32,
         deps: &[Vec<KeyDep>],
     ) -> BTreeSet<Node> {
-        let known = |dep: &KeyDep| -> Known {
-            let nodes = match &dep.key {
-                CacheKey::Record(key) => self.nodes.get(key).cloned().unwrap_or_default(),
-                CacheKey::Root { digest, output } => index.find(digest, *output, &[]),
-            };
-            (nodes, dep.selector.clone())
-        };
         let inputs: Vec<Vec<Known>> = deps
             .iter()
-            .map(|alternatives| alternatives.iter().map(known).collect())
+            .map(|alternatives| {
+                alternatives
+                    .iter()
+                    .map(|dep| self.known(index, dep))
+                    .collect()
+            })
             .collect();
         index.find(op, output, &inputs)
+    }
+
+    fn known(&self, index: &Index, dep: &KeyDep) -> Known {
+        let nodes = match &dep.key {
+            CacheKey::Record(key) => self.nodes.get(key).cloned().unwrap_or_default(),
+            CacheKey::Root { digest, output } => index.find(digest, *output, &[]),
+        };
+        (nodes, dep.selector.clone())
+    }
+
+    /// Returns `deps` without the contents that none of the records `found` names: who found a
+    /// record by an input's key knows nothing of the content that it was made of.
+    fn known_by(
+        &self,
+        index: &Index,
+        found: &BTreeSet<Node>,
+        deps: &[Vec<KeyDep>],
+    ) -> Vec<Vec<KeyDep>> {
+        let is_named = |input: usize, dep: &KeyDep| {
+            let (nodes, selector) = self.known(index, dep);
+            let mut links = found
+                .iter()
+                .flat_map(|&node| &index.record(node).inputs[input]);
+            links.any(|(selected, node)| *selected == selector && nodes.contains(node))
+        };
+        let named = |(input, alternatives): (usize, &Vec<KeyDep>)| {
+            let named = alternatives.iter().filter(|dep| match dep.key {
+                CacheKey::Record(_) => true,
+                CacheKey::Root { .. } => is_named(input, dep),
+            });
+            named.cloned().collect()
+        };
+        deps.iter().enumerate().map(named).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::index::Record;
+
+    fn record(name: &str, output: i32, inputs: Vec<Vec<(Option<Digest>, Node)>>) -> Record {
+        Record {
+            digest: Digest::sha256(format!("{}@{output}", Digest::sha256(name))),
+            inputs,
+            result: None,
+        }
+    }
+
+    /// Else that content would lead to what was made of another one, for good.
+    #[test]
+    fn a_record_that_is_found_by_a_key_is_not_known_by_other_content() {
+        let mut index = Index::default();
+        let inputs = vec![vec![(None, 0), (None, 1)]];
+        index.add(vec![
+            record("stage", 0, Vec::new()),
+            record("content", -1, Vec::new()),
+            record("copy", 0, inputs),
+        ]);
+        let mut trail = Trail::default();
+        let stage = KeyId::from(7);
+        trail.nodes.insert(stage, BTreeSet::from([0]));
+        let dep = |key| KeyDep {
+            key,
+            selector: None,
+        };
+        let by_key = || dep(CacheKey::Record(stage));
+        let by_content = |name: &str| dep(CacheKey::content(Digest::sha256(name)));
+        let cases = [
+            (vec![by_key(), by_content("other")], vec![by_key()]),
+            (
+                vec![by_key(), by_content("content")],
+                vec![by_key(), by_content("content")],
+            ),
+        ];
+        for (alternatives, expected) in cases {
+            let deps = vec![alternatives];
+            let found = trail.find(&index, &Digest::sha256("copy"), 0, &deps);
+            assert_eq!(found, BTreeSet::from([2]));
+            assert_eq!(trail.known_by(&index, &found, &deps), [expected]);
+        }
     }
 }

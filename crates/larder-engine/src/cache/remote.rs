@@ -87,8 +87,8 @@ impl RemoteResult {
     /// says so, is no reason not to make it again. Where a server does not answer, all results of
     /// the cache count as lost: to wait for each would hold up the build.
     pub(crate) fn tree(&self, fetcher: &Fetcher<'_>, description: &str) -> Result<SnapshotId> {
-        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(snapshot) = &*fetched {
+        let mut tree = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(snapshot) = &*tree {
             return Ok(snapshot.clone());
         }
         if self.is_dead.load(Ordering::Relaxed) {
@@ -96,7 +96,7 @@ impl RemoteResult {
             return Err(BuildError::new(ErrorClass::NotFound, message));
         }
         let error = match fetcher.tree(&self.layers(), &self.origin, description) {
-            Ok(snapshot) => return Ok(fetched.insert(snapshot).clone()),
+            Ok(snapshot) => return Ok(tree.insert(snapshot).clone()),
             Err(error) => error,
         };
         match error.class() {
