@@ -6,9 +6,7 @@ use crate::support::{TestStore, digest};
 fn origins_are_told_latest_first() {
     let store = TestStore::new();
     let (one, two) = (digest("one"), digest("two"));
-    store
-        .add_origin("a.example/app", &[&one, &two])
-        .unwrap();
+    store.add_origin("a.example/app", &[&one, &two]).unwrap();
     store.advance(Duration::from_secs(1));
     store.add_origin("b.example/app", &[&one]).unwrap();
     store.add_origin("a.example/app", &[&one]).unwrap();
