@@ -140,7 +140,10 @@ fn random_builds_of_many_processes_stay_below_the_ceiling() {
         let builders: Vec<_> = (1..=BUILDERS as u64)
             .map(|seed| scope.spawn(move || build_at_random(larder, directory, seed)))
             .collect();
-        let contexts: Vec<_> = builders.into_iter().map(|one| one.join()).collect();
+        let contexts: Vec<_> = builders
+            .into_iter()
+            .map(std::thread::ScopedJoinHandle::join)
+            .collect();
         is_done.store(true, Ordering::SeqCst);
         contexts.into_iter().map(|one| one.unwrap()).collect()
     });

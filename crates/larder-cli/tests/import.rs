@@ -496,7 +496,11 @@ fn a_kill_while_caches_and_images_travel_breaks_nothing() {
     };
     let next_command = |round: usize| {
         let from = format!("type=local,src={}", out.display());
-        let from = if round % 2 == 0 { &cache } else { &from };
+        let from = if round.is_multiple_of(2) {
+            &cache
+        } else {
+            &from
+        };
         let _ = Run::of(&mut build("N=", &["--cache-from", from, "-t", &image])).success();
         let _ = machine.run(["images"]).success();
     };

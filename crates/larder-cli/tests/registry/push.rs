@@ -276,7 +276,10 @@ fn an_image_is_pulled_as_it_was_pushed() {
 #[test]
 fn an_image_with_uncompressed_layers_is_compressed_on_the_way() {
     let setup = registry!();
-    let made = MadeImage::new(&[layer("a", &[b'a'; 50_000]), layer("b", &[b'b'; 50_000])]);
+    let made = MadeImage::new(&[
+        layer("a", &vec![b'a'; 50_000]),
+        layer("b", &vec![b'b'; 50_000]),
+    ]);
     let archive = setup.scratch.join("made.tar");
     made.write(&archive).unwrap();
     let host = setup.registry.host();
