@@ -109,7 +109,7 @@ pub(crate) fn unreachable(server: &str, error: reqwest::Error) -> Error {
 }
 
 /// Returns whether TLS failed over what was said, not over the connection.
-fn is_tls_failure(error: &(dyn std::error::Error + 'static)) -> bool {
+pub(crate) fn is_tls_failure(error: &(dyn std::error::Error + 'static)) -> bool {
     let Some(error) = error.downcast_ref::<std::io::Error>() else {
         return error.source().is_some_and(is_tls_failure);
     };

@@ -7,7 +7,7 @@ use reqwest::header::{AUTHORIZATION, HeaderValue, LOCATION};
 use reqwest::{Client, Response, StatusCode, Url};
 use tokio::sync::Semaphore;
 
-use crate::answer::{access_denied, checked, unreachable};
+use crate::answer::{access_denied, checked, is_tls_failure, unreachable};
 use crate::auth::Authenticator;
 use crate::endpoint::{Endpoint, is_loopback};
 use crate::request::{Content, Request};
@@ -165,14 +165,25 @@ impl Host {
             None => self.schemes,
         };
         let (last, others) = schemes.split_last().expect("a host has a scheme");
+        let mut earlier = None;
         for scheme in others {
             match self.follow(request, scheme, authorization).await {
-                Err(Unanswered::Transport(_, error)) if error.is_connect() => {}
+                Err(Unanswered::Transport(server, error)) if error.is_connect() => {
+                    earlier = Some((server, error));
+                }
                 answer => return self.settle(scheme, answer),
             }
         }
         let answer = self.follow(request, last, authorization).await;
-        self.settle(last, answer)
+        match (answer, earlier) {
+            // So servers answer that speak TLS, but not with us: why not is what to tell.
+            (Ok((response, _)), Some((server, error)))
+                if response.status() == StatusCode::BAD_REQUEST && is_tls_failure(&error) =>
+            {
+                Err(unreachable(&server, error))
+            }
+            (answer, _) => self.settle(last, answer),
+        }
     }
 
     fn settle(

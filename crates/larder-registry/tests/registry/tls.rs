@@ -105,6 +105,12 @@ async fn certificates_are_trusted_and_shown_as_configured() {
             ca,
             Some(ErrorKind::Unavailable),
         ),
+        (
+            "no certificate shown, and http tried",
+            &closed,
+            RegistryConfig::default(),
+            Some(ErrorKind::Config),
+        ),
         ("a certificate shown", &closed, pair, None),
         ("a folder", &closed, folder, None),
         ("a missing file", &open, missing, Some(ErrorKind::Config)),
