@@ -13,8 +13,8 @@ const MAX_ENTRIES: usize = 500_000;
 /// As many paths of a kind are kept: one is shown, and a copy may take only some directories.
 const MAX_EXAMPLES: usize = 10_000;
 
-/// Directories and files that tools leave behind, and no image needs.
-const JUNK: [&str; 19] = [
+/// Directories and files that tools leave behind, or that hold secrets, and no image needs.
+const JUNK: [&str; 23] = [
     ".git",
     ".hg",
     ".svn",
@@ -34,6 +34,10 @@ const JUNK: [&str; 19] = [
     ".vscode",
     ".DS_Store",
     "*.pyc",
+    ".env",
+    ".netrc",
+    ".ssh",
+    ".aws",
 ];
 
 /// What lies in a context, without what its ignore file leaves out.
@@ -43,7 +47,7 @@ pub struct Survey {
     pub ignore_file: Option<String>,
     /// The names of what lies at the top.
     pub top: Vec<String>,
-    /// What tools have left behind.
+    /// What tools have left behind, and what holds secrets.
     pub junk: Vec<Junk>,
     /// Files of more than 10 MB, with their sizes in bytes.
     pub large: Vec<(String, u64)>,
@@ -53,7 +57,7 @@ pub struct Survey {
     pub others: Vec<String>,
 }
 
-/// Something that a tool has left behind.
+/// Something that no image needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Junk {
     /// The line for an ignore file.

@@ -526,6 +526,7 @@ fn surveys_leave_out_what_the_ignore_file_does() {
     for path in [
         ".git/config",
         "web/node_modules/a/b.js",
+        "deploy/.env",
         "src/a.py",
         "src/__pycache__/a.pyc",
         "src/b.pyc",
@@ -546,6 +547,7 @@ fn surveys_leave_out_what_the_ignore_file_does() {
         junk,
         [
             ("**/*.pyc", 1),
+            ("**/.env", 1),
             ("**/.venv", 1),
             ("**/__pycache__", 1),
             (".git", 1)

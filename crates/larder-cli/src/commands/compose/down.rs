@@ -99,19 +99,42 @@ fn end(project: &str, services: &[(String, ServiceState)], how: Stopping<'_>) {
     tell_all("Stopped");
 }
 
+/// A project as it was started, whatever its files say now.
+struct Known {
+    name: String,
+    state: ProjectState,
+    /// Set by the second signal.
+    kill: Arc<AtomicBool>,
+    _listener: signals::Listener,
+}
+
+impl Known {
+    fn open(project_args: &ProjectArgs, context: &Context<'_>) -> anyhow::Result<Self> {
+        let name = super::project_name(project_args, context)?;
+        let kill = Arc::new(AtomicBool::new(false));
+        Ok(Self {
+            state: ProjectState::new(&context.state_root()?, &name),
+            _listener: kill_on_second_signal(&kill)?,
+            name,
+            kill,
+        })
+    }
+}
+
 /// Ends services, and keeps what is known of them.
 pub(super) fn stop(
     args: &ServicesArgs,
     project_args: &ProjectArgs,
     context: &Context<'_>,
 ) -> anyhow::Result<()> {
-    let name = super::project_name(project_args, context)?;
-    let state = ProjectState::new(&context.state_root()?, &name);
-    let kill = Arc::new(AtomicBool::new(false));
-    let _listener = kill_on_second_signal(&kill)?;
-    let _lock = state.lock()?;
-    let services = super::chosen(&state, &args.services)?;
-    end(&name, &services, args.timeout.stopping(&kill));
+    let project = Known::open(project_args, context)?;
+    let _lock = project.state.lock()?;
+    let services = super::chosen(&project.state, &args.services)?;
+    end(
+        &project.name,
+        &services,
+        args.timeout.stopping(&project.kill),
+    );
     Ok(())
 }
 
@@ -122,16 +145,13 @@ pub(super) fn start(
     project_args: &ProjectArgs,
     context: &Context<'_>,
 ) -> anyhow::Result<()> {
-    let name = super::project_name(project_args, context)?;
-    let state = ProjectState::new(&context.state_root()?, &name);
-    let kill = Arc::new(AtomicBool::new(false));
-    let _listener = kill_on_second_signal(&kill)?;
-    let _lock = state.lock()?;
-    let chosen = super::chosen(&state, &args.services)?;
+    let project = Known::open(project_args, context)?;
+    let _lock = project.state.lock()?;
+    let chosen = super::chosen(&project.state, &args.services)?;
     if restart {
-        end(&name, &chosen, args.timeout.stopping(&kill));
+        end(&project.name, &chosen, args.timeout.stopping(&project.kill));
     }
-    let mut starter = Starter::new(&state, context, &kill)?;
+    let mut starter = Starter::new(&project.state, context, &project.kill)?;
     let mut names: Vec<String> = Vec::new();
     for (service, service_state) in in_order(chosen) {
         if service_state.is_live() {
