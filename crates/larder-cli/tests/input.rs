@@ -120,18 +120,6 @@ hint: write `/x/` instead of `/x`
 ",
         ),
         (
-            "FROM busybox\nADD http://127.0.0.1:9/file /\n",
-            "\
-Dockerfile:2
---------------------
-   1 |     FROM busybox
-   2 | >>> ADD http://127.0.0.1:9/file /
-   3 |     
---------------------
-ERROR: failed to build: failed to solve: ADD `http://127.0.0.1:9/file` is not available: larder can't download files yet
-",
-        ),
-        (
             "FROM busybox\nADD git@127.0.0.1:a/b.git /\n",
             "\
 Dockerfile:2

@@ -28,7 +28,7 @@
 //! assert_eq!(lowered.config.history[0].created_by, "COPY . /app/ # buildkit");
 //! ```
 //!
-//! **Limitations**: ADD from http(s) and git, named contexts other than directories and images,
+//! **Limitations**: ADD from git, named contexts from git,
 //! `RUN --mount=type=ssh`, `RUN --device`, `SOURCE_DATE_EPOCH` taken from a context, and Windows
 //! images are refused with an error that says so. An error of the parser hides what the build checks
 //! find elsewhere in the file.
@@ -56,9 +56,9 @@ pub use dockerfile::{Dockerfile, StageSummary};
 pub use error::{Error, ErrorKind};
 pub use ignore::parse_ignore;
 pub use lint::{Rule, Warning};
-pub use lower::{EnvOrigin, Lowered, StepInfo};
+pub use lower::{EnvOrigin, HttpContext, Lowered, StepInfo};
 pub use options::{
     ImageRequest, ImageResolver, LocalContext, LowerOptions, NamedContext, Network, NoCache,
-    PathMatcher, ResolveError, ResolveMode, ResolvedImage, Ulimit,
+    OciLayout, PathMatcher, ResolveError, ResolveMode, ResolvedImage, Ulimit,
 };
 pub use view::{CommandView, CopyView, InstructionView, KindView, MountView, RunView, StageView};

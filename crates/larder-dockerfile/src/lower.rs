@@ -8,6 +8,7 @@ mod image;
 mod local;
 mod names;
 mod ports;
+mod remote;
 mod run;
 mod stages;
 
@@ -29,6 +30,7 @@ use dag::Dag;
 pub use env::EnvOrigin;
 use env::{Env, split_pair};
 use local::Locals;
+pub use remote::HttpContext;
 pub(crate) use stages::default_bases;
 use stages::{Command, Stages};
 
@@ -222,7 +224,7 @@ impl Lowering<'_> {
             language: "Dockerfile".to_owned(),
         };
         let base = state.base_image.clone();
-        let (definition, steps) = self.dag.finish(state.output, source)?;
+        let (definition, steps) = self.dag.finish(state.output, Some(source))?;
         Ok(Lowered {
             definition,
             config,

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use larder_llb::Definition;
 use larder_oci::{Digest, ImageConfig, ImageRef, Platform};
 
 use crate::lower::Lowered;
@@ -40,6 +41,8 @@ pub struct LowerOptions {
     pub resolve_mode: ResolveMode,
     /// The build context.
     pub context: LocalContext,
+    /// The build context in place of a local one: the result of this graph, with all its files.
+    pub remote_context: Option<Arc<Definition>>,
     /// Tells what the context's ignore file leaves out, for the check of COPY and ADD. `None` where
     /// nothing is left out, or where an exception makes the answer depend on more than a path.
     pub ignored: Option<PathMatcher>,
@@ -68,6 +71,7 @@ impl Default for LowerOptions {
             cgroup_parent: None,
             resolve_mode: ResolveMode::Default,
             context: LocalContext::new("context"),
+            remote_context: None,
             ignored: None,
             all_stages: false,
             named_contexts: BTreeMap::new(),
@@ -192,8 +196,23 @@ pub enum NamedContext {
     Image(String),
     /// What another Dockerfile builds, with its image config.
     Input(Arc<Lowered>),
-    /// Another build context by its URL (git, HTTP, OCI layout): refused when it is used.
+    /// A file on a web server, by its URL: a tree that holds it as `context`.
+    Http(String),
+    /// An image in a directory of the client.
+    OciLayout(OciLayout),
+    /// Another build context by its URL (git): refused when it is used.
     Other(String),
+}
+
+/// An image in an OCI layout.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OciLayout {
+    /// The name that the LLB has for the directory.
+    pub store: String,
+    /// The session that serves it, as for a [`LocalContext`].
+    pub session: Option<String>,
+    /// The image's manifest or index.
+    pub digest: Digest,
 }
 
 /// An image to resolve.
@@ -205,6 +224,8 @@ pub struct ImageRequest {
     pub platform: Platform,
     /// The name of the look-up in the progress: `[internal] load metadata for …`.
     pub log_name: String,
+    /// Where the image is, if in no registry; the reference has its digest then.
+    pub layout: Option<OciLayout>,
 }
 
 /// A resolved image.

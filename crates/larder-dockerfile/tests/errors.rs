@@ -274,6 +274,16 @@ fn lowering_errors_name_their_line() {
             2,
             "source can't be a URL for COPY",
         ),
+        (
+            "FROM base\nADD --checksum=sha256:0 https://x.test/a b\n",
+            2,
+            "invalid checksum \"sha256:0\"",
+        ),
+        (
+            "FROM base\nADD --checksum=sha256:0 https://x.test/a https://x.test/b b/\n",
+            2,
+            "checksum can't be specified for multiple sources",
+        ),
     ] {
         check(text, line, message);
     }
@@ -287,10 +297,6 @@ fn lowering_errors_name_their_line() {
 #[test]
 fn what_is_not_there_yet_says_so() {
     for (text, part) in [
-        (
-            "FROM base\nADD https://x.test/a b\n",
-            "can't download files yet",
-        ),
         (
             "FROM base\nADD git@x.test:a b\n",
             "can't fetch git repositories yet",

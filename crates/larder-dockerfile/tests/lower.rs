@@ -7,8 +7,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use larder_dockerfile::{
-    Dockerfile, EnvOrigin, Error, ImageRequest, ImageResolver, LocalContext, LowerOptions, Lowered,
-    NamedContext, Network, NoCache, ResolveError, ResolveMode, ResolvedImage, Ulimit,
+    Dockerfile, EnvOrigin, Error, HttpContext, ImageRequest, ImageResolver, LocalContext,
+    LowerOptions, Lowered, NamedContext, Network, NoCache, OciLayout, ResolveError, ResolveMode,
+    ResolvedImage, Ulimit,
 };
 use larder_llb::{Vertex, pb};
 use larder_oci::{Digest, HistoryEntry, ImageConfig};
@@ -482,6 +483,151 @@ fn named_contexts_stand_in_for_stages_images_and_sources() {
     options.named_contexts = [("base".to_owned(), NamedContext::Other("git://x".into()))].into();
     let error = try_lower(text, &options, &images(|_| {})).unwrap_err();
     assert!(error.to_string().contains("`git://x`"), "{error}");
+}
+
+fn source<'a>(lowered: &'a Lowered, name: &str) -> &'a pb::SourceOp {
+    match &vertex(lowered, name).op.op {
+        Some(pb::op::Op::Source(source)) => source,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn attrs(source: &pb::SourceOp) -> Vec<(&str, &str)> {
+    let pairs = source.attrs.iter();
+    let mut attrs: Vec<_> = pairs.map(|(name, value)| (&**name, &**value)).collect();
+    attrs.sort_unstable();
+    attrs
+}
+
+fn copies_from(lowered: &Lowered, name: &str) -> Vec<(i64, pb::FileActionCopy)> {
+    let vertices = lowered.definition.vertices().iter();
+    let mut files = vertices.filter(|vertex| vertex.name().contains(name));
+    let file = files.find_map(|vertex| match &vertex.op.op {
+        Some(pb::op::Op::File(file)) => Some(file),
+        _ => None,
+    });
+    let actions = file.unwrap().actions.iter();
+    let copy = |action: &pb::FileAction| match &action.action {
+        Some(pb::file_action::Action::Copy(copy)) => (action.secondary_input, copy.clone()),
+        other => panic!("{other:?}"),
+    };
+    actions.map(copy).collect()
+}
+
+#[test]
+fn downloads_are_sources_of_their_own() {
+    let sum = Digest::sha256("x");
+    let lowered = lower(&format!(
+        "FROM base\nADD --checksum={sum} --chown=1:2 --chmod=755 https://x.test/d/a.tar?v=1 /t/\n"
+    ));
+    let name = "[2/2] ADD --checksum";
+    let http = source(&lowered, name);
+    assert_eq!(http.identifier, "https://x.test/d/a.tar?v=1");
+    assert_eq!(
+        attrs(http),
+        [("http.checksum", sum.as_str()), ("http.filename", "a.tar")]
+    );
+    assert_eq!(vertex(&lowered, name).op.platform, None);
+    let [(1, copy)] = &copies_from(&lowered, name)[..] else {
+        panic!("one copy from the second input");
+    };
+    let expected = pb::FileActionCopy {
+        src: "/a.tar".to_owned(),
+        dest: "/t/".to_owned(),
+        owner: copy.owner.clone(),
+        mode: 0o755,
+        create_dest_path: true,
+        timestamp: -1,
+        ..pb::FileActionCopy::default()
+    };
+    assert_eq!(*copy, expected);
+    assert!(copy.owner.is_some());
+    let last = lowered.config.history.last().unwrap();
+    assert_eq!(
+        last.created_by,
+        "ADD --chown=1:2 --chmod=755 https://x.test/d/a.tar?v=1 /t/ # buildkit"
+    );
+}
+
+#[test]
+fn downloads_and_paths_may_be_mixed() {
+    let lowered = lower(
+        "FROM base\nADD https://x.test/a b.txt https://x.test/c b2.txt /t/\n\
+         ADD --unpack=true https://x.test/t.tgz /u/\n",
+    );
+    let first = copies_from(&lowered, "ADD https://x.test/a b.txt");
+    let first: Vec<_> = first
+        .iter()
+        .map(|(input, copy)| {
+            let unpacks = copy.attempt_unpack_docker_compatibility;
+            (*input, &*copy.src, unpacks, copy.allow_wildcard)
+        })
+        .collect();
+    assert_eq!(
+        first,
+        [
+            (1, "/a", false, false),
+            (2, "/b.txt", true, true),
+            (3, "/c", false, false),
+            (2, "/b2.txt", true, true)
+        ]
+    );
+    let [(1, unpacked)] = &copies_from(&lowered, "t.tgz")[..] else {
+        panic!("one copy");
+    };
+    assert!(unpacked.attempt_unpack_docker_compatibility);
+    assert_eq!(
+        local_attr(&lowered, "load build context", "local.followpaths").as_deref(),
+        Some("[\"b.txt\",\"b2.txt\"]")
+    );
+    // A download alone needs no context.
+    let alone = lower("FROM base\nADD https://x.test/a /\n");
+    assert!(names(&alone).iter().all(|name| !name.contains("context")));
+}
+
+#[test]
+fn named_contexts_may_be_downloads_and_layouts() {
+    let digest = Digest::sha256("manifest");
+    let layout = OciLayout {
+        store: "store".to_owned(),
+        session: None,
+        digest: digest.clone(),
+    };
+    let text = "FROM dep\nCOPY --from=file /context /f\n";
+    let mut options = options();
+    options.named_contexts = [
+        ("dep".to_owned(), NamedContext::OciLayout(layout)),
+        (
+            "file".to_owned(),
+            NamedContext::Http("http://x.test/f.tgz".to_owned()),
+        ),
+    ]
+    .into();
+    let mut images = images(|_| {});
+    images.0.insert(format!("dep@{digest}"), base_image());
+    let lowered = try_lower(text, &options, &images).unwrap();
+    let file = source(&lowered, "[context file] http://x.test/f.tgz");
+    assert_eq!(attrs(file), [("http.filename", "context")]);
+    let dep = source(&lowered, "[context dep] OCI load from client");
+    let image = format!("docker.io/library/dep@{digest}");
+    assert_eq!(dep.identifier, format!("oci-layout://{image}"));
+    assert_eq!(attrs(dep), [("oci.store", "store")]);
+    assert_eq!(lowered.base.unwrap().0.to_string(), image);
+}
+
+#[test]
+fn a_context_may_be_fetched() {
+    let url = "https://x.test/c.tgz";
+    for (form, sources) in [(HttpContext::File, 1), (HttpContext::Archive, 2)] {
+        let context = Arc::new(form.definition(url).unwrap());
+        assert_eq!(context.vertices().len(), sources);
+        let lowered = lower_with("FROM base\nCOPY a b /d/\n", |options| {
+            options.remote_context = Some(Arc::clone(&context));
+        });
+        let copy = vertex(&lowered, "COPY");
+        assert_eq!(copy.inputs.last(), context.result());
+        assert_eq!(lowered.definition.vertices().len(), sources + 2);
+    }
 }
 
 /// Lowers `text` with what `dep` builds as the context `dep`.

@@ -7,10 +7,11 @@ use larder_llb::pb;
 use larder_oci::Digest;
 
 use super::Lowering;
-use super::config::{file_node, owner};
+use super::config::{file_node, owner as owner_of};
 use super::dag::{Node, NodeRef};
+use super::remote::{file_name, http_node};
 use super::stages::Command;
-use crate::error::Error;
+use crate::error::{Error, Lines};
 use crate::expand::Expander;
 use crate::golang;
 use crate::instruction::{Copy, Instruction};
@@ -25,9 +26,10 @@ impl Lowering<'_> {
     pub(super) fn copy(&mut self, id: usize, command: &Command, copy: &Copy) -> Result<(), Error> {
         let copy = self.expand_copy(id, copy)?;
         let source = command.source(0);
-        check(&copy)?;
+        let kinds = check(&copy)?;
+        let reads_paths = kinds.contains(&Kind::Path);
         if source.is_none() {
-            self.check_ignored(&copy);
+            self.check_ignored(&copy, &kinds);
         }
         let mode = mode::parse(&copy.chmod)?;
         let destination = self.destination(id, &copy)?;
@@ -35,17 +37,29 @@ impl Lowering<'_> {
             Some(source) => self.finished_source(id, source, &copy)?,
             None => None,
         };
-        // Documents alone do not make the build context needed.
+        // Only paths make the build context needed.
         let root = match source {
-            None if !copy.sources.is_empty() => Some(self.locals.context(&mut self.dag)),
+            None if reads_paths => Some(self.locals.context(&mut self.dag)),
             _ => root,
         };
         let name = self.copy_name(id, &command.instruction);
         let linked = copy.link && copy.chmod.is_empty();
         let base = self.stages.states[id].output.filter(|_| !linked);
-        let actions = self.actions(&copy, mode, &destination, base, root);
+        let mut sources = Vec::with_capacity(copy.sources.len());
+        for (source, kind) in copy.sources.iter().zip(&kinds) {
+            sources.push(match kind {
+                Kind::Path => (root, path_copy(&copy, source)),
+                Kind::Http => {
+                    let shown = self.step_name(id, &name);
+                    self.download(&copy, source, shown, command.instruction.lines)?
+                }
+            });
+        }
+        let actions = self.actions(&copy, mode, &destination, base, sources);
         self.add_copy(id, &command.instruction, actions, &name, linked);
-        for used in &copy.sources {
+        let paths = copy.sources.iter().zip(&kinds);
+        let paths = paths.filter(|(_, kind)| **kind == Kind::Path);
+        for (used, _) in paths {
             match source {
                 None => self.locals.use_context_path(used),
                 Some(source) => {
@@ -59,12 +73,13 @@ impl Lowering<'_> {
     }
 
     /// Checks that no source is left out of the context.
-    fn check_ignored(&self, copy: &Copy) {
+    fn check_ignored(&self, copy: &Copy, kinds: &[Kind]) {
         let Some(ignored) = &self.options.ignored else {
             return;
         };
         let verb = if copy.is_add { "Add" } else { "Copy" };
-        for source in &copy.sources {
+        let paths = copy.sources.iter().zip(kinds);
+        for (source, _) in paths.filter(|(_, kind)| **kind == Kind::Path) {
             let cleaned = path::clean(source);
             if ignored.contains(&cleaned) {
                 let quoted = golang::quote(&cleaned);
@@ -142,47 +157,72 @@ impl Lowering<'_> {
         text
     }
 
-    /// Makes one action a source. The inputs are the base, if any, and each source's.
+    /// Adds the source vertex of a file that is downloaded, and makes the action that copies it.
+    fn download(
+        &mut self,
+        copy: &Copy,
+        url: &str,
+        name: String,
+        lines: Lines,
+    ) -> Result<(Option<NodeRef>, pb::FileActionCopy), Error> {
+        let checksum = Some(copy.checksum.as_str()).filter(|text| !text.is_empty());
+        let checksum = checksum.map(|text| {
+            let failed = |error| {
+                Error::dockerfile(format!("invalid checksum {}", golang::quote(text)))
+                    .caused_by(error)
+            };
+            text.parse().map_err(failed)
+        });
+        let filename = file_name(url);
+        let node = http_node(url, &filename, checksum.transpose()?.as_ref(), name);
+        let node = self.dag.add(node.command("").at(lines));
+        let action = pb::FileActionCopy {
+            src: path::absolute("/", &filename),
+            attempt_unpack_docker_compatibility: copy.unpack.unwrap_or(false),
+            ..pb::FileActionCopy::default()
+        };
+        Ok((Some(node), action))
+    }
+
+    /// Makes one action a source: what of it is special is given. The inputs are the base, if any,
+    /// and those of the sources, in the order of their use.
     fn actions(
         &mut self,
         copy: &Copy,
         mode: mode::Mode,
         destination: &str,
         base: Option<NodeRef>,
-        root: Option<NodeRef>,
+        mut sources: Vec<(Option<NodeRef>, pb::FileActionCopy)>,
     ) -> (Vec<pb::FileAction>, Vec<NodeRef>) {
-        let mut inputs: Vec<NodeRef> = base.into_iter().collect();
-        let base_index = if base.is_some() { 0 } else { -1 };
-        let root_index = root.map_or(-1, |root| {
-            inputs.push(root);
-            inputs.len() as i64 - 1
-        });
-        let common = pb::FileActionCopy {
-            dest: destination.to_owned(),
-            owner: Some(copy.chown.as_str())
-                .filter(|text| !text.is_empty())
-                .map(|text| owner(text, base_index)),
-            mode: mode.bits,
-            mode_str: mode.symbols,
-            create_dest_path: true,
-            // A copy keeps the times of its source, also with SOURCE_DATE_EPOCH.
-            timestamp: -1,
-            exclude_patterns: copy.exclude.clone(),
-            ..pb::FileActionCopy::default()
-        };
-        let mut copies: Vec<(i64, pb::FileActionCopy)> = Vec::new();
-        for source in &copy.sources {
-            copies.push((root_index, path_copy(copy, source, &common)));
-        }
         for document in &copy.documents {
             let file = path::absolute("/", &document.name);
             let content = document.content.clone().into_bytes();
-            inputs.push(self.document(&file, content, DOCUMENT_MODE));
+            let node = self.document(&file, content, DOCUMENT_MODE);
             let action = pb::FileActionCopy {
                 src: file,
-                ..common.clone()
+                ..pb::FileActionCopy::default()
             };
-            copies.push((inputs.len() as i64 - 1, action));
+            sources.push((Some(node), action));
+        }
+        let base_index = if base.is_some() { 0 } else { -1 };
+        let owner = Some(copy.chown.as_str()).filter(|text| !text.is_empty());
+        let owner = owner.map(|text| owner_of(text, base_index));
+        let mut inputs: Vec<NodeRef> = base.into_iter().collect();
+        let mut copies: Vec<(i64, pb::FileActionCopy)> = Vec::with_capacity(sources.len());
+        for (node, action) in sources {
+            let input = node.map_or(-1, |node| index_in(&mut inputs, node));
+            let action = pb::FileActionCopy {
+                dest: destination.to_owned(),
+                owner: owner.clone(),
+                mode: mode.bits,
+                mode_str: mode.symbols.clone(),
+                create_dest_path: true,
+                // A copy keeps the times of its source, also with SOURCE_DATE_EPOCH.
+                timestamp: -1,
+                exclude_patterns: copy.exclude.clone(),
+                ..action
+            };
+            copies.push((input, action));
         }
         let last = copies.len().saturating_sub(1);
         let chain = copies.into_iter().enumerate();
@@ -277,7 +317,27 @@ impl Lowering<'_> {
     }
 }
 
-fn check(copy: &Copy) -> Result<(), Error> {
+/// Returns the place of `node` among the inputs, where it is put if it is not there yet.
+fn index_in(inputs: &mut Vec<NodeRef>, node: NodeRef) -> i64 {
+    let known = inputs.iter().position(|input| *input == node);
+    let index = known.unwrap_or_else(|| {
+        inputs.push(node);
+        inputs.len() - 1
+    });
+    index as i64
+}
+
+/// What a source is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Paths of the build context, or of a stage.
+    Path,
+    /// A file on a web server.
+    Http,
+}
+
+/// Returns what each source is, if it may be that here.
+fn check(copy: &Copy) -> Result<Vec<Kind>, Error> {
     if !copy.checksum.is_empty() {
         if copy.sources.len() != 1 {
             let message = "checksum can't be specified for multiple sources";
@@ -288,26 +348,23 @@ fn check(copy: &Copy) -> Result<(), Error> {
             return Err(Error::dockerfile(message));
         }
     }
-    for source in &copy.sources {
+    let kind = |source: &String| {
         let (git, http) = (remote::is_git(source), remote::is_http(source));
-        let error = match (copy.is_add, git, http) {
-            (_, false, false) => continue,
-            (false, true, _) => Error::dockerfile("source can't be a git ref for COPY"),
-            (false, false, true) => Error::dockerfile("source can't be a URL for COPY"),
-            (true, true, _) => Error::unsupported(format!(
+        match (copy.is_add, git, http) {
+            (_, false, false) => Ok(Kind::Path),
+            (true, false, true) => Ok(Kind::Http),
+            (false, true, _) => Err(Error::dockerfile("source can't be a git ref for COPY")),
+            (false, false, true) => Err(Error::dockerfile("source can't be a URL for COPY")),
+            (true, true, _) => Err(Error::unsupported(format!(
                 "ADD `{source}` is not available: larder can't fetch git repositories yet"
-            )),
-            (true, false, true) => Error::unsupported(format!(
-                "ADD `{source}` is not available: larder can't download files yet"
-            )),
-        };
-        return Err(error);
-    }
-    Ok(())
+            ))),
+        }
+    };
+    copy.sources.iter().map(kind).collect()
 }
 
-/// Makes the action for one source that is a path.
-fn path_copy(copy: &Copy, source: &str, common: &pb::FileActionCopy) -> pb::FileActionCopy {
+/// Makes what is special in the action for a source that is a path.
+fn path_copy(copy: &Copy, source: &str) -> pb::FileActionCopy {
     let mut action = pb::FileActionCopy {
         src: path::absolute("/", source),
         follow_symlink: true,
@@ -315,7 +372,7 @@ fn path_copy(copy: &Copy, source: &str, common: &pb::FileActionCopy) -> pb::File
         attempt_unpack_docker_compatibility: copy.unpack.unwrap_or(copy.is_add),
         allow_wildcard: true,
         allow_empty_wildcard: true,
-        ..common.clone()
+        ..pb::FileActionCopy::default()
     };
     if copy.parents {
         // Behind `/./` the parents are kept.

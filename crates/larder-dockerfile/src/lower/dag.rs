@@ -23,8 +23,17 @@ pub(super) struct Node {
     /// Where it stands; `None` for what no instruction asks for.
     pub(super) lines: Option<Lines>,
     pub(super) step: Option<StepInfo>,
-    /// What another Dockerfile builds, in place of the op; with the name that it has here.
-    input: Option<(String, Arc<Lowered>)>,
+    /// What stands in place of the op.
+    input: Option<Input>,
+}
+
+/// A graph that was made elsewhere.
+#[derive(Debug, Clone)]
+enum Input {
+    /// What another Dockerfile builds, with the name that it has here.
+    Lowered(String, Arc<Lowered>),
+    /// What fetches a build context.
+    Context(Arc<Definition>),
 }
 
 impl Node {
@@ -46,9 +55,18 @@ impl Node {
 
     /// Returns a node that stands for what another Dockerfile builds.
     pub(super) fn input(name: &str, lowered: &Arc<Lowered>) -> Self {
+        Self::of(Input::Lowered(name.to_owned(), Arc::clone(lowered)))
+    }
+
+    /// Returns a node that stands for a build context that is fetched.
+    pub(super) fn context(definition: &Arc<Definition>) -> Self {
+        Self::of(Input::Context(Arc::clone(definition)))
+    }
+
+    fn of(input: Input) -> Self {
         let placeholder = pb::op::Op::Source(pb::SourceOp::default());
         Self {
-            input: Some((name.to_owned(), Arc::clone(lowered))),
+            input: Some(input),
             ..Self::new(placeholder, String::new())
         }
     }
@@ -87,17 +105,18 @@ impl Dag {
         &mut self.nodes[node.0]
     }
 
-    /// Makes the definition that ends in `result`, and tells which step each vertex is.
+    /// Makes the definition that ends in `result`, and tells which step each vertex is. The lines
+    /// of nodes are those of `source`.
     pub(super) fn finish(
         self,
         result: Option<NodeRef>,
-        source: SourceFile,
+        source: Option<SourceFile>,
     ) -> Result<(Definition, BTreeMap<Digest, StepInfo>), Error> {
         let Some(result) = result else {
             return Ok((Definition::empty(), BTreeMap::new()));
         };
         let mut builder = GraphBuilder::new();
-        let source = builder.add_source(source);
+        let source = source.map(|source| builder.add_source(source));
         let mut steps = BTreeMap::new();
         let mut edges: Vec<Option<Edge>> = vec![None; self.nodes.len()];
         let mut nodes: Vec<Option<Node>> = self.nodes.into_iter().map(Some).collect();
@@ -115,13 +134,13 @@ impl Dag {
                 continue;
             }
             let mut node = nodes[at].take().expect("each node is finished once");
-            if let Some((name, input)) = node.input {
-                builder.add_definition(&input.definition);
-                for step in &input.steps {
-                    let (vertex, step) = input_step(&name, step);
+            if let Some(input) = node.input {
+                let definition = input.definition();
+                builder.add_definition(definition);
+                edges[at] = definition.result().cloned();
+                for (vertex, step) in input.steps() {
                     steps.entry(vertex).or_insert(step);
                 }
-                edges[at] = input.definition.result().cloned();
                 continue;
             }
             let edge = |input: &NodeRef| edges[input.0].clone().expect("inputs come first");
@@ -136,7 +155,8 @@ impl Dag {
             if node.metadata.ignore_cache && !caps.contains(&"meta.ignorecache") {
                 caps.push("meta.ignorecache");
             }
-            let location = node.lines.map(|lines| (source, lines.ranges()));
+            let lines = node.lines.map(Lines::ranges);
+            let location = source.zip(lines);
             let vertex = builder.add(op, &inputs, node.metadata, location)?;
             if let Some(step) = node.step {
                 steps.insert(vertex.clone(), step);
@@ -147,6 +167,25 @@ impl Dag {
         let result = edges[result.0].clone().expect("the result was visited");
         let definition = builder.finish(result)?;
         Ok((definition, steps))
+    }
+}
+
+impl Input {
+    fn definition(&self) -> &Definition {
+        match self {
+            Self::Lowered(_, lowered) => &lowered.definition,
+            Self::Context(definition) => definition,
+        }
+    }
+
+    fn steps(&self) -> Vec<(Digest, StepInfo)> {
+        match self {
+            Self::Lowered(name, lowered) => {
+                let steps = lowered.steps.iter();
+                steps.map(|step| input_step(name, step)).collect()
+            }
+            Self::Context(_) => Vec::new(),
+        }
     }
 }
 

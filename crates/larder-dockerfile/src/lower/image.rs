@@ -1,18 +1,20 @@
 //! Where stages begin: images, named contexts, and what base images order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use larder_llb::pb;
 use larder_oci::{ImageConfig, ImageRef, Platform};
 
-use super::dag::Node;
+use super::dag::{Node, NodeRef};
+use super::remote::{CONTEXT_FILE, http_node};
 use super::stages::State;
 use super::{DEFAULT_PATH, Lowered, Lowering, StepInfo, range};
 use crate::error::{Error, ErrorKind};
 use crate::golang;
 use crate::instruction::InstructionKind;
 use crate::options::{
-    ImageRequest, LocalContext, LowerOptions, NamedContext, ResolveMode, ResolvedImage,
+    ImageRequest, LocalContext, LowerOptions, NamedContext, OciLayout, ResolveMode, ResolvedImage,
 };
 use crate::suggest::with_suggestion;
 
@@ -31,6 +33,8 @@ enum Origin {
     Image(ImageRequest, Option<String>),
     /// What another Dockerfile builds, with the name of its context.
     Input(String, Arc<Lowered>),
+    /// A file on a web server, with the name of its context and its URL.
+    Http(String, String),
 }
 
 /// Finds what the state begins with, before anything is looked up.
@@ -60,6 +64,7 @@ fn origin(options: &LowerOptions, state: &State) -> Result<Origin, Error> {
         log_name: format!("[{prefix}internal] load metadata for {image_ref}"),
         platform: platform.clone(),
         image_ref,
+        layout: None,
     };
     Ok(Origin::Image(request, None))
 }
@@ -78,13 +83,26 @@ fn context_origin(
                 log_name: format!("[context {name}] load metadata for {text}"),
                 platform: platform.clone(),
                 image_ref,
+                layout: None,
+            };
+            Ok(Origin::Image(request, Some(name.to_owned())))
+        }
+        NamedContext::OciLayout(layout) => {
+            // The reference stands for the image in messages only.
+            let (bare, _) = name.split_once("::").unwrap_or((name, ""));
+            let image_ref = parse_ref(&format!("{bare}@{}", layout.digest))?;
+            let request = ImageRequest {
+                log_name: format!("[context {name}] load metadata for {image_ref}"),
+                platform: platform.clone(),
+                image_ref,
+                layout: Some(layout.clone()),
             };
             Ok(Origin::Image(request, Some(name.to_owned())))
         }
         NamedContext::Input(lowered) => Ok(Origin::Input(name.to_owned(), Arc::clone(lowered))),
+        NamedContext::Http(url) => Ok(Origin::Http(name.to_owned(), url.clone())),
         NamedContext::Other(url) => Err(Error::unsupported(format!(
-            "build context `{name}` is not available: larder can't use `{url}` as a named context yet, \
-             only directories and docker-image:// references"
+            "build context `{name}` is not available: larder can't use `{url}` as a named context yet"
         ))),
     }
 }
@@ -104,7 +122,7 @@ pub(super) fn request(
     }
     match origin(options, state).map_err(|error| error.at(state.lines))? {
         Origin::Image(request, _) => Ok(Some(request)),
-        Origin::Scratch | Origin::Local(..) | Origin::Input(..) => Ok(None),
+        Origin::Scratch | Origin::Local(..) | Origin::Input(..) | Origin::Http(..) => Ok(None),
     }
 }
 
@@ -230,11 +248,13 @@ impl Lowering<'_> {
             }
             Origin::Local(name, local) => {
                 let node = self.locals.add_named(&mut self.dag, &name, &local, paths);
-                let state = &mut self.stages.states[id];
-                state.output = Some(node);
-                state.image = empty_config(&platform);
-                state.image_platform = Some(platform.clone());
-                state.platform = Some(platform);
+                self.begin_with(id, node, platform);
+            }
+            Origin::Http(name, url) => {
+                let shown = format!("[context {name}] {url}");
+                let node = http_node(&url, CONTEXT_FILE, None, shown);
+                let node = self.dag.add(node.at(self.stages.states[id].lines));
+                self.begin_with(id, node, platform);
             }
             Origin::Image(request, context) => self.resolve_image(id, &request, context)?,
             Origin::Input(name, lowered) => self.resolve_input(id, &name, &lowered, platform),
@@ -244,6 +264,15 @@ impl Lowering<'_> {
         // What stands in for a whole stage, or is only read, has no instructions.
         state.dispatched = replaced || !is_stage;
         Ok(())
+    }
+
+    /// Begins a state with files that are no image.
+    fn begin_with(&mut self, id: usize, files: NodeRef, platform: Platform) {
+        let state = &mut self.stages.states[id];
+        state.output = Some(files);
+        state.image = empty_config(&platform);
+        state.image_platform = Some(platform.clone());
+        state.platform = Some(platform);
     }
 
     fn resolve_image(
@@ -258,7 +287,10 @@ impl Lowering<'_> {
         if state.platform.is_none() && self.options.platform.is_none() {
             platform = detected_platform(&image.config, platform, &self.options.build_platform);
         }
-        let pinned = request.image_ref.with_digest(image.digest);
+        let pinned = match &request.layout {
+            Some(_) => request.image_ref.clone(),
+            None => request.image_ref.with_digest(image.digest),
+        };
         state.image = image.config.clone();
         state.image.created = None;
         state.base_image = Some((pinned.clone(), image.config.clone()));
@@ -272,39 +304,28 @@ impl Lowering<'_> {
             let config = &image.config;
             self.lint.base_platform(&state.base_name, &platform, config);
         }
-        let mut source = pb::SourceOp {
-            identifier: format!("docker-image://{pinned}"),
-            ..pb::SourceOp::default()
+        let name = match (&request.layout, context) {
+            (Some(_), context) => {
+                let name = context.unwrap_or_default();
+                format!("[context {name}] OCI load from client")
+            }
+            (None, Some(name)) => format!("[context {name}] {}", request.image_ref),
+            (None, None) => self.next_step(id, &format!("FROM {pinned}")),
         };
-        let mode = match self.options.resolve_mode {
-            ResolveMode::Default => None,
-            ResolveMode::Pull => Some("pull"),
-            ResolveMode::Local => Some("local"),
-        };
-        if let Some(mode) = mode {
-            let attr = "image.resolvemode".to_owned();
-            source.attrs.insert(attr, mode.to_owned());
-        }
-        let name = match context {
-            Some(name) => format!("[context {name}] {}", request.image_ref),
-            None => self.next_step(id, &format!("FROM {pinned}")),
+        let node = match &request.layout {
+            Some(layout) => layout_node(&request.image_ref, layout, name),
+            None => image_node(&pinned, self.options.resolve_mode, name),
         };
         let state = &self.stages.states[id];
-        let mut node = Node::new(pb::op::Op::Source(source), name)
-            .command(&state.code)
-            .at(state.lines);
+        let mut node = node.command(&state.code).at(state.lines);
         node.platform = Some(platform);
-        node.cap("source.image");
-        if mode.is_some() {
-            node.cap("source.image.resolvemode");
-        }
         node.step = Some(StepInfo {
             context: None,
             stage: state.name.clone(),
             ordinal: state.step_index,
             lines: range(state.lines),
             instruction: state.code.clone(),
-            env: std::collections::BTreeMap::new(),
+            env: BTreeMap::new(),
             base_image: Some(state.base_name.clone()),
         });
         let output = self.dag.add(node);
@@ -349,6 +370,42 @@ impl Lowering<'_> {
         self.resolved.insert(key, image.clone());
         Ok(image)
     }
+}
+
+fn image_node(pinned: &ImageRef, resolve_mode: ResolveMode, name: String) -> Node {
+    let mut source = pb::SourceOp {
+        identifier: format!("docker-image://{pinned}"),
+        ..pb::SourceOp::default()
+    };
+    let mode = match resolve_mode {
+        ResolveMode::Default => None,
+        ResolveMode::Pull => Some("pull"),
+        ResolveMode::Local => Some("local"),
+    };
+    if let Some(mode) = mode {
+        let attr = "image.resolvemode".to_owned();
+        source.attrs.insert(attr, mode.to_owned());
+    }
+    let mut node = Node::new(pb::op::Op::Source(source), name);
+    node.cap("source.image");
+    if mode.is_some() {
+        node.cap("source.image.resolvemode");
+    }
+    node
+}
+
+fn layout_node(image_ref: &ImageRef, layout: &OciLayout, name: String) -> Node {
+    let mut attrs = BTreeMap::from([("oci.store".to_owned(), layout.store.clone())]);
+    if let Some(session) = &layout.session {
+        attrs.insert("oci.session".to_owned(), session.clone());
+    }
+    let source = pb::SourceOp {
+        identifier: format!("oci-layout://{image_ref}"),
+        attrs: attrs.into_iter().collect(),
+    };
+    let mut node = Node::new(pb::op::Op::Source(source), name);
+    node.cap("source.ocilayout");
+    node
 }
 
 /// Without a platform asked for, an image for another one that the build can run is taken as it

@@ -77,12 +77,15 @@ impl Locals {
     pub(super) fn finish(&self, options: &LowerOptions, dag: &mut Dag) {
         if let Some(node) = self.context {
             let local = &options.context;
-            *dag.node_mut(node) = local_node(
-                local,
-                &local.name,
-                "[internal] load build context".to_owned(),
-                &self.context_paths,
-            );
+            *dag.node_mut(node) = match &options.remote_context {
+                Some(definition) => Node::context(definition),
+                None => local_node(
+                    local,
+                    &local.name,
+                    "[internal] load build context".to_owned(),
+                    &self.context_paths,
+                ),
+            };
         }
         let none = BTreeSet::new();
         for named in &self.named {
