@@ -592,6 +592,49 @@ fn dockerfiles_are_checked() {
 }
 
 #[test]
+fn questions_about_targets_are_answered() {
+    let project = project!(Base::Busybox);
+    project.write(&[
+        (
+            "Dockerfile",
+            "# A is first\nARG A=1\nFROM busybox AS one\nARG A\n",
+        ),
+        (
+            "docker-bake.hcl",
+            "group \"default\" { targets = [\"b\", \"a\"] }\n\
+             target \"a\" { description = \"the app\" }\n\
+             target \"b\" {\n args = { A = \"2\" }\n call = \"outline\"\n}\n",
+        ),
+    ]);
+    let outline = bake(&project, &["--call=outline"]).success();
+    assert_eq!(
+        String::from_utf8(outline.stdout).unwrap(),
+        "a\nthe app\n\nTARGET: one\n\nBUILD ARG   VALUE   DESCRIPTION\nA           1       is first\n\n\n\
+         b\n\nTARGET: one\n\nBUILD ARG   VALUE   DESCRIPTION\nA           2       \n\n"
+    );
+    // What a target asks for itself.
+    let own = bake(&project, &["b"]).success();
+    assert!(
+        own.text().starts_with("b\n\nTARGET: one\n"),
+        "{}",
+        own.text()
+    );
+    let _ = bake(&project, &[])
+        .exit(1)
+        .says("target.b: `call`: `outline` can't be done while `a` is built");
+    let json = bake(&project, &["--call=targets,format=json"]).success();
+    let json: Value = serde_json::from_str(&json.text()).unwrap();
+    let a = &json["target"]["a"];
+    assert_eq!(a["build"]["description"], "the app");
+    assert_eq!(a["targets"]["targets"][0]["name"], "one");
+    assert_eq!(json["group"]["default"]["targets"], json!(["a", "b"]));
+    let asked = bake(&project, &["a", "--call=subrequests.describe,format=json"]).success();
+    let asked: Value = serde_json::from_str(&asked.text()).unwrap();
+    let asked = &asked["target"]["a"]["subrequests.describe"]["subrequests.describe"];
+    assert_eq!(asked[2]["name"], "frontend.subrequests.describe");
+}
+
+#[test]
 fn mistakes_are_told_with_their_place() {
     let run = read(
         &[(

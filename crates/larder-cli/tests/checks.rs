@@ -153,9 +153,65 @@ fn checks_run_in_place_of_a_build() {
     assert_eq!(json["warnings"][1]["ruleName"], "JSONArgsRecommended");
     assert_eq!(json["sources"][0]["filename"], "Dockerfile");
     let _ = larder(&project, &["build", "--call=check,ignorestatus=true"]).success();
-    let _ = larder(&project, &["build", "--call=outline"])
+    let _ = larder(&project, &["build", "--call=convert"])
         .exit(1)
-        .says("`outline` is not supported yet");
+        .says("`convert` is no method");
+}
+
+#[test]
+fn questions_are_answered_in_place_of_a_build() {
+    let project = project!(Base::Busybox);
+    project.write(&[(
+        "Dockerfile",
+        "# TAG which busybox\nARG TAG=latest\n\n# base has what all need\nFROM busybox:$TAG AS base\n\
+         RUN --mount=type=secret,id=key,required=true --mount=type=cache,target=/c false\n\
+         FROM base\nARG MODE\nRUN false\n",
+    )]);
+    let outline = larder(
+        &project,
+        &["build", "--call=outline", "--build-arg=MODE=fast"],
+    );
+    let outline = outline.success();
+    assert_eq!(
+        String::from_utf8(outline.stdout).unwrap(),
+        "BUILD ARG   VALUE    DESCRIPTION\n\
+         TAG         latest   which busybox\n\
+         MODE        fast     \n\
+         \n\
+         SECRET   REQUIRED\n\
+         key      true\n\
+         \n"
+    );
+    assert!(!outline.stderr.contains("RUN"), "{}", outline.stderr);
+    let base = larder(
+        &project,
+        &["build", "--call=outline,format=json", "--target=BASE"],
+    );
+    let base: serde_json::Value = serde_json::from_slice(&base.success().stdout).unwrap();
+    assert_eq!(base["name"], "base");
+    assert_eq!(base["description"], "has what all need");
+    assert_eq!(base["args"].as_array().unwrap().len(), 1);
+    assert_eq!(base["cache"][0]["ID"], "/c");
+    let missing = larder(&project, &["build", "--call=outline", "--target=x"]).exit(1);
+    let message =
+        "ERROR: failed to build: failed to solve: target stage \"x\" could not be found\n";
+    assert_eq!(missing.says(message).stdout, b"");
+
+    // Stages are listed as the file has them; no base image need be there.
+    project.write(&[(
+        "Dockerfile",
+        "# a builds\nFROM gone.invalid/x AS a\nFROM a\n",
+    )]);
+    let targets = larder(&project, &["build", "--call=targets"]).success();
+    assert_eq!(
+        targets.text(),
+        "TARGET    DESCRIPTION\na         builds\n(default)"
+    );
+    let alias = larder(&project, &["build", "--print=targets,format=json"]).success();
+    let json: serde_json::Value = serde_json::from_slice(&alias.stdout).unwrap();
+    assert_eq!(json["targets"][1]["default"], true);
+    let asked = larder(&project, &["build", "--call=subrequests.describe"]).success();
+    assert_eq!(asked.text().lines().count(), 4, "{}", asked.text());
 }
 
 #[test]

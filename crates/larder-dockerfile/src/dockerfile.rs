@@ -28,19 +28,6 @@ pub(crate) struct Stage {
     pub(crate) instructions: Vec<Instruction>,
 }
 
-/// What is known of a stage from the text alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StageSummary<'a> {
-    /// Its name in lower case, if it has one.
-    pub name: Option<&'a str>,
-    /// What it is built from, as written.
-    pub base: &'a str,
-    /// The comment above that begins with its name, without the name.
-    pub description: Option<&'a str>,
-    /// The line of its FROM.
-    pub line: u32,
-}
-
 impl Dockerfile {
     /// Parses a Dockerfile. `filename` is for messages and the build record.
     ///
@@ -102,26 +89,6 @@ impl Dockerfile {
             },
         }
         Ok(())
-    }
-
-    /// Returns the stages in order.
-    pub fn stages(&self) -> impl ExactSizeIterator<Item = StageSummary<'_>> {
-        self.stages.iter().map(|stage| {
-            let name = stage.from.name.as_deref();
-            let described = |comment: &'_ String| {
-                let rest = comment.strip_prefix(name?)?;
-                rest.starts_with(' ').then_some(())
-            };
-            let comment = stage.from.comments.iter().find(|c| described(c).is_some());
-            StageSummary {
-                name,
-                base: &stage.from.base,
-                description: comment
-                    .and_then(|c| c.split_once(' '))
-                    .map(|(_, text)| text.trim()),
-                line: stage.from.lines.start,
-            }
-        })
     }
 
     /// Returns the frontend that the `syntax` directive names.

@@ -51,6 +51,8 @@ impl InstructionKind {
 pub(crate) struct ArgPair {
     pub(crate) name: String,
     pub(crate) default: Option<String>,
+    /// What the comment above says of it.
+    pub(crate) description: String,
 }
 
 /// `name=value …` of ENV and LABEL.
@@ -133,7 +135,8 @@ pub(crate) struct From {
     pub(crate) keyword: String,
     pub(crate) code: String,
     pub(crate) lines: Lines,
-    pub(crate) comments: Vec<String>,
+    /// What the comment above says of the stage.
+    pub(crate) description: String,
     /// What the comments say of checks.
     pub(crate) lint: LintOptions,
 }

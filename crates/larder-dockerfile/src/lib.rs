@@ -7,6 +7,8 @@
 //! - [`Dockerfile::lower`] makes the graph, equal to BuildKit's to the byte, so that cache keys
 //!   are BuildKit's too; [`Lowered`] also has the image config with its history, and for each
 //!   vertex the instruction that it is made from.
+//! - [`Dockerfile::outline`], [`Dockerfile::targets`] and [`describe`] answer BuildKit's subrequests:
+//!   what a target takes, which targets there are, what can be asked; [`Answer`] has the two forms.
 //! - [`Dockerfile::view`] shows it as it is written, to who would rather advise than build.
 //! - [`Lowered::warnings`] has what the build checks find; their rules are [`Rule`].
 //! - [`parse_ignore`] reads a `.dockerignore` file.
@@ -49,10 +51,11 @@ mod options;
 mod parse;
 mod path;
 mod statement;
+mod subrequest;
 mod suggest;
 mod view;
 
-pub use dockerfile::{Dockerfile, StageSummary};
+pub use dockerfile::Dockerfile;
 pub use error::{Error, ErrorKind};
 pub use ignore::parse_ignore;
 pub use lint::{Rule, Warning};
@@ -60,5 +63,8 @@ pub use lower::{EnvOrigin, HttpContext, Lowered, StepInfo};
 pub use options::{
     ImageRequest, ImageResolver, LocalContext, LowerOptions, NamedContext, Network, NoCache,
     OciLayout, PathMatcher, ResolveError, ResolveMode, ResolvedImage, Ulimit,
+};
+pub use subrequest::{
+    Answer, Outline, OutlineArg, OutlineCache, OutlineMount, Target, Targets, describe,
 };
 pub use view::{CommandView, CopyView, InstructionView, KindView, MountView, RunView, StageView};

@@ -1,5 +1,6 @@
 //! From a parsed Dockerfile to LLB.
 
+mod asked;
 mod config;
 mod copy;
 mod dag;
@@ -25,6 +26,7 @@ use crate::expand::{Expander, Expansion, Variables};
 use crate::instruction::{Instruction, InstructionKind};
 use crate::lint::{self, Lint, LintOptions, Warning};
 use crate::options::{ImageRequest, ImageResolver, LowerOptions, ResolvedImage};
+use crate::subrequest::Outline;
 
 use dag::Dag;
 pub use env::EnvOrigin;
@@ -113,30 +115,59 @@ impl Dockerfile {
         options: &LowerOptions,
         resolver: &dyn ImageResolver,
     ) -> Result<Lowered, Error> {
+        let finish = |lowering: Lowering<'_>| lowering.finish();
+        let (lowered, warnings) = self.lower_checked(options, resolver, finish)?;
+        Ok(Lowered {
+            warnings,
+            ..lowered
+        })
+    }
+
+    /// Returns what building the target takes: what it could be given.
+    ///
+    /// # Errors
+    /// As [`Dockerfile::lower`].
+    pub fn outline(
+        &self,
+        options: &LowerOptions,
+        resolver: &dyn ImageResolver,
+    ) -> Result<Outline, Error> {
+        let outline = |lowering: Lowering<'_>| Ok(lowering.outline());
+        Ok(self.lower_checked(options, resolver, outline)?.0)
+    }
+
+    /// Lowers the instructions of the target and of what it needs. Returns what `finish` makes of
+    /// them, and what the build checks found.
+    fn lower_checked<T>(
+        &self,
+        options: &LowerOptions,
+        resolver: &dyn ImageResolver,
+        finish: impl FnOnce(Lowering<'_>) -> Result<T, Error>,
+    ) -> Result<(T, Vec<Warning>), Error> {
         self.check_frontend(options)?;
         let lint = Lint::new(self.lint_options(options)?);
-        let lowered = self.lower_checked(options, resolver, &lint);
+        let lowered = self
+            .lowering(options, resolver, &lint)
+            .and_then(Lowering::dispatch_stages)
+            .and_then(finish);
         match (lowered, lint.violation()) {
-            (Ok(lowered), None) => Ok(Lowered {
-                warnings: lint.take(),
-                ..lowered
-            }),
+            (Ok(lowered), None) => Ok((lowered, lint.take())),
             (Ok(_), Some(violation)) => Err(Error::dockerfile(violation).after(lint.take())),
             (Err(error), _) => Err(error.after(lint.take())),
         }
     }
 
-    fn lower_checked(
-        &self,
-        options: &LowerOptions,
-        resolver: &dyn ImageResolver,
-        lint: &Lint,
-    ) -> Result<Lowered, Error> {
+    fn lowering<'a>(
+        &'a self,
+        options: &'a LowerOptions,
+        resolver: &'a dyn ImageResolver,
+        lint: &'a Lint,
+    ) -> Result<Lowering<'a>, Error> {
         let stages = Stages::new(self, options, lint)?;
         if options.target_platform().os == "windows" {
             return Err(Error::unsupported("Windows images are not available"));
         }
-        let lowering = Lowering {
+        Ok(Lowering {
             dockerfile: self,
             options,
             resolver,
@@ -147,8 +178,7 @@ impl Dockerfile {
             locals: Locals::default(),
             resolved: BTreeMap::new(),
             text_bytes: Cell::new(0),
-        };
-        lowering.finish()
+        })
     }
 
     /// Returns which build checks are wanted: by the build, else by the Dockerfile.
@@ -205,13 +235,19 @@ struct Lowering<'a> {
 }
 
 impl Lowering<'_> {
-    fn finish(mut self) -> Result<Lowered, Error> {
+    /// Lowers the instructions of all stages that are needed.
+    fn dispatch_stages(mut self) -> Result<Self, Error> {
         let reachable = self.resolve_stages()?;
         for (id, reachable) in reachable.into_iter().enumerate() {
             if reachable && !self.stages.states[id].dispatched {
                 self.dispatch_stage(id)?;
             }
         }
+        Ok(self)
+    }
+
+    /// Makes the graph.
+    fn finish(mut self) -> Result<Lowered, Error> {
         let target = self.stages.target;
         let paths = self.stages.states[target].paths;
         self.locals.use_path(paths, "/");

@@ -72,7 +72,7 @@ fn kind(statement: &Statement, escape: char) -> Result<InstructionKind, String> 
     let rest = statement.rest.as_str();
     Ok(match upper.as_str() {
         "ADD" | "COPY" => InstructionKind::Copy(copy::parse(statement)?),
-        "ARG" => InstructionKind::Arg(arg_pairs(rest, escape)?),
+        "ARG" => InstructionKind::Arg(arg_pairs(statement, escape)?),
         "CMD" => InstructionKind::Cmd(command_line(rest)?),
         "ENTRYPOINT" => InstructionKind::Entrypoint(command_line(rest)?),
         "ENV" => InstructionKind::Env(args::name_values(rest, "ENV", escape)?),
@@ -132,25 +132,24 @@ fn command_line(rest: &str) -> Result<CommandLine, String> {
     })
 }
 
-fn arg_pairs(rest: &str, escape: char) -> Result<Vec<ArgPair>, String> {
-    let words = args::split_quoted(rest, escape);
+fn arg_pairs(statement: &Statement, escape: char) -> Result<Vec<ArgPair>, String> {
+    let words = args::split_quoted(&statement.rest, escape);
     if words.is_empty() {
         return Err(at_least_one("ARG"));
     }
-    words
-        .into_iter()
-        .map(|word| match word.split_once('=') {
-            Some(("", _)) => Err("ARG names can not be blank".to_owned()),
-            Some((name, default)) => Ok(ArgPair {
-                name: name.to_owned(),
-                default: Some(default.to_owned()),
-            }),
-            None => Ok(ArgPair {
-                name: word,
-                default: None,
-            }),
+    let pair = |word: String| {
+        let (name, default) = match word.split_once('=') {
+            Some(("", _)) => return Err("ARG names can not be blank".to_owned()),
+            Some((name, default)) => (name, Some(default.to_owned())),
+            None => (word.as_str(), None),
+        };
+        Ok(ArgPair {
+            name: name.to_owned(),
+            default,
+            description: statement.description(name),
         })
-        .collect()
+    };
+    words.into_iter().map(pair).collect()
 }
 
 fn shell(statement: &Statement) -> Result<Vec<String>, String> {
@@ -216,14 +215,15 @@ fn from(statement: &Statement) -> Result<From, String> {
     };
     let flags = Flags::parse(&statement.flags, &[("platform", FlagKind::Text)])?;
     let platform = flags.text("platform").filter(|text| !text.is_empty());
+    let description = name.as_deref().map(|name| statement.description(name));
     Ok(From {
         base: base.clone(),
         name,
+        description: description.unwrap_or_default(),
         platform: platform.map(str::to_owned),
         keyword: statement.keyword.clone(),
         code: statement.original.trim().to_owned(),
         lines: statement.lines,
-        comments: statement.comments.clone(),
         lint: LintOptions::of_comments(&statement.comments),
     })
 }

@@ -62,6 +62,16 @@ impl Statement {
         }
     }
 
+    /// Returns what the comments above say of `name`: the first that begins with it counts. Empty
+    /// if none does.
+    pub(crate) fn description(&self, name: &str) -> String {
+        let of_name = |comment: &String| {
+            let rest = comment.strip_prefix(name)?.strip_prefix(' ')?;
+            Some(rest.to_owned())
+        };
+        self.comments.iter().find_map(of_name).unwrap_or_default()
+    }
+
     fn takes_heredocs(&self) -> bool {
         let takes = |statement: &Self| {
             ["ADD", "COPY", "RUN"].into_iter().any(|k| statement.is(k))

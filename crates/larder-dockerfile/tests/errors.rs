@@ -361,19 +361,6 @@ fn every_line_of_an_instruction_is_marked() {
     assert_eq!(lines, [(2, 2), (3, 3), (4, 4)]);
 }
 
-#[test]
-fn stages_are_listed_with_their_descriptions() {
-    let text = "# check=skip=all\n\n# build compiles it\n# more\nFROM base AS build\nRUN a \\\n\nb\nFROM scratch\n";
-    let dockerfile = Dockerfile::parse(text.as_bytes(), "Dockerfile").unwrap();
-    let stages: Vec<_> = dockerfile.stages().collect();
-    assert_eq!(
-        (stages[0].name, stages[0].base, stages[0].line),
-        (Some("build"), "base", 5)
-    );
-    assert_eq!(stages[0].description, Some("compiles it"));
-    assert_eq!((stages[1].name, stages[1].description), (None, None));
-}
-
 /// Lines that look like a Dockerfile's, to get past the first checks.
 fn dockerfile_text() -> impl Strategy<Value = String> {
     let line = prop_oneof![

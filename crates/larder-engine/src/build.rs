@@ -1,5 +1,6 @@
 //! One target, from request to graph.
 
+mod ask;
 mod check;
 pub(crate) mod inputs;
 
@@ -12,6 +13,7 @@ use larder_dockerfile::{
 use larder_llb::SourceFile;
 use larder_oci::{Digest, ImageRef, Platform};
 use larder_store::Lease;
+use larder_tree::beneath::Root;
 
 use crate::cache::export;
 use crate::engine::Engine;
@@ -25,6 +27,7 @@ use crate::request::{
     NoCacheSteps, Output, SecretProvider,
 };
 use crate::task::Tasks;
+pub use ask::Question;
 pub use check::CheckOutcome;
 use inputs::{DockerfileText, open_directory, read_ignore_patterns};
 
@@ -118,9 +121,7 @@ impl Build<'_> {
         let context = self.open_context(source, request)?;
         let directory = context.cache_name.as_deref().unwrap_or_default();
         let scope = scope(directory, &request.dockerfile, self.name);
-        let text = self.read_dockerfile(&context.root, request)?;
-        let dockerfile = Dockerfile::parse(&text.bytes, &text.name)
-            .map_err(|error| dockerfile_error(&error, &text))?;
+        let (text, dockerfile) = self.parse_dockerfile(&context.root, request)?;
         let mut options = lower_options(request);
         options.all_stages = all_stages;
         options.context = LocalContext::new(&self.local_name(CONTEXT, &context));
@@ -139,6 +140,17 @@ impl Build<'_> {
             scope,
             ignore,
         })
+    }
+
+    fn parse_dockerfile(
+        &self,
+        context: &Root,
+        request: &BuildRequest,
+    ) -> Result<(DockerfileText, Dockerfile)> {
+        let text = self.read_dockerfile(context, request)?;
+        let dockerfile = Dockerfile::parse(&text.bytes, &text.name)
+            .map_err(|error| dockerfile_error(&error, &text))?;
+        Ok((text, dockerfile))
     }
 
     /// Opens the directories that stand in for stages and images, and adds them, the images that

@@ -55,7 +55,7 @@ mod solve;
 mod task;
 mod worker;
 
-pub use build::CheckOutcome;
+pub use build::{CheckOutcome, Question};
 pub use cancel::CancelFlag;
 pub use container::{
     Container, ContainerMount, ContainerRequest, ContainerSource, ProcessRequest, VolumeName,
@@ -63,7 +63,7 @@ pub use container::{
 pub use engine::{Engine, EngineOptions};
 pub use error::{BuildError, ErrorClass, Location, Result};
 pub use image_store::ImageDetails;
-pub use larder_dockerfile::{Rule, Warning};
+pub use larder_dockerfile::{Answer, Rule, Warning};
 pub use larder_store::{
     Clock, Filter, ImageInfo, PruneRequest, RecordType, SnapshotId, UsageRecord,
 };

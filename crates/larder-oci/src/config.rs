@@ -205,7 +205,16 @@ impl ImageConfig {
 /// Returns compact JSON as Go's `encoding/json` writes it: `<`, `>`, `&`, U+2028 and U+2029 are
 /// written as `\u` escapes.
 pub fn go_json(value: &impl Serialize) -> Vec<u8> {
-    let text = serde_json::to_string(value).expect("maps have text keys");
+    go_escaped(&serde_json::to_string(value).expect("maps have text keys")).into_bytes()
+}
+
+/// Returns indented JSON as Go's `json.MarshalIndent` writes it with two blanks; escapes are those
+/// of [`go_json`].
+pub fn go_json_pretty(value: &impl Serialize) -> String {
+    go_escaped(&serde_json::to_string_pretty(value).expect("maps have text keys"))
+}
+
+fn go_escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -217,7 +226,7 @@ pub fn go_json(value: &impl Serialize) -> Vec<u8> {
             c => out.push(c),
         }
     }
-    out.into_bytes()
+    out
 }
 
 #[expect(

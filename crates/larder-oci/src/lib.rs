@@ -26,6 +26,7 @@ mod reference;
 
 pub use config::{
     ContainerConfig, EmptyObject, Healthcheck, HistoryEntry, ImageConfig, RootFs, go_json,
+    go_json_pretty,
 };
 pub use digest::{Digest, DigestError, Sha256};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, media_type};

@@ -108,8 +108,9 @@ pub(crate) struct BuildArgs {
     /// Check the Dockerfile and build nothing
     #[arg(long)]
     pub(crate) check: bool,
-    /// What to do in place of building: `check`, with `,format=json` for programs
-    #[arg(long, value_name = "METHOD", value_parser = super::call::parse)]
+    /// What to do in place of building: `check`, `outline` or `targets`, with `,format=json` for
+    /// programs
+    #[arg(long, alias = "print", value_name = "METHOD", value_parser = super::call::parse)]
     pub(crate) call: Option<CallArg>,
     #[command(flatten)]
     pub(crate) foreign: ForeignArgs,
@@ -148,8 +149,6 @@ pub(crate) struct ForeignArgs {
     provenance: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     sbom: Option<String>,
-    #[arg(long, hide = true)]
-    print: Option<String>,
     #[arg(long, hide = true)]
     policy: Vec<String>,
     #[arg(long, hide = true)]
@@ -202,7 +201,6 @@ impl ForeignArgs {
             ),
             ("--provenance", is_asked_for(self.provenance.as_deref())),
             ("--sbom", is_asked_for(self.sbom.as_deref())),
-            ("--print", self.print.is_some()),
             ("--policy", !self.policy.is_empty()),
             ("--cgroup-parent", self.cgroup_parent.is_some()),
         ];

@@ -1,5 +1,7 @@
 //! `--call`: what is done with a build's input in place of building.
 
+use larder_engine::Question;
+
 /// The value of `--call`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CallArg {
@@ -18,6 +20,36 @@ pub(crate) enum Method {
     Build,
     /// The build checks.
     Check,
+    /// A question about the build's input.
+    Ask(Question),
+}
+
+impl Method {
+    /// What can be called, for messages.
+    const NAMES: &str = "build, check, outline, targets or subrequests.describe";
+
+    /// Reads a method as `--call` names it; `None` if there is no such method.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "build" => Self::Build,
+            "check" | "lint" => Self::Check,
+            "outline" => Self::Ask(Question::Outline),
+            "targets" => Self::Ask(Question::Targets),
+            "subrequests.describe" => Self::Ask(Question::Describe),
+            _ => return None,
+        })
+    }
+
+    /// Returns its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Build => "build",
+            Self::Check => "check",
+            Self::Ask(Question::Outline) => "outline",
+            Self::Ask(Question::Targets) => "targets",
+            Self::Ask(Question::Describe) => "subrequests.describe",
+        }
+    }
 }
 
 impl CallArg {
@@ -50,7 +82,8 @@ pub(crate) fn parse(text: &str) -> Result<CallArg, String> {
             Some((key, _)) => return Err(format!("invalid print field: {key}")),
         }
     }
-    let method = method.ok_or("a method is missing (expected build or check)")?;
+    let missing = || format!("a method is missing (expected {})", Method::NAMES);
+    let method = method.ok_or_else(missing)?;
     Ok(CallArg {
         method,
         json,
@@ -59,14 +92,8 @@ pub(crate) fn parse(text: &str) -> Result<CallArg, String> {
 }
 
 fn method(name: &str) -> Result<Method, String> {
-    match name {
-        "build" => Ok(Method::Build),
-        "check" | "lint" => Ok(Method::Check),
-        "outline" | "targets" | "subrequests.describe" => {
-            Err(format!("`{name}` is not supported yet"))
-        }
-        _ => Err(format!("`{name}` is no method (expected build or check)")),
-    }
+    let unknown = || format!("`{name}` is no method (expected {})", Method::NAMES);
+    Method::parse(name).ok_or_else(unknown)
 }
 
 #[cfg(test)]
@@ -93,8 +120,20 @@ mod tests {
                     ..CallArg::CHECK
                 }),
             ),
-            ("outline", Err("`outline` is not supported yet")),
-            ("", Err("`` is no method (expected build or check)")),
+            (
+                "outline,format=json",
+                Ok(CallArg {
+                    method: Method::Ask(Question::Outline),
+                    json: true,
+                    ..CallArg::CHECK
+                }),
+            ),
+            (
+                "",
+                Err(
+                    "`` is no method (expected build, check, outline, targets or subrequests.describe)",
+                ),
+            ),
             (
                 "check,format=yaml",
                 Err("`yaml` is no format (expected json or text)"),
@@ -102,7 +141,9 @@ mod tests {
             ("check,lint", Err("`lint` is one method too many")),
             (
                 "format=json",
-                Err("a method is missing (expected build or check)"),
+                Err(
+                    "a method is missing (expected build, check, outline, targets or subrequests.describe)",
+                ),
             ),
             ("check,colour=no", Err("invalid print field: colour")),
         ] {

@@ -63,8 +63,8 @@ pub(crate) fn run(args: &BakeArgs, context: &Context<'_>) -> anyhow::Result<Code
     }
     let targets = request::targets(&plan, args.host_ca, context, &mut notes)?;
     tell_notes(&notes, mode);
-    if let Some(call) = call::asked_for(args, &plan)? {
-        return call::run(targets, &plan, call, mode, context);
+    if let Some(calls) = call::asked_for(args, &plan)? {
+        return call::run(targets, &plan, calls, mode, context);
     }
     build(targets, args, mode, context)?;
     Ok(exit::SUCCESS)
@@ -169,10 +169,16 @@ fn overrides(args: &BakeArgs) -> Vec<String> {
             Some(other) => set("attest", format!("type={kind},{other}")),
         }
     }
-    let checks = args.check || args.call.is_some_and(|call| call.method == Method::Check);
-    if checks {
+    let call = args.call.map(|call| call.method);
+    match if args.check {
+        Some(Method::Check)
+    } else {
+        call
+    } {
+        None | Some(Method::Build) => {}
         // The name that the method has below buildx.
-        set("call", "lint".to_owned());
+        Some(Method::Check) => set("call", "lint".to_owned()),
+        Some(method) => set("call", method.name().to_owned()),
     }
     overrides
 }

@@ -1,6 +1,6 @@
 //! `larder build`
 
-pub(crate) mod check;
+pub(crate) mod call;
 pub(crate) mod input;
 mod outputs;
 pub(crate) mod plan;
@@ -35,7 +35,7 @@ pub(crate) fn run(args: BuildArgs, context: &Context<'_>) -> anyhow::Result<Code
         output::tell(&format!("WARNING: {note}"));
     }
     if let Some(call) = plan.call {
-        return check::run(plan.request, call, plan.mode, plan.display, context);
+        return call::run(plan.request, call, plan.mode, plan.display, context);
     }
     if let Some(iidfile) = &plan.iidfile {
         report::remove_stale(iidfile)?;

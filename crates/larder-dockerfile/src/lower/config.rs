@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use larder_llb::pb;
 use larder_oci::{EmptyObject, Healthcheck};
 
+use super::asked::DeclaredArg;
 use super::dag::Node;
 use super::env::{EnvOrigin, split_pair};
 use super::{Lowering, ports};
-use crate::error::Error;
+use crate::error::{Error, Lines};
 use crate::expand::Expander;
 use crate::golang;
 use crate::instruction::{ArgPair, CommandLine, Instruction, InstructionKind, Pairs};
@@ -23,7 +24,7 @@ impl Lowering<'_> {
     pub(super) fn configure(&mut self, id: usize, instruction: &Instruction) -> Result<(), Error> {
         let line = instruction.lines.start;
         match &instruction.kind {
-            InstructionKind::Arg(pairs) => return self.args(id, pairs, line),
+            InstructionKind::Arg(pairs) => return self.args(id, pairs, instruction.lines),
             InstructionKind::Env(pairs) => {
                 self.check_pairs(instruction, pairs);
                 return self.env(id, &pairs.pairs, line);
@@ -136,11 +137,13 @@ impl Lowering<'_> {
         }
     }
 
-    fn args(&mut self, id: usize, pairs: &[ArgPair], line: u32) -> Result<(), Error> {
+    fn args(&mut self, id: usize, pairs: &[ArgPair], lines: Lines) -> Result<(), Error> {
+        let line = lines.start;
         let mut texts = Vec::with_capacity(pairs.len());
         for pair in pairs {
             let name = &pair.name;
             self.lint.secret("ARG", name);
+            let mut is_global = false;
             let (value, origin) = if let Some(value) = self.options.build_args.get(name) {
                 let origin = EnvOrigin::Arg { line, given: true };
                 (Some(value.clone()), origin)
@@ -149,11 +152,22 @@ impl Lowering<'_> {
                 (Some(self.expand(id, default)?), origin)
             } else {
                 let global = self.stages.global.lookup(name);
+                is_global = global.is_some();
                 let given = matches!(global, Some((_, EnvOrigin::Arg { given: true, .. })));
                 let value = global.map(|(value, _)| value.to_owned());
                 (value, EnvOrigin::Arg { line, given })
             };
             let state = &mut self.stages.states[id];
+            state.asked.uses([name]);
+            if !is_global {
+                let arg = DeclaredArg {
+                    value: value.clone().unwrap_or_default(),
+                    description: pair.description.clone(),
+                    lines,
+                    ..DeclaredArg::default()
+                };
+                state.asked.declares(name, arg);
+            }
             match &value {
                 Some(value) => {
                     texts.push(format!("{name}={value}"));

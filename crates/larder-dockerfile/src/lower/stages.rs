@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use larder_oci::{ImageConfig, ImageRef, Platform};
 
+use super::asked::{Args, Asked};
 use super::dag::NodeRef;
 use super::env::Env;
 use super::{image, local};
@@ -84,6 +85,15 @@ pub(super) struct State {
     pub(super) has_workdir: bool,
     /// What the comment above FROM says of checks.
     pub(super) lint: LintOptions,
+    /// What it asks for.
+    pub(super) asked: Asked,
+}
+
+impl State {
+    /// Returns the stages and images that its instructions read, in their order.
+    pub(super) fn read_stages(&self) -> impl DoubleEndedIterator<Item = usize> {
+        self.dependencies.iter().map(|(stage, _)| *stage)
+    }
 }
 
 /// All of them.
@@ -96,6 +106,8 @@ pub(super) struct Stages {
     pub(super) target: usize,
     /// What FROM may refer to, and ARG without a default takes.
     pub(super) global: Env,
+    /// The ARGs before the first FROM.
+    pub(super) global_args: Args,
     next_paths: local::PathsId,
 }
 
@@ -110,13 +122,15 @@ impl Stages {
         if let Ok(defaults) = global::default_args(dockerfile, options) {
             lint.default_bases(dockerfile, &defaults);
         }
+        let (global, global_args) = global::global_args(dockerfile, options)?;
         let mut stages = Self {
             states: Vec::new(),
             by_name: BTreeMap::new(),
             stage_count: dockerfile.stages.len(),
             all_stages: options.all_stages,
             target: 0,
-            global: global::global_args(dockerfile, options)?,
+            global,
+            global_args,
             next_paths: local::PathsId::default(),
         };
         for (index, stage) in dockerfile.stages.iter().enumerate() {
@@ -165,6 +179,8 @@ impl Stages {
         let expansion = expand(&from.base)?;
         lint.base_variables(&expansion, &known);
         let base_name = expansion.text;
+        let mut asked = Asked::default();
+        asked.uses(&expansion.matched);
         if base_name.is_empty() {
             let message = format!("base name ({}) should not be blank", from.base);
             return Err(Error::dockerfile(message));
@@ -175,6 +191,7 @@ impl Stages {
             lint.base_variables(&expansion, &known);
             let stage = from.name.as_deref().unwrap_or_default();
             lint.platform(stage, word, &expansion, &self.global);
+            asked.uses(&expansion.matched);
             platform = Some(self.parse_platform(word, &expansion.text, &expansion.unmatched)?);
         }
         let base = self.by_name.get(&base_name.to_lowercase()).copied();
@@ -203,6 +220,11 @@ impl Stages {
                 .covers(from.name.as_deref().unwrap_or_default()),
             is_stage: true,
             lint: from.lint.clone(),
+            asked: if context.is_none() {
+                asked
+            } else {
+                Asked::default()
+            },
             context,
             paths,
             ..State::default()
@@ -337,7 +359,7 @@ impl Stages {
             }
             let state = &self.states[id];
             open.extend(state.base);
-            open.extend(state.dependencies.iter().map(|(dependency, _)| *dependency));
+            open.extend(state.read_stages());
         }
         reachable
     }

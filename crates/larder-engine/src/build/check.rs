@@ -35,12 +35,38 @@ impl Engine {
     ///
     /// # Errors
     /// When the Dockerfile can't be read or parsed.
-    pub fn check(&self, mut request: BuildRequest, sink: &dyn EventSink) -> Result<CheckOutcome> {
+    pub fn check(&self, request: BuildRequest, sink: &dyn EventSink) -> Result<CheckOutcome> {
+        self.in_place_of_build(request, sink, |build, mut request| {
+            let all_stages = request.target.is_none();
+            let read = build.read(&mut request, all_stages)?;
+            let lowered = read.dockerfile.lower(&read.options, build.images);
+            let (mut warnings, error) = match lowered {
+                Ok(lowered) => (lowered.warnings, None),
+                Err(error) => (
+                    error.warnings().to_vec(),
+                    Some(dockerfile_error(&error, &read.text)),
+                ),
+            };
+            warnings.sort_by_key(|warning| warning.ranges.first().map(|range| range.start));
+            Ok(CheckOutcome {
+                warnings,
+                source: source_file(&read.text),
+                error,
+            })
+        })
+    }
+
+    /// Does something with the input of a build that builds nothing.
+    pub(super) fn in_place_of_build<T>(
+        &self,
+        request: BuildRequest,
+        sink: &dyn EventSink,
+        work: impl FnOnce(&Build<'_>, BuildRequest) -> Result<T>,
+    ) -> Result<T> {
         let lease = self.store.lease()?;
         let clock = || self.now();
         let reporter = Reporter::new(sink, &clock);
         let images = Images::new(self, &lease, request.pull);
-        let all_stages = request.target.is_none();
         let build = Build {
             engine: self,
             lease: &lease,
@@ -49,24 +75,9 @@ impl Engine {
             name: "",
             inputs: BTreeMap::new(),
         };
-        let read = build.read(&mut request, all_stages)?;
-        let lowered = read.dockerfile.lower(&read.options, &images);
-        let (mut warnings, error) = match lowered {
-            Ok(lowered) => (lowered.warnings, None),
-            Err(error) => (
-                error.warnings().to_vec(),
-                Some(dockerfile_error(&error, &read.text)),
-            ),
-        };
-        warnings.sort_by_key(|warning| warning.ranges.first().map(|range| range.start));
-        let source = source_file(&read.text);
-        drop(read);
+        let done = work(&build, request)?;
         lease.release()?;
-        Ok(CheckOutcome {
-            warnings,
-            source,
-            error,
-        })
+        Ok(done)
     }
 }
 

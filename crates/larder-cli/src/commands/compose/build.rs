@@ -55,7 +55,7 @@ fn check(
         }
         output::print(&format!("{}\n\n", target.name))?;
         let (mode, display) = (prepared.mode, prepared.display.clone());
-        let found = build::check::run(request.request, CallArg::CHECK, mode, display, context);
+        let found = build::call::run(request.request, CallArg::CHECK, mode, display, context);
         code = code.max(found?);
     }
     Ok(code)

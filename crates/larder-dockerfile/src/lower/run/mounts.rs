@@ -3,6 +3,7 @@
 use larder_llb::pb;
 
 use super::super::Lowering;
+use super::super::asked::secret_id;
 use super::super::config::file_node;
 use super::super::dag::NodeRef;
 use super::super::stages::Command;
@@ -58,6 +59,8 @@ impl Lowering<'_> {
         mount: &Mount,
         mounts: &mut Mounts,
     ) -> Result<(), Error> {
+        let lines = command.instruction.lines;
+        self.stages.states[id].asked.mounts(mount, lines);
         match mount.kind {
             MountType::Secret => {
                 secret(mount, mounts);
@@ -206,11 +209,7 @@ pub(super) fn tmpfs(dest: String, size: i64) -> Attached {
 }
 
 fn secret(mount: &Mount, mounts: &mut Mounts) {
-    let id = [&mount.source, &mount.id]
-        .into_iter()
-        .find(|text| !text.is_empty());
-    let id = id.map_or_else(|| path::base_name(&mount.target), String::as_str);
-    let id = id.to_owned();
+    let id = secret_id(mount);
     let optional = !mount.required;
     mounts.has_secrets = true;
     if let Some(name) = &mount.env {

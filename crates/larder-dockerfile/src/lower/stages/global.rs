@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::asked::{Args, DeclaredArg};
 use super::super::env::{Env, EnvOrigin};
 use crate::dockerfile::Dockerfile;
 use crate::error::Error;
@@ -9,8 +10,12 @@ use crate::expand::Expander;
 use crate::instruction::InstructionKind;
 use crate::options::LowerOptions;
 
-/// Returns the platform arguments and those before the first FROM, with the build's values.
-pub(super) fn global_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Result<Env, Error> {
+/// Returns the platform arguments and those before the first FROM, with the build's values; and the
+/// latter once more, with what is said of them.
+pub(super) fn global_args(
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+) -> Result<(Env, Args), Error> {
     declare(
         dockerfile,
         platform_args(dockerfile, options),
@@ -20,11 +25,8 @@ pub(super) fn global_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Re
 
 /// Returns the same arguments as if the build had given none.
 pub(super) fn default_args(dockerfile: &Dockerfile, options: &LowerOptions) -> Result<Env, Error> {
-    declare(
-        dockerfile,
-        platform_args(dockerfile, options),
-        &BTreeMap::new(),
-    )
+    let platforms = platform_args(dockerfile, options);
+    Ok(declare(dockerfile, platforms, &BTreeMap::new())?.0)
 }
 
 /// Returns the names of the arguments before the first FROM, with and without values.
@@ -67,7 +69,8 @@ fn declare(
     dockerfile: &Dockerfile,
     mut env: Env,
     build_args: &BTreeMap<String, String>,
-) -> Result<Env, Error> {
+) -> Result<(Env, Args), Error> {
+    let mut args = Args::new();
     let expander = Expander::new(dockerfile.escape);
     for instruction in &dockerfile.global_args {
         let InstructionKind::Arg(pairs) = &instruction.kind else {
@@ -75,8 +78,14 @@ fn declare(
         };
         for pair in pairs {
             let line = instruction.lines.start;
+            let mut arg = DeclaredArg {
+                description: pair.description.clone(),
+                lines: instruction.lines,
+                ..DeclaredArg::default()
+            };
             if let Some(value) = build_args.get(&pair.name) {
                 env.set(&pair.name, value, EnvOrigin::Arg { line, given: true });
+                arg.value.clone_from(value);
             } else if let Some(default) = &pair.default {
                 let value = expander
                     .expand(default, &env)
@@ -86,10 +95,13 @@ fn declare(
                     &value.text,
                     EnvOrigin::Arg { line, given: false },
                 );
+                arg.value = value.text;
+                arg.parts = value.matched;
             }
+            args.insert(pair.name.clone(), arg);
         }
     }
-    Ok(env)
+    Ok((env, args))
 }
 
 fn set_global(env: &mut Env, options: &LowerOptions, name: &str, default: &str) {
