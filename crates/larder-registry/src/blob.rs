@@ -20,6 +20,11 @@ pub trait BlobSink: Send {
     /// Drops all bytes, also those from before the fetch: they were wrong, and come anew. A sink
     /// that has passed them on already returns an error, which ends the fetch.
     fn restart(&mut self) -> io::Result<()>;
+
+    /// Tells how many bytes there will be in all, where the blob's descriptor does not.
+    fn size_known(&mut self, size_bytes: u64) {
+        let _ = size_bytes;
+    }
 }
 
 impl BlobSink for Vec<u8> {
@@ -218,7 +223,7 @@ impl<'a> Download<'a> {
 }
 
 /// Reads `Content-Range: bytes FIRST-LAST/TOTAL`; the total may be `*`.
-fn content_range(response: &Response) -> Option<(u64, Option<u64>)> {
+pub(crate) fn content_range(response: &Response) -> Option<(u64, Option<u64>)> {
     let text = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     let (first, _) = range.split_once('-')?;

@@ -12,6 +12,9 @@
 //! [`Client::push_blob`] sends nothing that the registry has, or can take from another of its
 //! repositories; [`Client::push_manifest`] comes last. Pushes go to the registry, never to a mirror.
 //!
+//! [`WebClient`] fetches other files from web servers, by the same rules: they are taken up where they
+//! broke off, not fetched while they are unchanged, and their secrets stay with their server.
+//!
 //! This crate returns futures and spawns nothing: the caller brings the tokio runtime, decides what
 //! runs at once, and stores what arrives. It knows neither the store nor the progress display; an
 //! [`Observer`] hears what happens.
@@ -55,6 +58,7 @@ mod secret;
 mod tls;
 mod transport;
 mod upload;
+mod web;
 
 pub use blob::{BlobSink, Partial};
 pub use client::{Client, Manifest, Resolved};
@@ -66,3 +70,4 @@ pub use observer::Observer;
 pub use piece::BlobSource;
 pub use push::{BlobPush, Pushed};
 pub use secret::Secret;
+pub use web::{Validator, WebAnswer, WebClient, WebFile, WebRequest};

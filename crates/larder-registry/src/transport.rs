@@ -18,7 +18,7 @@ use crate::{Config, Error, ErrorKind, RegistryConfig};
 /// Blobs that are fetched from one registry at once, or pushed to it, as BuildKit does.
 const MAX_CONCURRENCY: usize = 4;
 /// As many redirects as browsers follow at least.
-const MAX_REDIRECTS: usize = 10;
+pub(crate) const MAX_REDIRECTS: usize = 10;
 
 /// Sends requests, and remembers what it learns about each registry.
 pub(crate) struct Transport {
@@ -273,7 +273,7 @@ pub(crate) fn location(response: &Response, host: &str) -> Result<Url, Error> {
     Ok(to)
 }
 
-fn is_redirect(status: StatusCode) -> bool {
+pub(crate) fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 

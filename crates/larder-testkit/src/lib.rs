@@ -7,6 +7,7 @@
 //!   a build told of a [`Step`].
 //! - [`Registry`] is Debian's `docker-registry` on a free loopback port; [`FaultProxy`] stands before
 //!   it, breaks what a test wants broken, and counts requests and bytes.
+//! - [`WebServer`] answers requests as a test tells it to, and keeps them.
 //! - [`MadeImage`] is an image with layers of a test's own making, hostile ones too.
 //! - [`OciArchive`] reads what larder wrote, by another implementation of tar than larder's.
 //! - [`User`], [`SmallDisk`] and [`kill_after`] make the hard cases: no root, no space, no warning.
@@ -43,6 +44,7 @@ mod project;
 mod proxy;
 mod registry;
 mod scratch;
+mod server;
 mod skip;
 mod steps;
 mod user;
@@ -59,6 +61,7 @@ pub use project::Project;
 pub use proxy::{Exchange, Fault, FaultProxy, On};
 pub use registry::{Registry, RegistryOptions, RegistryTls};
 pub use scratch::{Scratch, write_tree};
+pub use server::{WebAnswer, WebRequest, WebServer};
 pub use skip::{SKIPS_FILE, report_skip};
 pub use steps::{Step, without_place};
 pub use user::User;

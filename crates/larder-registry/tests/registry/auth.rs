@@ -7,8 +7,8 @@ use larder_oci::{Descriptor, media_type};
 use larder_registry::{
     Client, Config, CredentialSource, Credentials, CredentialsFuture, ErrorKind,
 };
+use larder_testkit::{WebAnswer as Answer, WebRequest as Request, WebServer as Server};
 
-use crate::server::{Answer, Request, Server};
 use crate::{Recorder, busybox, config, fetch};
 
 const BLOB: &[u8] = b"the blob";

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use larder_oci::{Descriptor, media_type};
 use larder_registry::{BlobSink, Client, ErrorKind, Partial, RegistryConfig};
+use larder_testkit::{WebAnswer as Answer, WebRequest as Request, WebServer as Server};
 
-use crate::server::{Answer, Request, Server};
 use crate::{Fixture, busybox, client, config, digest_of, fetch, fixture, recorded};
 
 /// Starts a server that forwards all requests, and gives `change` the answers about blobs, with

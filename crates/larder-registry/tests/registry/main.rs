@@ -6,8 +6,8 @@ mod auth;
 mod faults;
 mod pull;
 mod push;
-mod server;
 mod tls;
+mod web;
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;

@@ -7,9 +7,10 @@ use larder_oci::{Descriptor, Sha256, media_type};
 use larder_registry::{
     Client, Config, CredentialSource, Credentials, DockerConfig, ErrorKind, Partial, RegistryConfig,
 };
-use larder_testkit::{Registry, RegistryOptions, skip, write_tree};
+use larder_testkit::{
+    Registry, RegistryOptions, WebAnswer as Answer, WebServer as Server, skip, write_tree,
+};
 
-use crate::server::{Answer, Server};
 use crate::{busybox, client, config, digest_of, fetch, fixture, image};
 
 #[tokio::test]

@@ -8,9 +8,11 @@ use larder_oci::{Descriptor, ImageRef, media_type};
 use larder_registry::{
     BlobPush, BlobSource, Client, Config, ErrorKind, KnownLogin, Partial, Pushed, RegistryConfig,
 };
-use larder_testkit::{Fault, FaultProxy, On, Registry, RegistryOptions, skip};
+use larder_testkit::{
+    Fault, FaultProxy, On, Registry, RegistryOptions, WebAnswer as Answer, WebServer as Server,
+    skip,
+};
 
-use crate::server::{Answer, Server};
 use crate::{Recorder, config, image};
 
 /// Larger blobs go in several pieces in these tests.

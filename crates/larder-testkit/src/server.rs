@@ -2,32 +2,36 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 /// A request that the server got.
 #[derive(Debug, Clone)]
-pub(crate) struct Request {
-    pub(crate) method: String,
+pub struct WebRequest {
+    /// The method.
+    pub method: String,
     /// Path and query.
-    pub(crate) target: String,
+    pub target: String,
     /// Names in lower case.
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
+    pub headers: Vec<(String, String)>,
+    /// The content.
+    pub body: String,
 }
 
-impl Request {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+impl WebRequest {
+    /// Returns the value of a header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(own, _)| own == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    pub(crate) fn is_blob(&self) -> bool {
+    /// Returns whether it is about a blob of a registry.
+    pub fn is_blob(&self) -> bool {
         self.target.contains("/blobs/")
     }
 
     /// Sends the request to the registry at `host`, without the headers named.
-    pub(crate) fn forward(&self, host: &str, without: &[&str]) -> Answer {
+    pub fn forward(&self, host: &str, without: &[&str]) -> WebAnswer {
         let kept: Vec<(&str, &str)> = self
             .headers
             .iter()
@@ -36,60 +40,73 @@ impl Request {
             .filter(|(name, _)| !without.contains(name))
             .collect();
         let body = self.body.as_bytes();
-        let response =
-            larder_testkit::request(host, &self.method, &self.target, &kept, body).unwrap();
-        Answer {
+        let response = crate::request(host, &self.method, &self.target, &kept, body)
+            .unwrap_or_else(|error| panic!("cannot forward a request: {error:#}"));
+        WebAnswer {
             status: response.status,
             headers: response.headers,
             body: response.body,
-            ..Answer::default()
+            ..WebAnswer::default()
         }
     }
 }
 
 /// What the server answers.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+pub struct WebAnswer {
+    /// The status.
+    pub status: u16,
+    /// Names in lower case, and values.
+    pub headers: Vec<(String, String)>,
+    /// The content.
+    pub body: Vec<u8>,
     /// Closes the connection after so many bytes of the body.
-    pub(crate) cut_after: Option<usize>,
+    pub cut_after: Option<usize>,
     /// Does not tell the body's length: the connection's end is the body's.
-    pub(crate) without_length: bool,
+    pub without_length: bool,
 }
 
-impl Answer {
-    pub(crate) fn status(status: u16) -> Self {
+impl WebAnswer {
+    /// Returns an answer without content.
+    pub fn status(status: u16) -> Self {
         Self {
             status,
             ..Self::default()
         }
     }
 
-    pub(crate) fn json(text: &str) -> Self {
+    /// Returns a success with JSON.
+    pub fn json(text: &str) -> Self {
         Self::status(200)
             .header("Content-Type", "application/json")
             .body(text)
     }
 
-    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers
             .push((name.to_ascii_lowercase(), value.to_owned()));
         self
     }
 
-    pub(crate) fn body(mut self, body: impl AsRef<[u8]>) -> Self {
+    /// Sets the content.
+    #[must_use]
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = body.as_ref().to_vec();
         self
     }
 
-    pub(crate) fn cut_after(mut self, bytes: usize) -> Self {
+    /// Sets [`WebAnswer::cut_after`].
+    #[must_use]
+    pub fn cut_after(mut self, bytes: usize) -> Self {
         self.cut_after = Some(bytes);
         self
     }
 
-    pub(crate) fn without_length(mut self) -> Self {
+    /// Sets [`WebAnswer::without_length`].
+    #[must_use]
+    pub fn without_length(mut self) -> Self {
         self.without_length = true;
         self
     }
@@ -119,19 +136,22 @@ impl Answer {
 }
 
 /// A server on a free loopback port, a thread for each connection. It ends with the test.
-pub(crate) struct Server {
+pub struct WebServer {
     host: String,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<WebRequest>>>,
 }
 
-impl Server {
+impl WebServer {
     /// Answers each request as `handler` says, which also gets how many came before it.
-    pub(crate) fn start<F>(handler: F) -> Self
+    pub fn start<F>(handler: F) -> Self
     where
-        F: Fn(&Request, usize) -> Answer + Send + Sync + 'static,
+        F: Fn(&WebRequest, usize) -> WebAnswer + Send + Sync + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let host = listener.local_addr().unwrap().to_string();
+        let bound = TcpListener::bind("127.0.0.1:0").and_then(|listener| {
+            let host = listener.local_addr()?.to_string();
+            Ok((listener, host))
+        });
+        let (listener, host) = bound.unwrap_or_else(|error| panic!("no loopback port: {error}"));
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (handler, seen) = (Arc::new(handler), Arc::clone(&requests));
         thread::spawn(move || {
@@ -144,34 +164,37 @@ impl Server {
     }
 
     /// Returns `127.0.0.1:port`.
-    pub(crate) fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         &self.host
     }
 
     /// Returns all requests so far.
-    pub(crate) fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
+    pub fn requests(&self) -> Vec<WebRequest> {
+        self.requests
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 fn serve(
     mut stream: TcpStream,
-    handler: &(dyn Fn(&Request, usize) -> Answer + Send + Sync),
-    seen: &Mutex<Vec<Request>>,
+    handler: &(dyn Fn(&WebRequest, usize) -> WebAnswer + Send + Sync),
+    seen: &Mutex<Vec<WebRequest>>,
 ) {
     // A client may hang up, or speak TLS: then there is nobody to tell.
     let Some(request) = read(&stream) else {
         return;
     };
     let number = {
-        let mut seen = seen.lock().unwrap();
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.push(request.clone());
         seen.len() - 1
     };
     let _ = handler(&request, number).write(request.method == "HEAD", &mut stream);
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
+fn read(stream: &TcpStream) -> Option<WebRequest> {
     let mut reader = BufReader::new(stream);
     let mut first = Vec::new();
     reader.read_until(b'\n', &mut first).ok()?;
@@ -189,10 +212,10 @@ fn read(stream: &TcpStream) -> Option<Request> {
         }
     }
     let length = headers.iter().find(|(name, _)| name == "content-length");
-    let length = length.map_or(0, |(_, value)| value.parse().unwrap());
+    let length = length.map_or(Ok(0), |(_, value)| value.parse()).ok()?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request {
+    Some(WebRequest {
         method: method.to_owned(),
         target: target.to_owned(),
         headers,
