@@ -447,14 +447,18 @@ fn a_configuration_must_make_sense() {
             "[worker.oci]\nmaxUsedSpace = \"lots\"\n",
             "`\"lots\"` is no amount of disk (expected bytes, `20GB` or `10%`)",
         ),
+        (
+            "[worker.oci]\nsnapshotter = \"zfs\"\n",
+            "unknown variant `zfs`, expected one of `auto`, `overlayfs`, `native`",
+        ),
     ] {
         fs::write(&file, text).unwrap();
         let args = ["--config".as_ref(), file.as_os_str(), "du".as_ref()];
         let _ = larder.run(args).exit(1).says("is not valid").says(expected);
     }
-    fs::write(&file, "[worker.oci]\nsnapshotter = \"auto\"\n").unwrap();
+    fs::write(&file, "[worker.oci]\nrootless = true\n").unwrap();
     let args = ["--config".as_ref(), file.as_os_str(), "du".as_ref()];
-    let warning = "WARNING: the configuration's `worker.oci.snapshotter` is unknown to larder";
+    let warning = "WARNING: the configuration's `worker.oci.rootless` is unknown to larder";
     let _ = larder.run(args).success().says(warning);
     let args = ["--config", "/nowhere.toml", "du"];
     let _ = larder

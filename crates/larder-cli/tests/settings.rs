@@ -38,3 +38,34 @@ fn policies_of_the_configuration_prune_after_a_build() {
         .says("not cached: its result was pruned")
         .says("WARNING: the configuration's `worker.oci.shelves` is unknown to larder");
 }
+
+#[test]
+fn the_snapshotter_of_a_state_directory_is_chosen_once() {
+    let project = project!(Base::Busybox);
+    project.write(&[("Dockerfile", "FROM busybox\nRUN echo 1 > /f\n")]);
+    let config = project.scratch().join("larder.toml");
+    let build = |root: &str, snapshotter: &str| -> Run {
+        fs::write(
+            &config,
+            format!("[worker.oci]\nsnapshotter = \"{snapshotter}\"\n"),
+        )
+        .unwrap();
+        let larder = project
+            .larder()
+            .clone()
+            .with_root(project.scratch().join(root))
+            .with_env("LARDER_CONFIG", &config);
+        let archive = Base::Busybox.archive().unwrap();
+        let imported = larder.run(["import".as_ref(), archive.as_os_str()]);
+        if imported.code != Some(0) {
+            return imported;
+        }
+        Run::of(larder.command(["build"]).arg(project.context()))
+    };
+    for (made, other) in [("native", "overlayfs"), ("overlayfs", "native")] {
+        let _ = build(made, made).success();
+        let _ = build(made, "auto").success();
+        let refusal = format!("was made with the snapshotter `{made}`");
+        let _ = build(made, other).exit(1).says(&refusal);
+    }
+}

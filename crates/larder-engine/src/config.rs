@@ -125,8 +125,23 @@ pub struct OciWorkerConfig {
     /// How many steps run at once; no limit by default.
     #[serde(rename = "max-parallelism")]
     pub max_parallelism: Option<usize>,
+    /// How the snapshots of a new state directory are made visible.
+    pub snapshotter: SnapshotterConfig,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
+}
+
+/// How snapshots are made visible.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotterConfig {
+    /// As this kernel and user can.
+    #[default]
+    Auto,
+    /// By overlays.
+    Overlayfs,
+    /// As whole trees: each snapshot begins as a copy of its parent.
+    Native,
 }
 
 /// `[[worker.oci.gcpolicy]]`: a rule of what is pruned by itself.
@@ -391,7 +406,7 @@ mod tests {
             maxUsedSpace = "20GB"
             reservedSpace = 100
             minFreeSpace = "10%"
-            snapshotter = "auto"
+            shelves = 3
             "#,
         )
         .unwrap();
@@ -405,7 +420,7 @@ mod tests {
             config.worker.oci.min_free_space,
             Some(DiskSpace::Percent(10))
         );
-        assert_eq!(config.unknown_keys(), ["worker.oci.snapshotter"]);
+        assert_eq!(config.unknown_keys(), ["worker.oci.shelves"]);
     }
 
     #[test]

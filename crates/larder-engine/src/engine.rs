@@ -2,17 +2,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
-use larder_exec::probe::Overlay;
 use larder_exec::rootless::IdMap;
-use larder_store::{Clock, Options, Snapshotter, Store};
+use larder_store::{Clock, Options, Store};
 use larder_tree::apply::Ownership;
 
 use crate::config::Config;
-use crate::error::{BuildError, ErrorClass, Result};
+use crate::error::{BuildError, Result};
+use crate::snapshotter;
 use crate::task::Tasks;
-
-/// Names the snapshotter that a state directory was made with.
-const SNAPSHOTTER_FILE: &str = "snapshotter";
 
 /// How an engine is opened.
 #[derive(Debug, Clone)]
@@ -52,7 +49,8 @@ impl Engine {
     /// # Errors
     /// When the directory can't be made, read or written.
     pub fn open(options: EngineOptions) -> Result<Self> {
-        let snapshotter = snapshotter(&options.root)?;
+        let snapshotter =
+            snapshotter::choose(&options.root, options.config.worker.oci.snapshotter)?;
         let clock = options.clock.clone();
         let ceiling = options.config.cache.ceiling(&options.root)?;
         let store = Store::open(
@@ -120,45 +118,4 @@ fn ownership() -> Ownership {
         IdMap::Full | IdMap::Subordinate(_) => Ownership::Preserve,
         IdMap::Single => Ownership::Current,
     }
-}
-
-/// Returns how the snapshots of a state directory are made visible: as they were, else as this
-/// kernel and user can.
-fn snapshotter(root: &Path) -> Result<Snapshotter> {
-    let file = root.join(SNAPSHOTTER_FILE);
-    let known = fs_err::read_to_string(&file).unwrap_or_default();
-    match known.trim() {
-        "overlay" => return Ok(Snapshotter::Overlay { userxattr: false }),
-        "overlay-userxattr" => return Ok(Snapshotter::Overlay { userxattr: true }),
-        "native" => return Ok(Snapshotter::Native),
-        _ => {}
-    }
-    let failed = |source: std::io::Error| {
-        let class = match source.kind() {
-            std::io::ErrorKind::StorageFull => ErrorClass::Exhausted,
-            _ => ErrorClass::Denied,
-        };
-        let message = format!("cannot write to the state directory `{}`", root.display());
-        BuildError::new(class, message)
-            .with_source(source)
-            .with_hint("choose another with `--root` or `LARDER_ROOT`")
-    };
-    std::fs::create_dir_all(root).map_err(failed)?;
-    let (name, snapshotter) = match larder_exec::probe::overlay(root) {
-        Overlay::Available { userxattr: false } => {
-            ("overlay", Snapshotter::Overlay { userxattr: false })
-        }
-        Overlay::Available { userxattr: true } => (
-            "overlay-userxattr",
-            Snapshotter::Overlay { userxattr: true },
-        ),
-        Overlay::Unavailable(error) => {
-            tracing::warn!(%error, "overlayfs is not available: snapshots are copies");
-            ("native", Snapshotter::Native)
-        }
-    };
-    let temporary = root.join(format!("{SNAPSHOTTER_FILE}.{}", std::process::id()));
-    std::fs::write(&temporary, name).map_err(failed)?;
-    std::fs::rename(&temporary, &file).map_err(failed)?;
-    Ok(snapshotter)
 }

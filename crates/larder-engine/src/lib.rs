@@ -51,6 +51,7 @@ mod pull;
 mod push;
 pub mod request;
 mod run;
+mod snapshotter;
 mod solve;
 mod task;
 mod worker;

@@ -79,6 +79,12 @@ impl Larder {
             "the binary can't be copied"
         );
         self.binary = copy;
+        self.with_user(user)
+    }
+
+    /// Runs as `user`, who must reach the binary, and to whom the scratch folder must belong.
+    #[must_use]
+    pub fn with_user(mut self, user: User) -> Self {
         self.user = Some(user);
         self
     }

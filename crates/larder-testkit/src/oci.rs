@@ -127,6 +127,11 @@ impl OciArchive {
     /// Returns the entries of each layer, lowest layer first, in the order of the tar. Checks each
     /// layer's diff ID.
     pub fn layers(&self) -> Result<Vec<Vec<Entry>>> {
+        self.layer_tars()?.iter().map(|tar| entries(tar)).collect()
+    }
+
+    /// Returns the uncompressed tar of each layer, lowest layer first. Checks each layer's diff ID.
+    pub fn layer_tars(&self) -> Result<Vec<Vec<u8>>> {
         let manifest = self.manifest()?;
         let diff_ids = self.config()?.rootfs.diff_ids;
         ensure!(
@@ -141,7 +146,7 @@ impl OciArchive {
                 let tar = self.uncompressed(layer)?;
                 let actual = Digest::sha256(&tar);
                 ensure!(actual == *diff_id, "layer {diff_id} holds {actual}");
-                entries(&tar)
+                Ok(tar)
             })
             .collect()
     }
