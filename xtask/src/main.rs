@@ -3,6 +3,7 @@
 
 mod bases;
 mod bench;
+mod conformance;
 mod demo;
 mod lint;
 mod run;
@@ -18,6 +19,8 @@ cargo xtask TASK
 
   demo [--pull]    build larder, and with it examples/smartdiet in five acts
   test [ARGS...]   make the base images and run all tests; ARGS go to `cargo test`
+  conformance [FILTER]
+                   run the conformance suite, or the cases whose names hold FILTER
   lint             cargo fmt --check, and clippy without a warning
   tidy             check the edges between crates, and what no compiler checks
   bench [OPTIONS]  measure larder and the peers that are installed
@@ -44,6 +47,7 @@ fn task(args: &[&str]) -> Result<()> {
         ["demo"] => demo::run(false),
         ["demo", "--pull"] => demo::run(true),
         ["test", ref rest @ ..] => test::run(rest),
+        ["conformance", ref filter @ ..] => conformance::run(filter),
         ["lint"] => lint::run(),
         ["tidy"] => tidy::run(),
         ["bench", ref rest @ ..] => bench::run(&bench::Options::parse(rest)?),

@@ -2,8 +2,8 @@
 //! of it. `docs/dev/conformance.md` tells how to write one.
 //!
 //! Each case runs in several forms: as root on overlays, as root on copies, and as an ordinary user.
-//! `cargo xtask conformance [FILTER…]` runs those whose names, such as
-//! `native::copy/wildcard`, hold a filter.
+//! `cargo xtask conformance [FILTER]` runs those whose names, such as
+//! `native::copy/wildcard`, hold the filter.
 
 mod case;
 mod entry;
@@ -25,7 +25,10 @@ use case::Case;
 use run::{Form, Setup};
 
 fn main() -> Result<ExitCode> {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // A build waits for the disk and for processes more than it computes.
+    let processors = std::thread::available_parallelism()?.get();
+    arguments.test_threads.get_or_insert(2 * processors);
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance/cases");
     let cases = Case::read_all(&dir)?;
     ensure!(!cases.is_empty(), "no cases in {}", dir.display());

@@ -17,7 +17,8 @@ pub(crate) enum Form {
     Directory,
     /// A whole tree.
     Tree,
-    /// None: it stacks its parents.
+    /// None of its own: it stacks its parents. Without overlays, the whole tree that they show
+    /// together.
     Merge,
     /// Its only parent's layers in one.
     Flat,
@@ -105,6 +106,9 @@ impl Store {
     /// Returns the directories that make up `id`, topmost first.
     pub(super) fn visible(&self, id: &SnapshotId) -> Result<Vec<PathBuf>> {
         let ancestry = self.read(|db| Ancestry::load(db, id))?;
+        if self.snapshotter() == Snapshotter::Native {
+            return Ok(vec![self.files(id)]);
+        }
         let layers = self.bounded(&ancestry, id)?;
         let topmost_first = layers.iter().rev();
         Ok(topmost_first.map(|layer| self.files(&layer.id)).collect())

@@ -14,8 +14,9 @@ const MAX_LOWERS: usize = 499;
 const UNFLATTENED: usize = 100;
 
 impl Lease {
-    /// Makes the snapshot that has the layers of all `inputs`, later ones above earlier ones. It
-    /// shares their files and takes no space of its own. The lease must hold the inputs.
+    /// Makes the snapshot that has the layers of all `inputs`, later ones above earlier ones. With
+    /// overlays it shares their files and takes no space of its own; else it is a copy of what
+    /// they show together. The lease must hold the inputs.
     ///
     /// # Errors
     /// `NotFound` if an input does not exist (any more); `Invalid` for no inputs.
@@ -46,7 +47,7 @@ impl Lease {
                 for input in distinct.iter().rev() {
                     directories.extend(self.store().visible(input)?);
                 }
-                self.add_whole(&id, &distinct, Form::Tree, description, &directories)?;
+                self.add_whole(&id, &distinct, Form::Merge, description, &directories)?;
             }
         }
         Ok(id)
