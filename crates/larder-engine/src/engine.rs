@@ -41,6 +41,7 @@ pub struct Engine {
     pub(crate) clock: Clock,
     pub(crate) tasks: Tasks,
     registry: OnceLock<larder_registry::Client>,
+    web: OnceLock<larder_registry::WebClient>,
 }
 
 impl Engine {
@@ -68,6 +69,7 @@ impl Engine {
             clock,
             tasks: Tasks::default(),
             registry: OnceLock::new(),
+            web: OnceLock::new(),
         })
     }
 
@@ -90,6 +92,16 @@ impl Engine {
                 config.credentials = Arc::new(larder_registry::DockerConfig::new(directory));
             }
             larder_registry::Client::new(config)
+        })
+    }
+
+    /// Returns the client of all web servers; made when first asked for.
+    pub(crate) fn web(&self) -> &larder_registry::WebClient {
+        self.web.get_or_init(|| {
+            larder_registry::WebClient::new(larder_registry::Config {
+                registries: self.config.registry.clone(),
+                ..larder_registry::Config::default()
+            })
         })
     }
 

@@ -185,6 +185,13 @@ pub enum MissCause {
         /// The digest now.
         to: Digest,
     },
+    /// What was fetched from elsewhere differs.
+    Source {
+        /// Its address.
+        name: String,
+        /// What told so: `ETag`, `Last-Modified`, `the content`, …
+        what: String,
+    },
     /// The instruction's text differs.
     Instruction {
         /// The line, if known.
@@ -297,6 +304,7 @@ impl std::fmt::Display for MissCause {
                     None => write!(f, " to {}", short(to)),
                 }
             }
+            Self::Source { name, what } => write!(f, "`{name}` changed ({what})"),
             Self::Instruction { line, what } => {
                 write!(f, "{what} changed")?;
                 at_line(f, line)

@@ -6,7 +6,7 @@ mod difference;
 mod parts;
 
 pub(crate) use counterparts::counterparts;
-pub(crate) use difference::{base_variable_difference, difference};
+pub(crate) use difference::{base_variable_difference, difference, source_difference};
 pub(crate) use parts::{
-    BasePart, EnvPart, InputPart, ShortDigest, StepParts, fields, platform, short,
+    BasePart, EnvPart, InputPart, ShortDigest, SourcePart, StepParts, fields, platform, short,
 };

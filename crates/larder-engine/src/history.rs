@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::doctor::ImportRecord;
 use crate::error::{BuildError, Result};
 use crate::event::MissCause;
-use crate::explain::{self, BasePart, EnvPart, InputPart, ShortDigest, StepParts};
+use crate::explain::{self, BasePart, EnvPart, InputPart, ShortDigest, SourcePart, StepParts};
 use crate::progress::VertexProgress;
 use crate::request::StepReport;
 use crate::solve::Missed;
@@ -75,6 +75,8 @@ struct State {
     /// The listings of what steps read of their inputs, by vertex and input.
     contents: HashMap<Digest, BTreeMap<usize, Digest>>,
     manifests: HashMap<Digest, Vec<u8>>,
+    /// What was fetched, by vertex.
+    sources: HashMap<Digest, SourcePart>,
     causes: HashMap<Digest, (MissCause, Vec<String>)>,
     /// The vertices that have a result.
     ended: HashSet<Digest>,
@@ -88,6 +90,13 @@ struct State {
 pub(crate) struct IgnoreFile {
     pub(crate) name: String,
     pub(crate) patterns: Vec<String>,
+}
+
+/// Returns what was fetched for a vertex.
+fn sources_of(state: &State, vertex: &Vertex) -> Vec<SourcePart> {
+    let inputs = vertex.inputs.iter();
+    let sources = inputs.filter_map(|input| state.sources.get(&input.vertex));
+    sources.cloned().collect()
 }
 
 /// Names what is read of an input. The content's digest is not enough: it does not tell a file's
@@ -177,6 +186,12 @@ impl<'a> History<'a> {
             .entry(vertex.digest.clone())
             .or_default()
             .insert(input, listing);
+    }
+
+    /// Takes note of what a vertex stands for that was fetched.
+    pub(crate) fn add_source(&self, vertex: &Vertex, source: SourcePart) {
+        let mut state = self.state();
+        state.sources.insert(vertex.digest.clone(), source);
     }
 
     /// Takes note of the record that a vertex's result was found in, or stored under.
@@ -283,6 +298,7 @@ impl<'a> History<'a> {
             fields: explain::fields(vertex),
             env: env.collect(),
             bases: bases.collect(),
+            sources: Vec::new(),
             contents: BTreeMap::new(),
             inputs: Vec::new(),
             key: None,
@@ -335,6 +351,7 @@ impl<'a> History<'a> {
             state: self.states().get(input).copied().unwrap_or_default(),
         };
         parts.inputs = self.step_inputs(vertex).map(input).collect();
+        parts.sources = sources_of(&state, vertex);
         parts.key = state.keys.get(&vertex.digest).map(|key| key.get());
         Some(parts)
     }

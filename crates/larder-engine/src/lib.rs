@@ -54,6 +54,7 @@ mod run;
 mod snapshotter;
 mod solve;
 mod task;
+mod web;
 mod worker;
 
 pub use build::{CheckOutcome, Question};

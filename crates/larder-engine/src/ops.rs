@@ -3,5 +3,6 @@
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod host;
+pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod local;

@@ -33,8 +33,17 @@ pub(crate) trait Worker: Sync {
     /// An exclusive right to execute a key; given back when dropped.
     type Lock: Send;
 
-    /// Returns what a vertex feeds into its key. Does not block.
-    fn cache_map(&self, vertex: &Vertex) -> Result<CacheMap>;
+    /// Returns what a vertex feeds into its key. May wait for the network if
+    /// [`Worker::cache_map_waits`].
+    fn cache_map(
+        &self,
+        vertex: &Vertex,
+        progress: &VertexProgress<'_>,
+        cancel: &CancelFlag,
+    ) -> Result<CacheMap>;
+
+    /// Whether somebody else must be asked what a vertex feeds into its key.
+    fn cache_map_waits(&self, vertex: &Vertex) -> bool;
 
     /// Looks up records. May wait for the network if [`Worker::query_waits`].
     fn query(&self, vertex: &Vertex, output: usize, key: &CacheKey) -> Result<Found<Self::Result>>;
@@ -372,9 +381,26 @@ where
     fn perform(&mut self, command: SolverCommand<W>) {
         match command {
             Command::ComputeCacheMap { request, vertex } => {
+                let job = self.job_of(request, &vertex);
+                let waits = self.jobs[job]
+                    .worker
+                    .cache_map_waits(vertex_of(&self.jobs[job], &vertex));
+                if waits {
+                    self.rows.begin(&vertex, job);
+                }
+                let mut progress = self.rows.of(&vertex, job).clone();
                 let (worker, vertex) = self.worker(request, &vertex);
-                let map = worker.cache_map(vertex);
-                self.answer(request, map, |map| Event::CacheMap { request, map });
+                if waits {
+                    self.spawn(request, "cache map", move |cancel| {
+                        let map = worker.cache_map(vertex, &progress, cancel)?;
+                        // Its result may not be needed. If it is, this begins again.
+                        progress.complete();
+                        Ok(Event::CacheMap { request, map })
+                    });
+                } else {
+                    let map = worker.cache_map(vertex, &progress, &CancelFlag::new());
+                    self.answer(request, map, |map| Event::CacheMap { request, map });
+                }
             }
             Command::Query {
                 request,

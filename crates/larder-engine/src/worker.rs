@@ -28,6 +28,7 @@ use crate::ops::{self, host, local::LocalContext};
 use crate::progress::{Reporter, VertexProgress};
 use crate::request::{Output, SecretProvider, StepReport};
 use crate::solve::{Found, Missed, WorkError, Worker};
+use crate::web::WebFiles;
 
 /// The result of a vertex.
 #[derive(Debug, Clone)]
@@ -78,6 +79,7 @@ pub(crate) struct BuildWorker<'a> {
     pub(crate) empties_cache_mounts: bool,
     pub(crate) reports: Mutex<Vec<StepReport>>,
     pub(crate) imports: &'a Imports<'a>,
+    pub(crate) web: &'a WebFiles<'a>,
     pub(crate) reporter: &'a Reporter<'a>,
     pub(crate) cancel: &'a CancelFlag,
 }
@@ -327,7 +329,16 @@ impl Worker for BuildWorker<'_> {
     type Result = ResultRef;
     type Lock = KeyLock;
 
-    fn cache_map(&self, vertex: &Vertex) -> Result<CacheMap> {
+    fn cache_map_waits(&self, vertex: &Vertex) -> bool {
+        matches!(&vertex.op.op, Some(pb::op::Op::Source(source)) if ops::http::is_http(source))
+    }
+
+    fn cache_map(
+        &self,
+        vertex: &Vertex,
+        progress: &VertexProgress<'_>,
+        cancel: &CancelFlag,
+    ) -> Result<CacheMap> {
         if let Some(map) = cache_map::cache_map(vertex, &Platform::host()) {
             let input = |keys: cache_map::InputKeys| InputMap {
                 selector: keys.selector,
@@ -346,6 +357,10 @@ impl Worker for BuildWorker<'_> {
         match &vertex.op.op {
             Some(pb::op::Op::Source(source)) if source.identifier.starts_with("local://") => {
                 Ok(CacheMap::Root { keys: Vec::new() })
+            }
+            Some(pb::op::Op::Source(source)) if ops::http::is_http(source) => {
+                let digest = ops::http::resolve(self, vertex, source, progress, cancel)?;
+                Ok(CacheMap::Root { keys: vec![digest] })
             }
             Some(pb::op::Op::Source(source)) => {
                 let image = self.image(source)?;
@@ -453,6 +468,9 @@ impl Worker for BuildWorker<'_> {
             Some(pb::op::Op::Source(source)) => {
                 if let Some(name) = source.identifier.strip_prefix("local://") {
                     return Ok(vec![ops::local::load(self, name, source, progress)?]);
+                }
+                if ops::http::is_http(source) {
+                    return Ok(vec![ops::http::load(self, source, progress, cancel)?]);
                 }
                 let image = self.image(source)?;
                 let fetcher = Fetcher {

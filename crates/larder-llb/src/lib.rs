@@ -10,6 +10,7 @@
 
 pub mod cache_map;
 mod graph;
+pub mod http;
 
 pub use graph::{
     Definition, Edge, GraphBuilder, GraphError, SourceFile, SourceRange, Vertex, VertexMetadata,

@@ -73,6 +73,7 @@ mod check;
 mod db;
 mod disk;
 mod error;
+mod fetched;
 mod filter;
 mod gc;
 mod history;
@@ -96,6 +97,7 @@ pub use cache_mount::{CacheMountGuard, CacheMountRequest, FillCacheMount, Sharin
 pub use ceiling::{Ceiling, Watch};
 pub use check::Problem;
 pub use error::{Error, ErrorKind, Result};
+pub use fetched::FetchedSource;
 pub use filter::Filter;
 pub use gc::{DiskSpace, default_policies};
 pub use history::{BuildRecord, NewStep, StepRecord};

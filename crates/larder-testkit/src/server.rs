@@ -168,6 +168,12 @@ impl WebServer {
         &self.host
     }
 
+    /// Returns all requests since the last call.
+    pub fn take_requests(&self) -> Vec<WebRequest> {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *requests)
+    }
+
     /// Returns all requests so far.
     pub fn requests(&self) -> Vec<WebRequest> {
         self.requests

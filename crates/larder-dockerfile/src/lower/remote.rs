@@ -1,5 +1,6 @@
 //! What is fetched: files from web servers, and the build contexts that are such files.
 
+use larder_llb::http::url_name;
 use larder_llb::{Definition, pb};
 use larder_oci::Digest;
 
@@ -86,53 +87,5 @@ pub(super) fn http_node(
 
 /// Returns the name that ADD gives a downloaded file: the last part of the URL's path.
 pub(super) fn file_name(url: &str) -> String {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.split(['#', '?']).next().unwrap_or_default();
-    let path = rest.split_once('/').map_or("", |(_, path)| path);
-    let decoded = decode(path).unwrap_or_default();
-    let base = decoded.trim_end_matches('/').rsplit('/').next();
-    match base.unwrap_or_default() {
-        "" | "." => UNNAMED.to_owned(),
-        name => name.to_owned(),
-    }
-}
-
-/// Decodes `%XX`; `None` for what is not encoded so, or no text.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
-                let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
-                (high * 16 + low) as u8
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(decoded).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_called_as_their_urls_end() {
-        for (url, name) in [
-            ("https://example.com/a.tar", "a.tar"),
-            ("https://example.com/d/a.tar?x=1/2#f/g", "a.tar"),
-            ("https://example.com/d/", "d"),
-            ("https://example.com/a%20b%2Bc", "a b+c"),
-            ("https://example.com/a%2Fb", "b"),
-            ("https://example.com/%zz", UNNAMED),
-            ("https://example.com/", UNNAMED),
-            ("https://example.com", UNNAMED),
-            ("https://example.com?x=/y", UNNAMED),
-            ("https://example.com/.", UNNAMED),
-        ] {
-            assert_eq!(file_name(url), name, "{url}");
-        }
-    }
+    url_name(url).unwrap_or_else(|| UNNAMED.to_owned())
 }

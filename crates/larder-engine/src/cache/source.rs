@@ -196,7 +196,8 @@ async fn fetch(client: &Client, image_ref: &ImageRef, config: &Descriptor) -> Re
     Ok(bytes)
 }
 
-async fn canceled(cancel: &CancelFlag) {
+/// Waits until the flag is set.
+pub(crate) async fn canceled(cancel: &CancelFlag) {
     while !cancel.is_set() {
         tokio::time::sleep(CANCEL_POLL).await;
     }

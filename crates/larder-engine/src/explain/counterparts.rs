@@ -89,6 +89,7 @@ mod tests {
             fields: vec![],
             env: vec![],
             bases: vec![],
+            sources: vec![],
             contents: BTreeMap::new(),
             inputs: vec![],
             key: None,

@@ -1,4 +1,4 @@
-use super::parts::{BasePart, EnvPart, StepParts};
+use super::parts::{BasePart, EnvPart, SourcePart, StepParts};
 use crate::event::MissCause;
 
 /// Returns the first difference between two states of a step, apart from the files it reads, the
@@ -68,6 +68,21 @@ fn variable_difference(
     })
 }
 
+/// Returns the first of what was fetched whose content differs, and what told so.
+pub(crate) fn source_difference(now: &[SourcePart], before: &[SourcePart]) -> Option<MissCause> {
+    now.iter().find_map(|source| {
+        let old = before.iter().find(|old| old.name == source.name)?;
+        if old.told.last() == source.told.last() {
+            return None;
+        }
+        let (what, _) = source.told.iter().find(|told| !old.told.contains(told))?;
+        Some(MissCause::Source {
+            name: source.name.clone(),
+            what: what.clone(),
+        })
+    })
+}
+
 fn base_difference(now: &StepParts, before: &StepParts) -> Option<MissCause> {
     now.bases.iter().find_map(|base| {
         let same_name = |old: &&BasePart| old.image_ref == base.image_ref;
@@ -105,6 +120,7 @@ mod tests {
                 is_arg: true,
                 line: Some(2),
             }],
+            sources: vec![],
             bases: vec![BasePart {
                 image_ref: "python:3".into(),
                 digest: Digest::sha256("a"),
@@ -145,5 +161,28 @@ mod tests {
             &|now| now.bases[0].digest = Digest::sha256("b"),
             "base image `python:3` changed from ca978112ca1b to 3e23e8160039",
         );
+    }
+
+    #[test]
+    fn what_was_fetched_is_told_by_what_told_so() {
+        let source = |etag, content| {
+            SourcePart::new(
+                "https://x.test/f",
+                [("ETag", etag), ("the content", content)],
+            )
+        };
+        let old = [source("1", "a")];
+        for (now, expected) in [
+            (source("1", "a"), None),
+            (source("2", "a"), None),
+            (source("2", "b"), Some("`https://x.test/f` changed (ETag)")),
+            (
+                source("1", "b"),
+                Some("`https://x.test/f` changed (the content)"),
+            ),
+        ] {
+            let cause = source_difference(&[now], &old);
+            assert_eq!(cause.map(|cause| cause.to_string()).as_deref(), expected);
+        }
     }
 }

@@ -21,6 +21,9 @@ pub(crate) struct StepParts {
     pub(crate) fields: Vec<(String, ShortDigest)>,
     pub(crate) env: Vec<EnvPart>,
     pub(crate) bases: Vec<BasePart>,
+    /// What was fetched for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sources: Vec<SourcePart>,
     /// What was read of inputs by content: by input, the listing, which names a manifest.
     pub(crate) contents: BTreeMap<usize, Digest>,
     /// The steps and base images that it reads or stands on.
@@ -47,6 +50,30 @@ pub(crate) struct EnvPart {
 pub(crate) struct BasePart {
     pub(crate) image_ref: String,
     pub(crate) digest: Digest,
+}
+
+/// What was fetched from somewhere: a file of a web server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SourcePart {
+    /// Where from.
+    pub(crate) name: String,
+    /// What was said of it: what users call it, and a digest of its value; the content comes last.
+    pub(crate) told: Vec<(String, ShortDigest)>,
+}
+
+impl SourcePart {
+    pub(crate) fn new<'a>(
+        name: impl Into<String>,
+        told: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
+        let told = told.into_iter();
+        Self {
+            name: name.into(),
+            told: told
+                .map(|(what, value)| (what.to_owned(), short(value)))
+                .collect(),
+        }
+    }
 }
 
 /// A step or base image that a step reads or stands on.

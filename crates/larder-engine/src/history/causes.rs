@@ -61,6 +61,10 @@ impl<'a> History<'a> {
             self.before(&vertex.digest)?,
         );
         explain::difference(now, before)
+            .or_else(|| {
+                let sources = super::sources_of(&self.state(), vertex);
+                explain::source_difference(&sources, &before.sources)
+            })
             .map(|cause| (cause, Vec::new()))
             .or_else(|| self.file_cause(vertex, before))
     }

@@ -27,6 +27,7 @@ use crate::progress::Reporter;
 use crate::request::{BuildOutcome, CacheImport, Output};
 use crate::solve::{self, Job, Solved};
 use crate::task::Tasks;
+use crate::web::WebFiles;
 use crate::worker::{BuildWorker, ResultRef};
 
 pub(super) struct Run<'a> {
@@ -45,6 +46,7 @@ struct Shared<'a> {
     /// By their names in LLB.
     contexts: BTreeMap<String, ContextRoot>,
     imports: Imports<'a>,
+    web: &'a WebFiles<'a>,
     notes: Notes,
     emptied: Mutex<HashSet<String>>,
     variables: &'a (dyn Fn(&str) -> Option<String> + Sync),
@@ -74,12 +76,13 @@ impl Run<'_> {
             target: target.filter(|_| several).map(|index| names[index].clone()),
             error: Box::new(error),
         };
+        let web = WebFiles::new(self.engine, &self.lease);
         let images = [false, true].map(|pull| Images::new(self.engine, &self.lease, pull));
         let prepared = self
             .prepare(targets, groups, &reporters, &images)
             .map_err(|(index, error)| failed(Some(index), error))?;
         let images = images.into_iter().flat_map(Images::into_found).collect();
-        self.solve(prepared, &plain, &reporters, images)
+        self.solve(prepared, &plain, &reporters, images, &web)
             .map_err(|(index, error)| failed(index, error))
     }
 
@@ -136,6 +139,7 @@ impl Run<'_> {
         plain: &Reporter<'_>,
         reporters: &[Reporter<'_>],
         images: HashMap<String, ResolvedImage>,
+        web: &WebFiles<'_>,
     ) -> Result<Vec<BuildOutcome>, (Option<usize>, BuildError)> {
         let contexts = prepared.iter_mut();
         let contexts = contexts.flat_map(|target| std::mem::take(&mut target.contexts));
@@ -159,6 +163,7 @@ impl Run<'_> {
             contexts,
             images,
             imports: Imports::new(sources, cache_imports),
+            web,
             notes: Notes::default(),
             emptied: Mutex::default(),
             variables: &|name| std::env::var(name).ok(),
@@ -234,6 +239,7 @@ impl Run<'_> {
             empties_cache_mounts: !prepared.keep_cache_mounts,
             reports: Mutex::default(),
             imports: &shared.imports,
+            web: shared.web,
             reporter,
             cancel: self.cancel,
         })

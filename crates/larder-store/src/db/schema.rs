@@ -11,7 +11,11 @@ use crate::Result;
 pub(crate) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// Step `n` leads from version `n` to `n + 1`. Once released, a step never changes.
-const MIGRATIONS: [&str; 2] = [include_str!("v1.sql"), include_str!("v2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("v1.sql"),
+    include_str!("v2.sql"),
+    include_str!("v3.sql"),
+];
 
 pub(super) fn version(connection: &Connection) -> Result<i64> {
     Ok(connection.query_row("PRAGMA user_version", [], |row| row.get(0))?)
