@@ -5,6 +5,7 @@ mod bases;
 mod bench;
 mod conformance;
 mod demo;
+mod fuzz;
 mod lint;
 mod run;
 mod test;
@@ -27,6 +28,8 @@ cargo xtask TASK
       --large      build smartdiet with its full requirements too (3 GB)
       --peers      install the peers that are missing
       --only CASE  measure one case only
+  fuzz [TARGET...] run the fuzz targets (needs a nightly toolchain and cargo-fuzz)
+      --minutes N  each for so long (10)
   bases [DIR]      make the base images, and copy them to DIR
 ";
 
@@ -51,6 +54,7 @@ fn task(args: &[&str]) -> Result<()> {
         ["lint"] => lint::run(),
         ["tidy"] => tidy::run(),
         ["bench", ref rest @ ..] => bench::run(&bench::Options::parse(rest)?),
+        ["fuzz", ref rest @ ..] => fuzz::run_targets(&fuzz::Options::parse(rest)?),
         ["bases"] => bases::run(None),
         ["bases", dir] => bases::run(Some(dir.as_ref())),
         [] | ["help" | "--help" | "-h"] => {
