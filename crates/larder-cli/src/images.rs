@@ -53,6 +53,7 @@ pub(crate) const INSPECT: Listing = Listing {
         ("Architecture", "ARCHITECTURE"),
         ("Variant", "VARIANT"),
         ("Os", "OS"),
+        ("Platforms", "PLATFORMS"),
         ("Size", "SIZE"),
         ("RootFS", "ROOT FS"),
         ("Descriptor", "DESCRIPTOR"),

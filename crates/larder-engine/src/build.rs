@@ -3,6 +3,7 @@
 mod ask;
 mod check;
 pub(crate) mod inputs;
+mod platforms;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -42,19 +43,30 @@ pub(crate) struct Build<'a> {
     pub(crate) images: &'a Images<'a>,
     /// What the target is called; empty where it has no name.
     pub(crate) name: &'a str,
-    /// What the target reads of others, by the names of its contexts.
-    pub(crate) inputs: BTreeMap<String, Arc<Lowered>>,
+    /// What the target reads of others, by the names of its contexts: what each of them is on each
+    /// platform that it is built for.
+    pub(crate) inputs: BTreeMap<String, Vec<OnPlatform>>,
+}
+
+/// What a target is on one platform.
+#[derive(Clone)]
+pub(crate) struct OnPlatform {
+    pub(crate) platform: Platform,
+    pub(crate) lowered: Arc<Lowered>,
+    /// Names what is built, for its history; then what else may tell why a first build misses.
+    pub(crate) scopes: (String, Option<String>),
 }
 
 /// A target that can be solved.
 pub(crate) struct Prepared {
     /// What it is called; empty where it has no name.
     pub(crate) name: String,
-    pub(crate) lowered: Arc<Lowered>,
+    /// For each platform, in the order asked for; at least one.
+    pub(crate) builds: Vec<OnPlatform>,
+    /// Whether an image of it is an index, even if it is for one platform only.
+    pub(crate) multi_platform: bool,
     /// The directories that it reads, by their names in LLB.
     pub(crate) contexts: Vec<(String, ContextRoot)>,
-    /// Names what is built, for its history.
-    pub(crate) scope: String,
     pub(crate) ignore: IgnoreFile,
     pub(crate) no_cache_flag: String,
     pub(crate) keep_cache_mounts: bool,
@@ -71,7 +83,8 @@ pub(crate) struct Prepared {
 struct Inputs {
     text: DockerfileText,
     dockerfile: Dockerfile,
-    options: LowerOptions,
+    /// For each platform; at least one.
+    options: Vec<LowerOptions>,
     /// The directories that it reads, by their names in LLB.
     contexts: Vec<(String, ContextRoot)>,
     scope: String,
@@ -81,27 +94,34 @@ struct Inputs {
 impl Build<'_> {
     /// Reads what `request` names, and lowers its Dockerfile.
     pub(crate) fn prepare(self, mut request: BuildRequest) -> Result<Prepared> {
-        if let Some(platform) = &request.platform
-            && !platform.satisfies(&Platform::host())
-        {
-            let host = Platform::host();
-            return Err(BuildError::invalid(format!(
-                "`--platform {platform}`: this version of larder builds for {host} only, the platform it runs on"
-            )));
-        }
         let cache_exports = export::requested(&mut request)?;
         let inputs = self.read(&mut request, false)?;
-        let lowered = inputs.dockerfile.lower(&inputs.options, self.images);
-        let lowered = lowered.map_err(|error| {
-            self.warn(error.warnings(), &inputs.text);
-            dockerfile_error(&error, &inputs.text)
-        })?;
-        self.warn(&lowered.warnings, &inputs.text);
+        let mut builds = Vec::with_capacity(inputs.options.len());
+        for (index, options) in inputs.options.iter().enumerate() {
+            let lowered = inputs.dockerfile.lower(options, self.images);
+            // What is wrong with the file is wrong on all platforms, and told once.
+            let warn = |warnings: &[_]| {
+                if index == 0 {
+                    self.warn(warnings, &inputs.text);
+                }
+            };
+            let lowered = lowered.map_err(|error| {
+                warn(error.warnings());
+                dockerfile_error(&error, &inputs.text)
+            })?;
+            warn(&lowered.warnings);
+            let asked = options.platform.clone();
+            builds.push(OnPlatform {
+                scopes: platforms::scopes(&inputs.scope, asked.as_ref()),
+                platform: asked.unwrap_or_else(|| lowered.config.platform()),
+                lowered: Arc::new(lowered),
+            });
+        }
         Ok(Prepared {
             name: self.name.to_owned(),
-            lowered: Arc::new(lowered),
+            builds,
+            multi_platform: inputs.options[0].multi_platform,
             contexts: inputs.contexts,
-            scope: inputs.scope,
             ignore: inputs.ignore,
             no_cache_flag: no_cache_flag(&request),
             keep_cache_mounts: request.no_cache.keep_cache_mounts,
@@ -126,12 +146,16 @@ impl Build<'_> {
         options.all_stages = all_stages;
         options.context = LocalContext::new(&self.local_name(CONTEXT, &context));
         let mut contexts = self.named_contexts(request, &mut options)?;
+        contexts.push((options.context.name.clone(), context));
+        let mut options = platforms::on_each(request, &options, &self.inputs)?;
         self.find_base_images(&dockerfile, &options)
             .map_err(|error| dockerfile_error(&error, &text))?;
+        let (_, context) = &contexts[contexts.len() - 1];
         let ignore = self.read_ignore(&context.root, &text)?;
-        options.context.excludes.clone_from(&ignore.patterns);
-        options.ignored = check::ignored(&ignore.patterns);
-        contexts.push((options.context.name.clone(), context));
+        for options in &mut options {
+            options.context.excludes.clone_from(&ignore.patterns);
+            options.ignored = check::ignored(&ignore.patterns);
+        }
         Ok(Inputs {
             text,
             dockerfile,
@@ -153,8 +177,8 @@ impl Build<'_> {
         Ok((text, dockerfile))
     }
 
-    /// Opens the directories that stand in for stages and images, and adds them, the images that
-    /// do so, and what is read of other targets, to the options.
+    /// Opens the directories that stand in for stages and images, and adds them, and the images that
+    /// do so, to the options.
     fn named_contexts(
         &self,
         request: &BuildRequest,
@@ -175,10 +199,6 @@ impl Build<'_> {
             let image = NamedContext::Image(image.clone());
             options.named_contexts.insert(name.clone(), image);
         }
-        for (name, lowered) in &self.inputs {
-            let input = NamedContext::Input(Arc::clone(lowered));
-            options.named_contexts.insert(name.clone(), input);
-        }
         Ok(contexts)
     }
 
@@ -192,13 +212,20 @@ impl Build<'_> {
         }
     }
 
-    /// Looks up all base images at once.
+    /// Looks up the base images of all platforms at once.
     fn find_base_images(
         &self,
         dockerfile: &Dockerfile,
-        options: &LowerOptions,
+        options: &[LowerOptions],
     ) -> Result<(), larder_dockerfile::Error> {
-        let requests = dockerfile.base_images(options)?;
+        let mut requests = Vec::new();
+        for options in options {
+            for request in dockerfile.base_images(options)? {
+                if !requests.contains(&request) {
+                    requests.push(request);
+                }
+            }
+        }
         let look_up = |request| self.images.look_up(request, self.reporter);
         if let [only] = &requests[..] {
             look_up(only);
@@ -240,7 +267,6 @@ fn lower_options(request: &BuildRequest) -> LowerOptions {
         target: request.target.clone(),
         build_args: request.build_args.iter().cloned().collect(),
         labels: request.labels.iter().cloned().collect(),
-        platform: request.platform.clone(),
         build_platform: host,
         no_cache: match &request.no_cache.steps {
             NoCacheSteps::None => larder_dockerfile::NoCache::None,

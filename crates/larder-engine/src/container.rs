@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use larder_exec::mount::{self, Access};
 use larder_exec::{ExtraHost, MountPoint, MountSource, Network, Outcome, ProcessSpec, Stdio};
-use larder_oci::ContainerConfig;
+use larder_oci::{ContainerConfig, Platform};
 use larder_store::{ActiveSnapshot, Lease, NewSnapshot, RecordType};
 use larder_tree::beneath::{DirAttributes, Root};
 use larder_tree::users;
@@ -17,7 +17,7 @@ use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{Fetcher, Origin};
-use crate::images::Images;
+use crate::images::read_meant;
 use crate::ops;
 use crate::progress::Reporter;
 use crate::request::{SecretBytes, Ulimit};
@@ -29,6 +29,8 @@ pub use volumes::VolumeName;
 pub struct ContainerRequest {
     /// The image: a name, an id, or the beginning of an id.
     pub image: String,
+    /// Of an index, which image; by default the one that stands for all.
+    pub platform: Option<Platform>,
     /// Variables, each `NAME=value`, over those of the image.
     pub env: Vec<String>,
     /// The working directory, in place of the image's.
@@ -128,11 +130,8 @@ impl Engine {
     pub fn container(&self, request: ContainerRequest, cancel: &CancelFlag) -> Result<Container> {
         let lease = self.store.lease()?;
         let info = self.store.resolve_image(&request.image)?;
-        let image_ref = format!("image@{}", info.manifest.digest)
-            .parse()
-            .map_err(|error| BuildError::internal("a digest is no reference").with_source(error))?;
-        let images = Images::new(self, &lease, false);
-        let image = images.resolve(&image_ref, &larder_oci::Platform::host())?;
+        let image = read_meant(&lease, &info, &request.image, request.platform.as_ref())
+            .map_err(|error| error.context(format!("cannot run image `{}`", request.image)))?;
         let clock = || self.now();
         let silent = |_event| {};
         let reporter = Reporter::new(&silent, &clock);

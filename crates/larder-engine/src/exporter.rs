@@ -3,13 +3,14 @@
 mod archive;
 mod config;
 mod image;
+mod index;
 mod manifest;
 mod tree;
 
 use std::collections::HashMap;
 
 use larder_dockerfile::Lowered;
-use larder_oci::{Descriptor, Digest, ImageRef};
+use larder_oci::{Descriptor, Digest, ImageRef, Platform};
 use larder_store::{Lease, SnapshotId};
 
 use crate::cache::export::CacheExporter;
@@ -18,7 +19,8 @@ use crate::engine::Engine;
 use crate::fetch::FarLayer;
 use crate::progress::Reporter;
 
-pub(crate) use archive::{ArchiveKind, ArchivedImage, write_images};
+pub(crate) use archive::{ArchiveKind, ArchivedImage, ArchivedManifest, write_images};
+pub(crate) use index::{IndexEntry, write_index};
 
 /// A result to be written out.
 pub(crate) struct Export<'a> {
@@ -26,16 +28,26 @@ pub(crate) struct Export<'a> {
     pub(crate) cancel: &'a CancelFlag,
     pub(crate) lease: &'a Lease,
     pub(crate) reporter: &'a Reporter<'a>,
-    /// The result's tree; `None` for an empty one, and for one that is far.
-    pub(crate) snapshot: Option<&'a SnapshotId>,
-    /// The layers of a result whose tree is not in the store, lowest first: an image is made
-    /// without fetching them.
-    pub(crate) far: &'a [FarLayer],
-    pub(crate) lowered: &'a Lowered,
+    /// What was built for each platform, in the order asked for; at least one.
+    pub(crate) parts: Vec<Part<'a>>,
+    /// Whether there may be several platforms: an image is an index then.
+    pub(crate) multi_platform: bool,
     /// The layers of all images that the build stands on, by diff ID.
     pub(crate) base_layers: HashMap<Digest, Descriptor>,
     pub(crate) tags: &'a [ImageRef],
-    /// The cache that images are to hold, if they are.
+}
+
+/// What was built for one platform.
+#[derive(Clone)]
+pub(crate) struct Part<'a> {
+    pub(crate) platform: &'a Platform,
+    /// The result's tree; `None` for an empty one, and for one that is far.
+    pub(crate) snapshot: Option<SnapshotId>,
+    /// The layers of a result whose tree is not in the store, lowest first: an image is made
+    /// without fetching them.
+    pub(crate) far: Vec<FarLayer>,
+    pub(crate) lowered: &'a Lowered,
+    /// The cache that the image is to hold, if it is.
     pub(crate) inline_cache: Option<&'a CacheExporter<'a>>,
 }
 
@@ -49,5 +61,10 @@ impl Export<'_> {
             }
         }
         names
+    }
+
+    /// Returns what the build argument `SOURCE_DATE_EPOCH` says; it is the same for all platforms.
+    fn source_date_epoch(&self) -> Option<i64> {
+        self.parts.first()?.lowered.source_date_epoch
     }
 }

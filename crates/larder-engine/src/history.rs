@@ -106,16 +106,20 @@ pub(crate) fn listing(content: &Digest, selectors: &[Selector]) -> Digest {
 }
 
 impl<'a> History<'a> {
-    /// Reads the last build in `scope`.
+    /// Reads the last build in the first of `scopes`, else in the other, which is about another
+    /// platform.
     pub(crate) fn open(
         store: &'a Store,
-        scope: String,
+        (scope, other): (String, Option<String>),
         lowered: &'a Lowered,
         ignore: IgnoreFile,
         no_cache_flag: String,
         notes: &'a Notes,
     ) -> Result<Self> {
-        let last = store.last_build(Some(&scope))?;
+        let mut last = store.last_build(Some(&scope))?;
+        if let (None, Some(other)) = (&last, &other) {
+            last = store.last_build(Some(other))?;
+        }
         let earlier = last
             .and_then(|build| serde_json::from_slice(&build.report).ok())
             .unwrap_or_default();
@@ -286,6 +290,7 @@ impl<'a> History<'a> {
             Some(BasePart {
                 image_ref: base.clone(),
                 digest: self.image_digest(&input.vertex)?,
+                platform: explain::platform(self.lowered.definition.get(&input.vertex)?),
             })
         });
         Some(StepParts {
@@ -319,7 +324,7 @@ impl<'a> History<'a> {
                 if !pending.is_empty() {
                     let state = match self.with_inputs(last) {
                         Some(parts) => parts.state(),
-                        None => explain::short(format!("{:?}", self.image_digest(&last.digest))),
+                        None => self.image_state(last),
                     };
                     self.states().insert(last.digest.clone(), state);
                 }
@@ -354,6 +359,15 @@ impl<'a> History<'a> {
         parts.sources = sources_of(&state, vertex);
         parts.key = state.keys.get(&vertex.digest).map(|key| key.get());
         Some(parts)
+    }
+
+    /// Returns a digest over what an image is.
+    fn image_state(&self, vertex: &Vertex) -> ShortDigest {
+        let platform = explain::platform(vertex);
+        explain::short(format!(
+            "{:?}{platform:?}",
+            self.image_digest(&vertex.digest)
+        ))
     }
 
     fn image_digest(&self, vertex: &Digest) -> Option<Digest> {

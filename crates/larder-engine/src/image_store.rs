@@ -1,12 +1,15 @@
 //! The local image store, and the records of the state directory, as commands see them.
 
+mod index;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
 use larder_oci::{
-    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, ImageRef, go_json, media_type,
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, ImageRef, Platform, go_json,
+    media_type,
 };
-use larder_store::{Filter, ImageInfo, Lease, NewImage, PruneRequest, UsageRecord};
+use larder_store::{Filter, ImageInfo, Lease, NewImage, PlatformImage, PruneRequest, UsageRecord};
 use larder_tree::compression::Decoder;
 use larder_tree::tar::{Kind, Reader};
 use serde::Deserialize;
@@ -14,22 +17,27 @@ use serde::Deserialize;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, Result};
-use crate::exporter::{ArchiveKind, ArchivedImage, write_images};
+use crate::exporter::{ArchiveKind, ArchivedImage, ArchivedManifest, write_images};
 use crate::fetch::{Fetcher, Origin};
 use crate::history::BuildReport;
-use crate::images::{MAX_DOCUMENT_BYTES, ResolvedImage, read_image};
+use crate::images::{
+    MAX_DOCUMENT_BYTES, ResolvedImage, as_index, document, read_documents, read_meant,
+};
 use crate::layers::{self, Recipe};
 use crate::output;
 use crate::progress::{Reporter, of_target};
 use crate::push::unpacked;
 use crate::request::{Destination, ImageOutcome, StepReport};
+pub(crate) use index::assemble;
 
 /// A stored image with its documents.
 #[derive(Debug, Clone)]
 pub struct ImageDetails {
     /// What the store knows of it.
     pub info: ImageInfo,
-    /// The manifest for this machine's platform.
+    /// The platforms that it is for; of an index, those that are stored.
+    pub platforms: Vec<String>,
+    /// The manifest of the image asked for.
     pub manifest: ImageManifest,
     /// The config.
     pub config: ImageConfig,
@@ -53,18 +61,21 @@ impl Engine {
         Ok(self.store.images()?)
     }
 
-    /// Returns the image that `text` means: a name, an id, or the beginning of an id.
-    pub fn image(&self, text: &str) -> Result<ImageDetails> {
+    /// Returns the image that `text` means: a name, an id, or the beginning of an id. Of an index, the
+    /// image for `platform`, else the one that stands for all.
+    pub fn image(&self, text: &str, platform: Option<&Platform>) -> Result<ImageDetails> {
         let lease = self.store.lease()?;
         let info = self.store.resolve_image(text)?;
-        let image = read_image(&lease, &info.manifest.digest)?;
+        let image = read_meant(&lease, &info, text, platform)?;
         let size_bytes = image
             .manifest
             .layers
             .iter()
             .map(|layer| layer.size_bytes)
             .sum();
+        let platforms = info.images().into_iter().map(|image| image.platform);
         Ok(ImageDetails {
+            platforms: platforms.collect(),
             info,
             manifest: image.manifest,
             config: image.config,
@@ -104,14 +115,19 @@ impl Engine {
         Ok((info.names.clone(), Some(info)))
     }
 
-    /// Writes images as one tar that `docker load` and OCI tools read. Layers that are not stored
-    /// as blobs are compressed first, and the manifest says so; those that are not stored at all are
-    /// fetched.
-    pub fn save_images(&self, images: &[String], destination: Destination) -> Result<()> {
+    /// Writes images as one tar that `docker load` and OCI tools read: of an index, all images that
+    /// are stored, or the one for `platform`. Layers that are not stored as blobs are compressed
+    /// first, and the manifest says so; those that are not stored at all are fetched.
+    pub fn save_images(
+        &self,
+        images: &[String],
+        platform: Option<&Platform>,
+        destination: Destination,
+    ) -> Result<()> {
         let lease = self.store.lease()?;
         let mut archived: Vec<ArchivedImage> = Vec::new();
         for text in images {
-            let image = self.archived(&lease, text)?;
+            let image = self.archived(&lease, text, platform)?;
             let same = archived
                 .iter_mut()
                 .find(|other| other.descriptor.digest == image.descriptor.digest);
@@ -132,9 +148,13 @@ impl Engine {
 
     /// Finds the image that `text` names, and sees that all its blobs are stored. It keeps this
     /// name; named by its id, all it has.
-    fn archived(&self, lease: &Lease, text: &str) -> Result<ArchivedImage> {
+    fn archived(
+        &self,
+        lease: &Lease,
+        text: &str,
+        platform: Option<&Platform>,
+    ) -> Result<ArchivedImage> {
         let info = self.store.resolve_image(text)?;
-        let image = read_image(lease, &info.manifest.digest)?;
         let names: Vec<ImageRef> = match text.parse::<ImageRef>() {
             Ok(name) if info.names.contains(&name.to_string()) => vec![name],
             _ => info
@@ -143,20 +163,32 @@ impl Engine {
                 .filter_map(|name| name.parse().ok())
                 .collect(),
         };
+        let mut make = |image: &ResolvedImage| self.with_blobs(lease, image);
+        let assembled = assemble(lease, &info, platform, &mut make)?;
+        Ok(ArchivedImage {
+            descriptor: assembled.descriptor,
+            manifests: assembled.manifests,
+            names,
+        })
+    }
+
+    /// Returns the manifest of an image whose layers are all stored as blobs.
+    fn with_blobs(&self, lease: &Lease, image: &ResolvedImage) -> Result<ArchivedManifest> {
         let mut manifest = image.manifest.clone();
-        self.store_layers(lease, &info, &image, &mut manifest)?;
+        self.store_layers(lease, image, &mut manifest)?;
         let bytes = go_json(&manifest);
         let mut descriptor = Descriptor::of(media_type::MANIFEST, &bytes);
-        if descriptor.digest == image.manifest_digest {
-            descriptor.media_type.clone_from(&manifest.media_type);
+        if manifest == image.manifest {
+            let own = image.manifest_digest.clone();
+            let size_bytes = document(lease, &own)?.len() as u64;
+            descriptor = Descriptor::new(manifest_type(&manifest), own, size_bytes);
         } else {
             lease.put_blob(&bytes)?;
         }
         descriptor.platform = Some(image.config.platform());
-        Ok(ArchivedImage {
+        Ok(ArchivedManifest {
             descriptor,
             manifest,
-            names,
         })
     }
 
@@ -165,7 +197,6 @@ impl Engine {
     fn store_layers(
         &self,
         lease: &Lease,
-        info: &ImageInfo,
         image: &ResolvedImage,
         manifest: &mut ImageManifest,
     ) -> Result<()> {
@@ -178,7 +209,7 @@ impl Engine {
         if missing.is_empty() {
             return Ok(());
         }
-        let packed = match unpacked(lease, info) {
+        let packed = match unpacked(lease, image) {
             Some(snapshot) => {
                 layers::packed_layers(lease, snapshot, &Recipe::default(), &HashMap::new())?
             }
@@ -288,7 +319,7 @@ impl Engine {
 }
 
 fn load_oci(lease: &Lease, descriptor: &Descriptor, names: &[ImageRef]) -> Result<ImageOutcome> {
-    let image = read_image(lease, &descriptor.digest)?;
+    let images = read_all(lease, descriptor)?;
     let annotation = |key: &str| descriptor.annotations.get(key);
     let names = match names {
         [] => {
@@ -303,7 +334,29 @@ fn load_oci(lease: &Lease, descriptor: &Descriptor, names: &[ImageRef]) -> Resul
         }
         names => names.to_vec(),
     };
-    keep(lease, descriptor, &image, names)
+    keep(lease, descriptor, &images, names)
+}
+
+/// Reads what an entry of an archive leads to: one image, or those of an index that the archive has.
+fn read_all(lease: &Lease, descriptor: &Descriptor) -> Result<Vec<ResolvedImage>> {
+    let host = Platform::host();
+    let read = |platform: &Platform| read_documents(lease, &descriptor.digest, platform);
+    let Some(index) = as_index(&document(lease, &descriptor.digest)?) else {
+        return Ok(vec![read(&host)?]);
+    };
+    let mut images: Vec<ResolvedImage> = Vec::new();
+    for image in index.images() {
+        let platform = image.platform.as_ref().unwrap_or(&host);
+        if lease.store().has_blob(&image.digest)? {
+            images.push(read(platform)?);
+        }
+    }
+    // The host's comes first: it stands for all.
+    images.sort_by_key(|image| {
+        let rank = image.config.platform().rank_for(&host);
+        rank.unwrap_or(usize::MAX)
+    });
+    Ok(images)
 }
 
 fn load_docker(
@@ -356,48 +409,70 @@ fn load_docker(
         }
         names => names.to_vec(),
     };
-    let found = read_image(lease, &descriptor.digest)?;
-    keep(lease, &descriptor, &found, names)
+    let found = read_documents(lease, &descriptor.digest, &Platform::host())?;
+    keep(lease, &descriptor, &[found], names)
 }
 
-/// Puts an image that was read into the store, under `names`.
+/// Puts images that were read into the store, under `names`.
 fn keep(
     lease: &Lease,
     descriptor: &Descriptor,
-    image: &ResolvedImage,
+    images: &[ResolvedImage],
     names: Vec<ImageRef>,
 ) -> Result<ImageOutcome> {
-    let mut blobs = vec![
-        image.manifest_digest.clone(),
-        image.manifest.config.digest.clone(),
-    ];
-    for layer in &image.manifest.layers {
-        if !lease.hold_blobs(std::slice::from_ref(&layer.digest))? {
-            return Err(BuildError::invalid(format!(
-                "the archive lacks layer `{}`",
-                layer.digest
-            )));
+    let Some((first, others)) = images.split_first() else {
+        return Err(BuildError::invalid(format!(
+            "the archive has none of the images of index `{}`",
+            descriptor.digest
+        )));
+    };
+    let mut blobs = Vec::new();
+    for image in images {
+        blobs.push(image.manifest_digest.clone());
+        for layer in &image.manifest.layers {
+            if !lease.hold_blobs(std::slice::from_ref(&layer.digest))? {
+                return Err(BuildError::invalid(format!(
+                    "the archive lacks layer `{}`",
+                    layer.digest
+                )));
+            }
+            blobs.push(layer.digest.clone());
         }
-        blobs.push(layer.digest.clone());
     }
+    let other = |image: &ResolvedImage| PlatformImage {
+        config: image.manifest.config.digest.clone(),
+        platform: image.config.platform().to_string(),
+        snapshot: None,
+    };
+    let others: Vec<PlatformImage> = others.iter().map(other).collect();
+    let config = &first.manifest.config.digest;
     let new = NewImage {
         manifest: descriptor,
-        config: &image.manifest.config.digest,
-        platform: &image.config.platform().to_string(),
-        created_at: image
+        config,
+        platform: &first.config.platform().to_string(),
+        created_at: first
             .config
             .created
             .as_ref()
             .and_then(|time| time.parse().ok()),
         snapshot: None,
+        others: &others,
         blobs: &blobs,
     };
     lease.add_image(&new, &names)?;
+    let is_index = media_type::is_index(&descriptor.media_type);
     Ok(ImageOutcome {
         descriptor: descriptor.clone(),
-        config_digest: image.manifest.config.digest.clone(),
+        config_digest: (!is_index).then(|| config.clone()),
         names,
     })
+}
+
+fn manifest_type(manifest: &ImageManifest) -> &str {
+    match manifest.media_type.as_str() {
+        "" => media_type::MANIFEST,
+        own => own,
+    }
 }
 
 fn bad_name(error: larder_oci::ImageRefError) -> BuildError {
@@ -441,8 +516,8 @@ fn read_archive(lease: &Lease, archive: &mut dyn Read) -> Result<ArchiveContent>
             .trim_start_matches("./")
             .to_owned();
         match path.as_str() {
-            "index.json" => content.index = Some(document(&path, reader.contents())?),
-            "manifest.json" => content.docker = Some(document(&path, reader.contents())?),
+            "index.json" => content.index = Some(json(&path, reader.contents())?),
+            "manifest.json" => content.docker = Some(json(&path, reader.contents())?),
             "oci-layout" | "repositories" => {}
             _ => {
                 let named: Option<Digest> = path
@@ -464,7 +539,7 @@ fn read_archive(lease: &Lease, archive: &mut dyn Read) -> Result<ArchiveContent>
     Ok(content)
 }
 
-fn document<T: serde::de::DeserializeOwned>(path: &str, content: impl Read) -> Result<T> {
+fn json<T: serde::de::DeserializeOwned>(path: &str, content: impl Read) -> Result<T> {
     serde_json::from_reader(content.take(MAX_DOCUMENT_BYTES)).map_err(|error| {
         BuildError::invalid(format!("`{path}` of the archive is not valid")).with_source(error)
     })

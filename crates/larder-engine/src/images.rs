@@ -7,7 +7,7 @@ use larder_dockerfile::ImageRequest;
 use larder_oci::{
     Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, ImageRef, Platform, media_type,
 };
-use larder_store::{Lease, NewImage, SnapshotId};
+use larder_store::{ImageInfo, Lease, NewImage, SnapshotId};
 
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
@@ -22,6 +22,8 @@ pub(crate) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 pub(crate) struct ResolvedImage {
     /// As asked for.
     pub(crate) image_ref: ImageRef,
+    /// As asked for; what the image is for, its config tells.
+    pub(crate) platform: Platform,
     /// What its name stands for: an index or a manifest.
     pub(crate) target: Digest,
     /// The manifest for the platform.
@@ -46,14 +48,22 @@ impl ResolvedImage {
             .collect()
     }
 
-    /// Returns the identifier of the source vertex that stands for it.
-    pub(crate) fn identifier(&self) -> String {
-        format!(
-            "docker-image://{}",
-            self.image_ref.with_digest(self.target.clone())
-        )
+    /// Returns what the source vertex that stands for it is known by.
+    fn key(&self) -> ImageKey {
+        let pinned = self.image_ref.with_digest(self.target.clone());
+        (format!("docker-image://{pinned}"), self.platform.clone())
+    }
+
+    /// Returns whether it runs where it was asked for.
+    pub(crate) fn fits(&self) -> bool {
+        let own = self.config.platform();
+        let is_known = !own.os.is_empty() && !own.architecture.is_empty();
+        !is_known || own.rank_for(&self.platform).is_some()
     }
 }
+
+/// The identifier of a source vertex, and its platform: an index has an image for each.
+pub(crate) type ImageKey = (String, Platform);
 
 /// Finds images, each once.
 pub(crate) struct Images<'a> {
@@ -77,8 +87,8 @@ impl<'a> Images<'a> {
         }
     }
 
-    /// Returns all images found so far, by the identifier of their vertices.
-    pub(crate) fn into_found(self) -> HashMap<String, ResolvedImage> {
+    /// Returns all images found so far, by what their vertices are known by.
+    pub(crate) fn into_found(self) -> HashMap<ImageKey, ResolvedImage> {
         let looked_up = self
             .looked_up
             .into_inner()
@@ -86,7 +96,7 @@ impl<'a> Images<'a> {
         let found = looked_up
             .into_values()
             .filter_map(|found| found.get()?.as_ref().ok().cloned());
-        found.map(|image| (image.identifier(), image)).collect()
+        found.map(|image| (image.key(), image)).collect()
     }
 
     /// Finds an image.
@@ -133,9 +143,23 @@ impl<'a> Images<'a> {
         } else {
             self.find_local(image_ref, platform)?
         };
-        match local {
-            Some(image) => Ok(image),
-            None => self.find_remote(image_ref, platform),
+        let Some(image) = local else {
+            return self.find_remote(image_ref, platform);
+        };
+        // A digest means this image and no other.
+        if image.fits() || image_ref.digest().is_some() {
+            return Ok(image);
+        }
+        // In its registry, the name may stand for images for more platforms.
+        match self.find_remote(image_ref, platform) {
+            Err(error) if error.class() == ErrorClass::Canceled => Err(error),
+            // Nobody has to have asked for the host's platform.
+            Err(_) if *platform == Platform::host() => Ok(image),
+            Err(error) => {
+                let own = image.config.platform();
+                Err(error.with_hint(format!("the store has `{image_ref}` for {own} only")))
+            }
+            found => found,
         }
     }
 
@@ -159,10 +183,8 @@ impl<'a> Images<'a> {
             (Some(image), None) => image.manifest.digest.clone(),
             (None, None) => return Ok(None),
         };
-        let snapshot = stored
-            .filter(|stored| stored.manifest.digest == target)
-            .and_then(|stored| stored.snapshot);
-        match read_target(self.lease, image_ref, &target, platform, snapshot) {
+        let stored = stored.filter(|stored| stored.manifest.digest == target);
+        match read_target(self.lease, image_ref, &target, platform, stored.as_ref()) {
             Ok(image) => Ok(Some(image)),
             Err(error) if error.class() == ErrorClass::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -243,6 +265,7 @@ impl<'a> Images<'a> {
                 .as_ref()
                 .and_then(|time| time.parse().ok()),
             snapshot: None,
+            others: &[],
             blobs: &blobs,
         };
         let repository = repository(&image.image_ref);
@@ -260,22 +283,63 @@ impl<'a> Images<'a> {
     }
 }
 
-/// Reads a stored image for this machine's platform.
-pub(crate) fn read_image(lease: &Lease, target: &Digest) -> Result<ResolvedImage> {
-    let anonymous: ImageRef = format!("image@{target}")
-        .parse()
-        .map_err(|error| BuildError::internal("a digest is no reference").with_source(error))?;
-    read_target(lease, &anonymous, target, &Platform::host(), None)
+/// Reads a stored image: of an index the image for `platform`, else the one that stands for all.
+///
+/// # Errors
+/// `NotFound` if it has no image for `platform`, or none that is stored.
+pub(crate) fn read_image(
+    lease: &Lease,
+    info: &ImageInfo,
+    platform: Option<&Platform>,
+) -> Result<ResolvedImage> {
+    let target = &info.manifest.digest;
+    let first = info.platform.parse().unwrap_or_else(|_| Platform::host());
+    let wanted = platform.unwrap_or(&first);
+    let image = read_target(lease, &anonymous(target)?, target, wanted, Some(info))?;
+    if platform.is_some() && !image.fits() {
+        let own = image.config.platform();
+        let message = format!("the image is for {own}, not for {wanted}");
+        return Err(BuildError::new(ErrorClass::NotFound, message));
+    }
+    Ok(image)
 }
 
-/// Reads an image whose documents are in the store, and protects them; `snapshot`, its topmost
-/// layer, too, if it is still there.
+/// Reads the image that `text` means: as [`read_image`], and where `text` is an id, the image that has
+/// it.
+pub(crate) fn read_meant(
+    lease: &Lease,
+    info: &ImageInfo,
+    text: &str,
+    platform: Option<&Platform>,
+) -> Result<ResolvedImage> {
+    let meant = info.platform_meant(text).filter(|_| platform.is_none());
+    let meant = meant.and_then(|platform| platform.parse().ok());
+    read_image(lease, info, platform.or(meant.as_ref()))
+}
+
+/// Reads an image whose documents are in the store: of an index, the one for `platform`.
+pub(crate) fn read_documents(
+    lease: &Lease,
+    target: &Digest,
+    platform: &Platform,
+) -> Result<ResolvedImage> {
+    read_target(lease, &anonymous(target)?, target, platform, None)
+}
+
+fn anonymous(target: &Digest) -> Result<ImageRef> {
+    format!("image@{target}")
+        .parse()
+        .map_err(|error| BuildError::internal("a digest is no reference").with_source(error))
+}
+
+/// Reads an image whose documents are in the store, and protects them; its topmost layer, too, if
+/// `stored` knows it and it is still there.
 fn read_target(
     lease: &Lease,
     image_ref: &ImageRef,
     target: &Digest,
     platform: &Platform,
-    snapshot: Option<SnapshotId>,
+    stored: Option<&ImageInfo>,
 ) -> Result<ResolvedImage> {
     let mut manifest_digest = target.clone();
     let mut bytes = document(lease, target)?;
@@ -290,6 +354,7 @@ fn read_target(
         &manifest.config.digest,
     )?;
     check(image_ref, &manifest, &config)?;
+    let snapshot = stored.and_then(|stored| stored.snapshot_of(&manifest.config.digest));
     let documents = [
         target.clone(),
         manifest_digest.clone(),
@@ -304,6 +369,7 @@ fn read_target(
     }
     Ok(ResolvedImage {
         image_ref: image_ref.clone(),
+        platform: platform.clone(),
         target: target.clone(),
         manifest_digest,
         manifest,
@@ -313,11 +379,11 @@ fn read_target(
 }
 
 /// Reads a document, which may go at any time unless it is held.
-fn document(lease: &Lease, digest: &Digest) -> Result<Vec<u8>> {
+pub(crate) fn document(lease: &Lease, digest: &Digest) -> Result<Vec<u8>> {
     Ok(lease.store().read_blob(digest, MAX_DOCUMENT_BYTES)?)
 }
 
-fn as_index(bytes: &[u8]) -> Option<ImageIndex> {
+pub(crate) fn as_index(bytes: &[u8]) -> Option<ImageIndex> {
     let index: ImageIndex = serde_json::from_slice(bytes).ok()?;
     (index.media_type.is_empty() || media_type::is_index(&index.media_type)).then_some(index)
 }
@@ -328,8 +394,7 @@ fn select(index: &ImageIndex, image_ref: &ImageRef, platform: &Platform) -> Resu
         .map(|descriptor| descriptor.digest.clone())
         .ok_or_else(|| {
             let known: Vec<String> = index
-                .manifests
-                .iter()
+                .images()
                 .filter_map(|manifest| manifest.platform.as_ref())
                 .map(Platform::to_string)
                 .collect();

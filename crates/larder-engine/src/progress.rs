@@ -125,8 +125,12 @@ impl<'a> Reporter<'a> {
     }
 }
 
-/// Returns the name of a target's vertex as buildx shows it: `[target 2/3] RUN make`.
+/// Returns the name of a target's vertex as buildx shows it: `[target 2/3] RUN make`. A target without
+/// a name is not shown.
 pub(crate) fn of_target(target: &str, name: &str) -> String {
+    if target.is_empty() {
+        return name.to_owned();
+    }
     match name.strip_prefix('[') {
         Some(rest) => format!("[{target} {rest}"),
         None => format!("[{target}] {name}"),

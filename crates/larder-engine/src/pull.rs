@@ -5,7 +5,7 @@ use larder_store::NewImage;
 
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::EventSink;
 use crate::fetch::Fetcher;
 use crate::images::{Images, ResolvedImage};
@@ -17,7 +17,7 @@ use crate::progress::{Reporter, VertexProgress};
 pub struct PullOutcome {
     /// What the name stands for: a manifest, or an index.
     pub target: Digest,
-    /// The layers of the image for this machine, lowest first, and whether the store had each
+    /// The layers of the image for the platform, lowest first, and whether the store had each
     /// already, packed or unpacked.
     pub layers: Vec<(Descriptor, bool)>,
     /// Whether the name stood for something else before, or for nothing.
@@ -25,21 +25,22 @@ pub struct PullOutcome {
 }
 
 impl Engine {
-    /// Pulls the image that `image_ref` stands for in its registry, for this machine's platform,
-    /// and unpacks it.
+    /// Pulls the image that `image_ref` stands for in its registry, for `platform` or else for this
+    /// machine's, and unpacks it.
     ///
     /// # Errors
-    /// When the registry has no such image, or can't be reached.
+    /// When the registry has no such image, none for the platform asked for, or can't be reached.
     pub fn pull(
         &self,
         image_ref: &ImageRef,
+        platform: Option<&Platform>,
         sink: &dyn EventSink,
         cancel: &CancelFlag,
     ) -> Result<PullOutcome> {
         let clock = || self.now();
         let reporter = Reporter::new(sink, &clock);
         let mut progress = reporter.begin_internal(&format!("pulling {image_ref}"), "pull");
-        let pulled = self.pull_with(image_ref, &progress, cancel);
+        let pulled = self.pull_with(image_ref, platform, &progress, cancel);
         match &pulled {
             Ok(_) => progress.complete(),
             Err(error) => progress.fail(&error.full_message()),
@@ -51,12 +52,20 @@ impl Engine {
     fn pull_with(
         &self,
         image_ref: &ImageRef,
+        platform: Option<&Platform>,
         progress: &VertexProgress<'_>,
         cancel: &CancelFlag,
     ) -> Result<PullOutcome> {
         let lease = self.store.lease()?;
         let before = self.store.image_by_name(image_ref)?;
-        let image = Images::new(self, &lease, true).resolve(image_ref, &Platform::host())?;
+        let host = Platform::host();
+        let wanted = platform.unwrap_or(&host);
+        let image = Images::new(self, &lease, true).resolve(image_ref, wanted)?;
+        if platform.is_some() && !image.fits() {
+            let own = image.config.platform();
+            let message = format!("`{image_ref}` is an image for {own}, not for {wanted}");
+            return Err(BuildError::new(ErrorClass::NotFound, message));
+        }
         cancel.check()?;
         let is_new = before.is_none_or(|before| before.manifest.digest != image.target);
         let mut layers = Vec::new();
@@ -79,6 +88,7 @@ impl Engine {
                 platform: &image.config.platform().to_string(),
                 created_at: created_at(&image),
                 snapshot: Some(&snapshot),
+                others: &[],
                 blobs: &[],
             };
             lease.add_image(&new, names(image_ref))?;

@@ -31,8 +31,9 @@ pub struct BuildRequest {
     pub build_args: Vec<(String, String)>,
     /// Labels of the image.
     pub labels: Vec<(String, String)>,
-    /// What the image is for; the host by default.
-    pub platform: Option<Platform>,
+    /// What the image is for, each platform once; the host by default. An image for several is an
+    /// index.
+    pub platforms: Vec<Platform>,
     /// Which steps must run again.
     pub no_cache: NoCache,
     /// Whether base images are looked up in their registries even if they are in the store.
@@ -71,7 +72,7 @@ impl BuildRequest {
             target: None,
             build_args: Vec::new(),
             labels: Vec::new(),
-            platform: None,
+            platforms: Vec::new(),
             no_cache: NoCache::default(),
             pull: false,
             network: NetworkMode::Default,
@@ -202,9 +203,27 @@ pub enum Output {
     /// What `docker load` reads: an OCI layout with a `manifest.json`, as one tar.
     Docker(ArchiveOutput),
     /// The file tree, as one tar.
-    Tar(Destination),
+    Tar(TreeOutput<Destination>),
     /// The file tree, in a directory.
-    Local(PathBuf),
+    Local(TreeOutput<PathBuf>),
+}
+
+/// File trees. Those of several platforms lie in directories called `linux_amd64` and so on.
+pub struct TreeOutput<D> {
+    /// Where they go.
+    pub destination: D,
+    /// Whether each tree has such a directory of its own; by default if there may be several.
+    pub platform_split: Option<bool>,
+}
+
+impl<D> TreeOutput<D> {
+    /// Returns an output with everything else at its default.
+    pub fn new(destination: D) -> Self {
+        Self {
+            destination,
+            platform_split: None,
+        }
+    }
 }
 
 /// An image under the request's tags.
@@ -360,12 +379,20 @@ pub struct BuildOutcome {
 /// An image that was made.
 #[derive(Debug, Clone)]
 pub struct ImageOutcome {
-    /// The manifest.
+    /// The manifest, or the index of several.
     pub descriptor: Descriptor,
-    /// The config's digest: the image id.
-    pub config_digest: Digest,
+    /// The config's digest: the image id. `None` for an index.
+    pub config_digest: Option<Digest>,
     /// The names given.
     pub names: Vec<ImageRef>,
+}
+
+impl ImageOutcome {
+    /// Returns what the image is known by: its config's digest, for an index the index's.
+    pub fn id(&self) -> &Digest {
+        let config = self.config_digest.as_ref();
+        config.unwrap_or(&self.descriptor.digest)
+    }
 }
 
 /// What became of a step.

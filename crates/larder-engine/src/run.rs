@@ -3,6 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use larder_oci::Platform;
+
 use crate::cancel::CancelFlag;
 use crate::container::{ContainerMount, ContainerRequest, ContainerSource, ProcessRequest};
 use crate::engine::Engine;
@@ -12,6 +14,8 @@ use crate::error::Result;
 pub struct RunRequest {
     /// The image: a name, an id, or the beginning of an id.
     pub image: String,
+    /// Of an index, which image; by default the one that stands for all.
+    pub platform: Option<Platform>,
     /// The arguments, in place of the image's CMD; empty for that.
     pub args: Vec<String>,
     /// The command, in place of the image's ENTRYPOINT.
@@ -68,6 +72,7 @@ impl Engine {
         let container = self.container(
             ContainerRequest {
                 image: request.image,
+                platform: request.platform,
                 env: request.env,
                 workdir: request.workdir,
                 user: request.user,

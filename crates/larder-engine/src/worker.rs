@@ -23,7 +23,7 @@ use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{FarLayer, Fetcher, Origin, repository};
 use crate::history::{self, History};
-use crate::images::ResolvedImage;
+use crate::images::{ImageKey, ResolvedImage};
 use crate::ops::{self, host, local::LocalContext};
 use crate::progress::{Reporter, VertexProgress};
 use crate::request::{Output, SecretProvider, StepReport};
@@ -63,8 +63,8 @@ pub(crate) struct BuildWorker<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) lease: Lease,
     pub(crate) lowered: &'a Lowered,
-    /// The base images of all targets, by the identifier that their vertices have.
-    pub(crate) images: &'a HashMap<String, ResolvedImage>,
+    /// The base images of all targets, by what their vertices are known by.
+    pub(crate) images: &'a HashMap<ImageKey, ResolvedImage>,
     /// The local contexts of all targets, by name.
     pub(crate) contexts: &'a BTreeMap<String, ops::local::ContextRoot>,
     pub(crate) secrets: &'a dyn SecretProvider,
@@ -363,11 +363,11 @@ impl Worker for BuildWorker<'_> {
                 Ok(CacheMap::Root { keys: vec![digest] })
             }
             Some(pb::op::Op::Source(source)) => {
-                let image = self.image(source)?;
+                let image = self.image(vertex, source)?;
                 let chain_id = cache_map::chain_id(&image.config.rootfs.diff_ids);
                 let keys = cache_map::image_source_digests(
                     &image.manifest_digest,
-                    &image.config.platform(),
+                    &image.platform,
                     chain_id.as_ref(),
                 );
                 Ok(CacheMap::Root { keys })
@@ -472,7 +472,7 @@ impl Worker for BuildWorker<'_> {
                 if ops::http::is_http(source) {
                     return Ok(vec![ops::http::load(self, source, progress, cancel)?]);
                 }
-                let image = self.image(source)?;
+                let image = self.image(vertex, source)?;
                 let fetcher = Fetcher {
                     engine: self.engine,
                     lease: &self.lease,
@@ -578,15 +578,18 @@ impl Worker for BuildWorker<'_> {
 }
 
 impl BuildWorker<'_> {
-    fn image(&self, source: &pb::SourceOp) -> Result<&ResolvedImage> {
+    fn image(&self, vertex: &Vertex, source: &pb::SourceOp) -> Result<&ResolvedImage> {
         let scheme = source.identifier.split("://").next().unwrap_or_default();
         if scheme != "docker-image" {
             return Err(unavailable(&format!("the source `{scheme}://`")));
         }
-        self.images.get(&source.identifier).ok_or_else(|| {
+        let platform = vertex.op.platform.as_ref();
+        let platform = platform.map_or_else(Platform::host, cache_map::platform_of);
+        let key = (source.identifier.clone(), platform);
+        self.images.get(&key).ok_or_else(|| {
+            let (image, platform) = key;
             BuildError::internal(format!(
-                "image `{}` was not resolved before the build",
-                source.identifier
+                "image `{image}` for {platform} was not resolved before the build"
             ))
         })
     }

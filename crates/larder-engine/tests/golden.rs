@@ -89,7 +89,7 @@ const RECORDED_DIFF_ID: &str =
 fn import_busybox(engine: &Engine) -> Result<BaseImage> {
     let mut archive = std::fs::File::open(Base::Busybox.archive()?)?;
     engine.load_images(&mut archive, &["busybox:latest".parse()?])?;
-    let image = engine.image("busybox:latest")?;
+    let image = engine.image("busybox:latest", None)?;
     Ok(BaseImage {
         diff_id: image.config.rootfs.diff_ids[0].to_string(),
         history_count: image.config.history.len(),

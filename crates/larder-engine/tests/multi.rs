@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use larder_engine::event::{BuildEvent, VertexEvent};
 use larder_engine::request::{
     BuildOutcome, BuildRequest, ContextSource, DockerfileSource, NoCache, NoCacheSteps, Output,
-    SecretBytes, SecretProvider, StepReport,
+    SecretBytes, SecretProvider, StepReport, TreeOutput,
 };
 use larder_engine::{
     CancelFlag, Engine, EngineOptions, ErrorClass, ManyOptions, TargetError, TargetRequest,
@@ -339,7 +339,9 @@ fn a_target_reads_another(kitchen: &Kitchen) {
         let mut target = kitchen.target(name, text);
         let input = ("parent".to_owned(), "base".to_owned());
         target.inputs = [input].into();
-        target.request.outputs = vec![Output::Local(kitchen.contexts.join(format!("{name}-out")))];
+        target.request.outputs = vec![Output::Local(TreeOutput::new(
+            kitchen.contexts.join(format!("{name}-out")),
+        ))];
         target
     };
     // In any order: what is read is not known before its reader.

@@ -29,7 +29,7 @@ pub use config::{
     go_json_pretty,
 };
 pub use digest::{Digest, DigestError, Sha256};
-pub use manifest::{Descriptor, ImageIndex, ImageManifest, media_type};
+pub use manifest::{Descriptor, ImageIndex, ImageManifest, annotation, media_type};
 pub use mount::{Mount, MountKind, OverlayUpper};
 pub use platform::{Platform, PlatformError};
 pub use reference::{ImageRef, ImageRefError};

@@ -43,6 +43,14 @@ pub mod media_type {
     }
 }
 
+/// Keys of annotations.
+pub mod annotation {
+    /// In an index: what the manifest is to the image whose digest [`REFERENCE_DIGEST`] has.
+    pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+    /// In an index: the digest of the image manifest that this one is about.
+    pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+}
+
 /// Names a blob: what it is, its digest and its size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -119,17 +127,31 @@ pub struct ImageIndex {
 }
 
 impl ImageIndex {
-    /// Returns the descriptor of the image for `platform`; `None` if the index has none.
+    /// Returns the descriptor of the image for `platform`: the one just for it, else the best of
+    /// those that run there. `None` if the index has none.
     pub fn select(&self, platform: &Platform) -> Option<&Descriptor> {
-        let fits = |descriptor: &&Descriptor| {
-            descriptor
-                .platform
-                .as_ref()
-                .is_some_and(|own| own.satisfies(platform))
-        };
+        let rank = |descriptor: &Descriptor| descriptor.platform.as_ref()?.rank_for(platform);
         match &self.manifests[..] {
             [only] if only.platform.is_none() => Some(only),
-            manifests => manifests.iter().find(fits),
+            manifests => manifests
+                .iter()
+                .filter_map(|manifest| Some((rank(manifest)?, manifest)))
+                .min_by_key(|(rank, _)| *rank)
+                .map(|(_, manifest)| manifest),
         }
+    }
+
+    /// Returns the descriptors of the images, without what is attached to them, such as
+    /// attestations, in the index's order.
+    pub fn images(&self) -> impl Iterator<Item = &Descriptor> {
+        let is_image = |descriptor: &&Descriptor| {
+            let platform = descriptor.platform.as_ref();
+            let is_known = platform.is_none_or(|platform| platform.os != "unknown");
+            is_known
+                && !descriptor
+                    .annotations
+                    .contains_key(annotation::REFERENCE_TYPE)
+        };
+        self.manifests.iter().filter(is_image)
     }
 }

@@ -48,11 +48,64 @@ impl Platform {
         }
     }
 
-    /// Returns whether an image for `self` runs where `wanted` is asked for. An `arm64` image
-    /// without variant is a `v8` one, an `amd64` one a `v1` one.
+    /// Returns whether `self` is what `wanted` says. An `arm64` platform without variant is a `v8`
+    /// one, an `amd64` one a `v1` one.
     pub fn satisfies(&self, wanted: &Self) -> bool {
         let known = |platform: &Self| normalize(&platform.architecture, &platform.variant);
         self.os == wanted.os && known(self) == known(wanted)
+    }
+
+    /// Returns how well an image for `self` does where `wanted` is asked for: 0 for just that, more
+    /// for older variants and the architecture's 32-bit forms, in containerd's order; `None` if it
+    /// does not run there.
+    pub fn rank_for(&self, wanted: &Self) -> Option<usize> {
+        if self.os != wanted.os {
+            return None;
+        }
+        let own = normalize(&self.architecture, &self.variant);
+        substitutes(&wanted.architecture, &wanted.variant)
+            .iter()
+            .position(|substitute| *substitute == own)
+    }
+}
+
+/// Returns the architectures and variants whose programs run where one is asked for, the best
+/// first.
+fn substitutes(architecture: &str, variant: &str) -> Vec<(String, String)> {
+    let wanted = normalize(architecture, variant);
+    let version: u32 = match (wanted.0.as_str(), wanted.1.strip_prefix('v')) {
+        ("amd64", None) => 1,
+        ("arm64", None) => 8,
+        (_, Some(digits)) => digits.parse().unwrap_or(0),
+        (_, None) => 0,
+    };
+    let mut known = vec![wanted];
+    let mut add = |architecture: &str, versions: &mut dyn Iterator<Item = u32>| {
+        let variants = versions.map(|version| normalize(architecture, &format!("v{version}")));
+        known.extend(variants);
+    };
+    match known_name(architecture) {
+        "amd64" => {
+            add("amd64", &mut (1..version).rev());
+            known.push(("386".to_owned(), String::new()));
+        }
+        "arm64" => {
+            add("arm64", &mut (8..version).rev());
+            add("arm", &mut (5..=8).rev());
+        }
+        "arm" => add("arm", &mut (5..version).rev()),
+        _ => {}
+    }
+    known
+}
+
+/// Returns Go's name of an architecture.
+fn known_name(architecture: &str) -> &str {
+    match architecture {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        "armhf" | "armel" => "arm",
+        other => other,
     }
 }
 
@@ -117,6 +170,29 @@ impl FromStr for Platform {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn older_variants_do_where_newer_ones_are_asked_for() {
+        for (own, wanted, expected) in [
+            ("linux/amd64", "linux/amd64", Some(0)),
+            ("linux/amd64", "linux/amd64/v3", Some(2)),
+            ("linux/amd64/v2", "linux/amd64/v3", Some(1)),
+            ("linux/amd64/v3", "linux/amd64", None),
+            ("linux/386", "linux/amd64", Some(1)),
+            ("linux/amd64", "linux/386", None),
+            ("linux/arm64", "linux/arm64", Some(0)),
+            ("linux/arm/v7", "linux/arm64", Some(2)),
+            ("linux/arm/v6", "linux/arm/v7", Some(1)),
+            ("linux/arm/v7", "linux/arm/v6", None),
+            ("linux/arm64", "linux/amd64", None),
+            ("linux/riscv64", "linux/riscv64", Some(0)),
+            ("windows/amd64", "linux/amd64", None),
+        ] {
+            let platform = |text: &str| text.parse::<Platform>().unwrap();
+            let rank = platform(own).rank_for(&platform(wanted));
+            assert_eq!(rank, expected, "{own} for {wanted}");
+        }
+    }
 
     #[test]
     fn parses_and_normalizes() {

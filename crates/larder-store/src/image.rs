@@ -11,12 +11,13 @@ use crate::{Error, Lease, Result, SnapshotId, Store, prune};
 /// The fewest hexadecimal digits that are taken for the start of an image's ID.
 const SHORTEST_ID: usize = 4;
 
-/// An image about to be stored.
+/// An image about to be stored. Of an index that is stored already, an image for a further platform.
 #[derive(Debug, Clone)]
 pub struct NewImage<'a> {
     /// The manifest, or the index of several.
     pub manifest: &'a Descriptor,
-    /// The digest of the image config: the image's ID.
+    /// The digest of the image config: the image's ID. Of the images of an index, the one that
+    /// stands for all.
     pub config: &'a Digest,
     /// As in `linux/amd64`.
     pub platform: &'a str,
@@ -24,9 +25,22 @@ pub struct NewImage<'a> {
     pub created_at: Option<Timestamp>,
     /// The topmost layer, if the layers are unpacked.
     pub snapshot: Option<&'a SnapshotId>,
+    /// The further images of an index.
+    pub others: &'a [PlatformImage],
     /// All stored blobs that the image needs. Layers that are unpacked need none: their tars are
     /// written anew when asked for.
     pub blobs: &'a [Digest],
+}
+
+/// One of several images of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlatformImage {
+    /// The digest of its config.
+    pub config: Digest,
+    /// As in `linux/arm64`.
+    pub platform: String,
+    /// Its topmost layer, if its layers are unpacked.
+    pub snapshot: Option<SnapshotId>,
 }
 
 /// A stored image.
@@ -46,6 +60,37 @@ pub struct ImageInfo {
     pub stored_at: Timestamp,
     /// The topmost layer, if the layers are unpacked.
     pub snapshot: Option<SnapshotId>,
+    /// The further images of an index that are stored, by platform.
+    pub others: Vec<PlatformImage>,
+}
+
+impl ImageInfo {
+    /// Returns all its images: the one that stands for all first.
+    pub fn images(&self) -> Vec<PlatformImage> {
+        let first = PlatformImage {
+            config: self.config.clone(),
+            platform: self.platform.clone(),
+            snapshot: self.snapshot.clone(),
+        };
+        std::iter::once(first).chain(self.others.clone()).collect()
+    }
+
+    /// Returns the platform of the image that `text` means: of several, the one whose config's digest
+    /// begins so; `None` if it means them all.
+    pub fn platform_meant(&self, text: &str) -> Option<String> {
+        let digits = text.strip_prefix("sha256:").unwrap_or(text);
+        let begins =
+            |digest: &Digest| digits.len() >= SHORTEST_ID && digest.hex().starts_with(digits);
+        let mut images = self.images().into_iter();
+        let image = images.find(|image| begins(&image.config))?;
+        Some(image.platform)
+    }
+
+    /// Returns the topmost layer of the image with this config, if its layers are unpacked.
+    pub fn snapshot_of(&self, config: &Digest) -> Option<SnapshotId> {
+        let mut images = self.images().into_iter();
+        images.find(|image| image.config == *config)?.snapshot
+    }
 }
 
 impl Lease {
@@ -62,6 +107,7 @@ impl Lease {
         store.write(|tx| {
             let manifest = new.manifest.digest.as_str();
             let mut blobs = vec![&new.manifest.digest, new.config];
+            blobs.extend(new.others.iter().map(|other| &other.config));
             blobs.extend(new.blobs);
             for digest in &blobs {
                 let stored = "SELECT 1 FROM blobs WHERE digest = ?";
@@ -69,28 +115,17 @@ impl Lease {
                     return Err(Error::not_found(format_args!("blob `{digest}`")));
                 }
             }
-            if let Some(id) = new.snapshot {
+            let others = new
+                .others
+                .iter()
+                .filter_map(|other| other.snapshot.as_ref());
+            for id in new.snapshot.into_iter().chain(others) {
                 let stored = "SELECT 1 FROM snapshots WHERE id = ?";
                 if !tx.prepare_cached(stored)?.exists([id])? {
                     return Err(crate::snapshot::missing(id));
                 }
             }
-            tx.prepare_cached(
-                "INSERT INTO images \
-                   (manifest, media_type, config, platform, created_at, stored_at, snapshot) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?) \
-                 ON CONFLICT (manifest) DO UPDATE \
-                 SET snapshot = coalesce(excluded.snapshot, snapshot)",
-            )?
-            .execute(params![
-                manifest,
-                new.manifest.media_type,
-                new.config.as_str(),
-                new.platform,
-                new.created_at.map(to_nanos),
-                store.now(),
-                new.snapshot
-            ])?;
+            insert(tx, new, store.now())?;
             for digest in blobs {
                 tx.prepare_cached(
                     "INSERT OR IGNORE INTO image_blobs (image, digest) VALUES (?, ?)",
@@ -192,7 +227,7 @@ impl Store {
                 return Err(Error::not_found(format_args!("image `{text}`")));
             }
             let pattern = format!("sha256:{digits}%");
-            let mut found = select(db, "i.manifest LIKE ?1 OR config LIKE ?1", &pattern)?;
+            let mut found = select(db, LIKE, &pattern)?;
             match (found.pop(), found.is_empty()) {
                 (Some(image), true) => Ok(image),
                 (Some(_), false) => Err(Error::invalid(format_args!(
@@ -204,14 +239,69 @@ impl Store {
     }
 }
 
+/// Images whose manifest or one of whose configs has a digest of this pattern.
+const LIKE: &str = "i.manifest LIKE ?1 OR config LIKE ?1 \
+    OR i.manifest IN (SELECT image FROM image_platforms WHERE config LIKE ?1)";
+
+/// Adds an image; to an index that is known, what is new of it.
+fn insert(tx: &Transaction<'_>, new: &NewImage<'_>, now: i64) -> Result<()> {
+    let manifest = new.manifest.digest.as_str();
+    tx.prepare_cached(
+        "INSERT INTO images \
+           (manifest, media_type, config, platform, created_at, stored_at) \
+         VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (manifest) DO NOTHING",
+    )?
+    .execute(params![
+        manifest,
+        new.manifest.media_type,
+        new.config.as_str(),
+        new.platform,
+        new.created_at.map(to_nanos),
+        now,
+    ])?;
+    let first = PlatformImage {
+        config: new.config.clone(),
+        platform: new.platform.to_owned(),
+        snapshot: new.snapshot.cloned(),
+    };
+    for image in std::iter::once(&first).chain(new.others) {
+        let (config, snapshot) = (image.config.as_str(), &image.snapshot);
+        let is_first = tx
+            .prepare_cached(
+                "UPDATE images SET snapshot = coalesce(?3, snapshot) \
+                 WHERE manifest = ?1 AND config = ?2",
+            )?
+            .execute(params![manifest, config, snapshot])?;
+        if is_first == 0 {
+            tx.prepare_cached(
+                "INSERT INTO image_platforms (image, config, platform, snapshot) \
+                 VALUES (?, ?, ?, ?) ON CONFLICT (image, config) DO UPDATE \
+                 SET snapshot = coalesce(excluded.snapshot, snapshot)",
+            )?
+            .execute(params![manifest, config, image.platform, snapshot])?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether nothing about the image and its names would change: the case of a cached rebuild.
 fn is_known(db: &Connection, new: &NewImage<'_>, names: &[ImageRef]) -> Result<bool> {
     let manifest = new.manifest.digest.as_str();
-    let mut image = db.prepare_cached("SELECT snapshot FROM images WHERE manifest = ?")?;
-    let snapshot: Option<Option<SnapshotId>> =
-        image.query_row([manifest], |row| row.get(0)).optional()?;
-    if snapshot.is_none_or(|known| new.snapshot.is_some() && known.as_ref() != new.snapshot) {
-        return Ok(false);
+    let others = new
+        .others
+        .iter()
+        .map(|other| (&other.config, other.snapshot.as_ref()));
+    let mut image = db.prepare_cached(
+        "SELECT snapshot FROM images WHERE manifest = ?1 AND config = ?2 \
+         UNION ALL SELECT snapshot FROM image_platforms WHERE image = ?1 AND config = ?2",
+    )?;
+    for (config, snapshot) in std::iter::once((new.config, new.snapshot)).chain(others) {
+        let known: Option<Option<SnapshotId>> = image
+            .query_row([manifest, config.as_str()], |row| row.get(0))
+            .optional()?;
+        if known.is_none_or(|known| snapshot.is_some() && known.as_ref() != snapshot) {
+            return Ok(false);
+        }
     }
     for digest in new.blobs {
         let known = "SELECT 1 FROM image_blobs WHERE image = ? AND digest = ?";
@@ -289,7 +379,19 @@ fn select(db: &Connection, condition: &str, parameter: &str) -> Result<Vec<Image
         let (manifest, name) = row?;
         names.entry(manifest).or_default().push(name);
     }
+    let mut others = db.prepare_cached(
+        "SELECT config, platform, snapshot FROM image_platforms WHERE image = ? ORDER BY platform",
+    )?;
     for image in &mut images {
+        image.others = others
+            .query_map([image.manifest.digest.as_str()], |row| {
+                Ok(PlatformImage {
+                    config: digest_column(row, 0)?,
+                    platform: row.get(1)?,
+                    snapshot: row.get(2)?,
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
         image.names = names
             .remove(image.manifest.digest.as_str())
             .unwrap_or_default();
@@ -308,5 +410,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<ImageInfo> {
         created_at: row.get::<_, Option<i64>>(5)?.map(from_nanos),
         stored_at: from_nanos(row.get(6)?),
         snapshot: row.get(7)?,
+        others: Vec::new(),
     })
 }

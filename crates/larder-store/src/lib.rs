@@ -102,7 +102,7 @@ pub use filter::Filter;
 pub use gc::{DiskSpace, default_policies};
 pub use history::{BuildRecord, NewStep, StepRecord};
 pub use id::{KeyId, SnapshotId};
-pub use image::{ImageInfo, NewImage};
+pub use image::{ImageInfo, NewImage, PlatformImage};
 pub use key::{CacheKey, ExportedRecord, KeyDep, KeyMatch, NewKey, ResultInfo, SaveMode, Saved};
 pub use lease::Lease;
 pub use lock::KeyLock;

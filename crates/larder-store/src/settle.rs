@@ -90,7 +90,8 @@ fn forget(tx: &Transaction<'_>, boot: &str) -> Result<()> {
         &format!(
             "DELETE FROM images WHERE manifest IN ({lost_blobs}) \
              OR manifest IN (SELECT image FROM image_blobs WHERE digest IN ({lost_blobs})) \
-             OR snapshot IN ({lost_snapshots})"
+             OR snapshot IN ({lost_snapshots}) \
+             OR manifest IN (SELECT image FROM image_platforms WHERE snapshot IN ({lost_snapshots}))"
         ),
         [boot],
     )?;

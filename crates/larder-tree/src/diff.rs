@@ -25,5 +25,5 @@ mod digest_writer;
 mod layer;
 mod node;
 
-pub use changes::{LayerOptions, LayerStats, Style, write_layer};
+pub use changes::{LayerOptions, LayerStats, Style, write_layer, write_trees};
 pub use digest_writer::DigestWriter;

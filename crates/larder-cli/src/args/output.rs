@@ -16,6 +16,8 @@ pub(crate) struct OutputArg {
     pub(crate) dest: Option<String>,
     /// What the image is made like and what becomes of it; as far as there is one.
     pub(crate) image: ImageOutput,
+    /// Whether the trees of platforms lie in directories of their own; as far as there are trees.
+    pub(crate) platform_split: Option<bool>,
 }
 
 /// What a result is written as.
@@ -93,9 +95,15 @@ pub(crate) fn parse(text: &str) -> Result<OutputArg, String> {
         }
     }
     let (kind, pushes) = kind.ok_or("`type` is missing")?;
+    let platform_split = attributes::platform_split(kind, &mut attributes)?;
     let image = attributes::parse(kind, pushes, &attributes)?;
     check_dest(kind, dest.as_deref())?;
-    Ok(OutputArg { kind, dest, image })
+    Ok(OutputArg {
+        kind,
+        dest,
+        image,
+        platform_split,
+    })
 }
 
 fn shorthand(dest: &str) -> Result<OutputArg, String> {
@@ -108,6 +116,7 @@ fn shorthand(dest: &str) -> Result<OutputArg, String> {
         kind,
         dest: Some(dest.to_owned()),
         image: ImageOutput::default(),
+        platform_split: None,
     })
 }
 
@@ -148,6 +157,22 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn trees_may_be_split_by_platform() {
+        for (text, expected) in [
+            ("type=local,dest=d", None),
+            ("type=local,dest=d,platform-split=true", Some(true)),
+            ("type=tar,dest=d,platform-split=false", Some(false)),
+        ] {
+            assert_eq!(parse(text).unwrap().platform_split, expected, "{text}");
+        }
+        let error = parse("type=oci,dest=d,platform-split=true").unwrap_err();
+        assert!(
+            error.contains("`platform-split` is no attribute"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub(crate) struct PushArgs {
     /// Show the name only
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// Push the image for one platform only [default: all that are stored]
+    #[arg(long, value_name = "PLATFORM", value_parser = values::platform)]
+    pub(crate) platform: Option<Platform>,
     /// Let plain http and unknown certificates do
     #[arg(long)]
     pub(crate) insecure: bool,
@@ -32,7 +35,7 @@ pub(crate) struct PullArgs {
     /// Show the name only
     #[arg(short, long)]
     pub(crate) quiet: bool,
-    /// The platform, which must be this machine's
+    /// The platform of the image [default: this machine's]
     #[arg(long, value_name = "PLATFORM", value_parser = values::platform)]
     pub(crate) platform: Option<Platform>,
     /// Let plain http and unknown certificates do

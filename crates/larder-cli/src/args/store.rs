@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use larder_engine::Volume;
-use larder_oci::ImageRef;
+use larder_oci::{ImageRef, Platform};
 
 use super::values::{self, EnvArg, ImageFilter};
 
@@ -66,6 +66,9 @@ pub(crate) struct InspectArgs {
     /// Names or ids
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<String>,
+    /// The platform, where there are images for several [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", value_parser = values::platform)]
+    pub(crate) platform: Option<Platform>,
     /// `json`, or a template such as `{{.Id}}`
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) format: Option<String>,
@@ -77,6 +80,9 @@ pub(crate) struct HistoryArgs {
     /// Name or id
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
+    /// The platform, where there are images for several [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", value_parser = values::platform)]
+    pub(crate) platform: Option<Platform>,
     /// Show ids only
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -94,6 +100,9 @@ pub(crate) struct SaveArgs {
     /// Names or ids
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<String>,
+    /// Save the image for one platform only [default: all that are stored]
+    #[arg(long, value_name = "PLATFORM", value_parser = values::platform)]
+    pub(crate) platform: Option<Platform>,
     /// File to write [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -139,6 +148,9 @@ pub(crate) struct RunArgs {
     /// Program to run in place of the image's entrypoint
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
+    /// The platform, where there are images for several [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", value_parser = values::platform)]
+    pub(crate) platform: Option<Platform>,
     /// Lend the command the host's CA certificates and proxy settings
     #[arg(long)]
     pub(crate) host_ca: bool,

@@ -20,7 +20,9 @@ pub(crate) fn save(args: SaveArgs, context: &Context<'_>) -> anyhow::Result<()> 
         }
         None => Destination::Stream(Box::new(io::stdout())),
     };
-    Ok(context.engine()?.save_images(&args.images, destination)?)
+    let platform = args.platform.as_ref();
+    let engine = context.engine()?;
+    Ok(engine.save_images(&args.images, platform, destination)?)
 }
 
 /// Reads images under the names they have.
@@ -68,7 +70,7 @@ fn stdin() -> anyhow::Result<Box<dyn Read>> {
 /// Names what was loaded, as `docker load` does.
 fn loaded(images: &[ImageOutcome]) -> String {
     let lines = |image: &ImageOutcome| match image.names.as_slice() {
-        [] => vec![format!("Loaded image ID: {}\n", image.config_digest)],
+        [] => vec![format!("Loaded image ID: {}\n", image.id())],
         names => names
             .iter()
             .map(|name| format!("Loaded image: {}\n", name.familiar()))
@@ -87,7 +89,7 @@ mod tests {
     fn images_are_named_or_else_identified() {
         let image = |names: &[&str]| ImageOutcome {
             descriptor: Descriptor::of("", b"manifest"),
-            config_digest: Digest::sha256("config"),
+            config_digest: Some(Digest::sha256("config")),
             names: names.iter().map(|name| name.parse().unwrap()).collect(),
         };
         assert_eq!(

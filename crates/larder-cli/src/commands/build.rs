@@ -126,7 +126,7 @@ pub(crate) fn shown<T>(
 /// Tells what came of a build that worked.
 fn tell(outcome: &BuildOutcome, mode: Mode) -> io::Result<()> {
     if let (Mode::Quiet, Some(image)) = (mode, &outcome.image) {
-        output::print(&format!("{}\n", image.config_digest))?;
+        output::print(&format!("{}\n", image.id()))?;
     }
     let is_for_people = matches!(mode, Mode::Tty | Mode::Plain);
     if is_for_people && outcome.emptied_cache_bytes > 0 {

@@ -32,7 +32,9 @@ pub(crate) fn list(args: &ImagesArgs, context: &Context<'_>) -> anyhow::Result<(
         if names.is_empty() || dangling.is_some_and(|dangling| dangling != is_dangling) {
             continue;
         }
-        let size_bytes = engine.image(info.manifest.digest.as_str())?.size_bytes;
+        let size_bytes = engine
+            .image(info.manifest.digest.as_str(), None)?
+            .size_bytes;
         rows.extend(
             names
                 .into_iter()
@@ -95,7 +97,7 @@ pub(crate) fn inspect(args: &InspectArgs, context: &Context<'_>) -> anyhow::Resu
     let images: Vec<Row> = args
         .images
         .iter()
-        .map(|image| Ok(inspected(&engine.image(image)?)))
+        .map(|image| Ok(inspected(&engine.image(image, args.platform.as_ref())?)))
         .collect::<anyhow::Result<_>>()?;
     let text = match format {
         Format::Json => {
@@ -110,7 +112,11 @@ pub(crate) fn inspect(args: &InspectArgs, context: &Context<'_>) -> anyhow::Resu
 /// Prints how an image was made, the last step first.
 pub(crate) fn history(args: &HistoryArgs, context: &Context<'_>) -> anyhow::Result<()> {
     let view = view(&HISTORY, args.format.as_deref(), args.no_trunc)?;
-    let rows = history_rows(&context.engine()?.image(&args.image)?);
+    let rows = history_rows(
+        &context
+            .engine()?
+            .image(&args.image, args.platform.as_ref())?,
+    );
     let text = if args.quiet {
         let ids = rows.iter().map(|row| match &row.id {
             Some(id) => view.id(id) + "\n",
@@ -190,7 +196,7 @@ fn inspected(image: &ImageDetails) -> Row {
     let familiar = |name: &String| name.parse::<ImageRef>().map(|name| name.familiar());
     let names: Vec<String> = image.info.names.iter().flat_map(familiar).collect();
     let fields = json!({
-        "Id": image.info.config,
+        "Id": image.manifest.config.digest,
         "RepoTags": names,
         "Created": image.config.created,
         "Author": image.config.author,
@@ -198,6 +204,7 @@ fn inspected(image: &ImageDetails) -> Row {
         "Architecture": image.config.architecture,
         "Variant": image.config.variant,
         "Os": image.config.os,
+        "Platforms": image.platforms,
         "Size": image.size_bytes,
         "RootFS": { "Type": image.config.rootfs.kind, "Layers": image.config.rootfs.diff_ids },
         "Descriptor": image.info.manifest,
@@ -230,7 +237,7 @@ fn history_rows(image: &ImageDetails) -> Vec<HistoryRow> {
         .collect();
     rows.reverse();
     if let Some(last) = rows.first_mut() {
-        last.id = Some(image.info.config.clone());
+        last.id = Some(image.manifest.config.digest.clone());
     }
     rows
 }

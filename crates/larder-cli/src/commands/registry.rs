@@ -1,10 +1,10 @@
 //! `larder push` and `pull`
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use larder_engine::event::{BuildEvent, StatusEvent};
 use larder_engine::request::PushOptions;
 use larder_engine::{CancelFlag, Engine, Pushed, PushedBlob};
-use larder_oci::{Digest, ImageRef, Platform};
+use larder_oci::{Digest, ImageRef};
 
 use super::Context;
 use crate::args::{PullArgs, PushArgs};
@@ -45,7 +45,13 @@ pub(crate) fn push(args: &PushArgs, context: &Context<'_>) -> anyhow::Result<()>
     let _listener = listen(&cancel)?;
     for name in &names {
         let tell = |status: &StatusEvent| pushed_line(status, args.quiet);
-        let outcome = engine.push(name, PushOptions::default(), &sink(tell), &cancel)?;
+        let outcome = engine.push(
+            name,
+            args.platform.as_ref(),
+            PushOptions::default(),
+            &sink(tell),
+            &cancel,
+        )?;
         if args.quiet {
             output::print(&format!("{name}\n"))?;
             continue;
@@ -66,12 +72,6 @@ pub(crate) fn push(args: &PushArgs, context: &Context<'_>) -> anyhow::Result<()>
 /// Pulls an image.
 pub(crate) fn pull(args: &PullArgs, context: &Context<'_>) -> anyhow::Result<()> {
     let (name, has_tag) = parse_name(&args.name)?;
-    if let Some(platform) = &args.platform {
-        let host = Platform::host();
-        if !host.satisfies(platform) {
-            bail!("cannot pull for `{platform}`: larder pulls images for this machine, `{host}`");
-        }
-    }
     let engine = context.engine_for(&name, args.insecure)?;
     let what = match (name.digest(), name.tag()) {
         (Some(digest), _) => digest.as_str(),
@@ -89,7 +89,7 @@ pub(crate) fn pull(args: &PullArgs, context: &Context<'_>) -> anyhow::Result<()>
     let cancel = CancelFlag::new();
     let _listener = listen(&cancel)?;
     let tell = |status: &StatusEvent| pulled_line(status, args.quiet);
-    let outcome = engine.pull(&name, &sink(tell), &cancel)?;
+    let outcome = engine.pull(&name, args.platform.as_ref(), &sink(tell), &cancel)?;
     if !args.quiet {
         let known = outcome.layers.iter().filter(|(_, is_here)| *is_here);
         let known = known.map(|(layer, _)| format!("{}: Already exists\n", short(&layer.digest)));

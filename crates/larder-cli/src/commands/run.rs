@@ -34,6 +34,7 @@ fn run_command(args: RunArgs, context: &Context<'_>) -> anyhow::Result<Code> {
         .collect();
     let request = RunRequest {
         image: args.image,
+        platform: args.platform,
         args: args.command,
         entrypoint: args.entrypoint.map(|program| vec![program]),
         env,

@@ -39,7 +39,7 @@ impl Engine {
         self.in_place_of_build(request, sink, |build, mut request| {
             let all_stages = request.target.is_none();
             let read = build.read(&mut request, all_stages)?;
-            let lowered = read.dockerfile.lower(&read.options, build.images);
+            let lowered = read.dockerfile.lower(&read.options[0], build.images);
             let (mut warnings, error) = match lowered {
                 Ok(lowered) => (lowered.warnings, None),
                 Err(error) => (

@@ -86,8 +86,8 @@ pub(crate) struct CacheExporter<'a> {
     pub(crate) base_layers: HashMap<Digest, Descriptor>,
     /// The records that the target's vertices are known by.
     pub(crate) keys: Vec<KeyId>,
-    /// The target's result; `None` where it has none, for it failed.
-    pub(crate) result: Option<&'a ResultRef>,
+    /// The target's results, one for each platform; none where it failed.
+    pub(crate) results: Vec<&'a ResultRef>,
 }
 
 impl CacheExporter<'_> {

@@ -16,7 +16,7 @@ use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{Origin, layout_blob, no_runtime};
-use crate::images::read_image;
+use crate::images::{ResolvedImage, read_image};
 use crate::progress::{Reporter, VertexProgress};
 use crate::request::CacheImport;
 use crate::task::Tasks;
@@ -85,11 +85,10 @@ impl Sources<'_> {
         insecure: bool,
         vertex: &VertexProgress<'_>,
     ) -> Result<Vec<Loaded>> {
-        let stored = self.stored_image(image_ref)?;
+        let mut loaded = self.stored_images(image_ref)?;
         let is_local = image_ref.registry() == "docker.io"
             && image_ref.repository().starts_with("library/")
             && self.lease.store().image_by_name(image_ref)?.is_some();
-        let mut loaded: Vec<Loaded> = stored.into_iter().collect();
         if is_local {
             return Ok(loaded);
         }
@@ -115,23 +114,36 @@ impl Sources<'_> {
         Ok(loaded)
     }
 
-    /// Reads the inline cache of an image of the store, whose layers are there.
-    fn stored_image(&self, image_ref: &ImageRef) -> Result<Option<Loaded>> {
-        let store = self.lease.store();
-        let Some(info) = store.image_by_name(image_ref)? else {
-            return Ok(None);
+    /// Reads the inline caches of an image of the store: of an index, those of all its images.
+    fn stored_images(&self, image_ref: &ImageRef) -> Result<Vec<Loaded>> {
+        let Some(info) = self.lease.store().image_by_name(image_ref)? else {
+            return Ok(Vec::new());
         };
-        let image = read_image(self.lease, &info.manifest.digest)?;
+        let mut loaded = Vec::new();
+        for image in info.images() {
+            let platform = image.platform.parse().ok();
+            match read_image(self.lease, &info, platform.as_ref()) {
+                Ok(image) => loaded.extend(self.stored_image(image_ref, &image)?),
+                Err(error) if error.class() == ErrorClass::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Reads the inline cache of an image of the store, whose layers are there.
+    fn stored_image(&self, image_ref: &ImageRef, image: &ResolvedImage) -> Result<Option<Loaded>> {
+        let store = self.lease.store();
         let config = store.read_blob(&image.manifest.config.digest, limit::CONFIG_BYTES as u64)?;
         let imported = Imported::from_image(&config, &image.manifest.layers).map_err(invalid)?;
         let Some(imported) = imported else {
             return Ok(None);
         };
         let origin = Origin::Registry(image_ref.clone());
-        let Some(top) = info.snapshot else {
+        let Some(top) = &image.snapshot else {
             return Ok(Some(remote(imported, &origin)));
         };
-        let chain = store.chain(&top)?;
+        let chain = store.chain(top)?;
         if !self.lease.hold_snapshots(&chain)? {
             return Ok(None);
         }

@@ -89,6 +89,12 @@ fn base_difference(now: &StepParts, before: &StepParts) -> Option<MissCause> {
         let old = before.bases.iter().find(same_name);
         // A step that stood on no image has another place now.
         let old = old.or(before.bases.first())?;
+        if let (Some(from), Some(to)) = (&old.platform, &base.platform)
+            && from != to
+        {
+            let (from, to) = (from.clone(), to.clone());
+            return Some(MissCause::Platform { from, to });
+        }
         (old.digest != base.digest).then(|| MissCause::BaseImage {
             image_ref: base.image_ref.clone(),
             from: Some(old.digest.clone()),
@@ -124,6 +130,7 @@ mod tests {
             bases: vec![BasePart {
                 image_ref: "python:3".into(),
                 digest: Digest::sha256("a"),
+                platform: None,
             }],
             contents: BTreeMap::new(),
             inputs: vec![],
@@ -156,6 +163,14 @@ mod tests {
         check(
             &|now| now.platform = Some("linux/arm64".into()),
             "the platform changed from linux/amd64 to linux/arm64",
+        );
+        let mut before = step();
+        before.bases[0].platform = Some("linux/amd64".into());
+        let mut now = before.clone();
+        now.bases[0].platform = Some("linux/arm64".into());
+        assert_eq!(
+            difference(&now, &before).map(|cause| cause.to_string()),
+            Some("the platform changed from linux/amd64 to linux/arm64".to_owned())
         );
         check(
             &|now| now.bases[0].digest = Digest::sha256("b"),

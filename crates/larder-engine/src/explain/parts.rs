@@ -49,7 +49,10 @@ pub(crate) struct EnvPart {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BasePart {
     pub(crate) image_ref: String,
+    /// What the name stands for: of an index, the same on all platforms.
     pub(crate) digest: Digest,
+    #[serde(default)]
+    pub(crate) platform: Option<String>,
 }
 
 /// What was fetched from somewhere: a file of a web server.

@@ -9,9 +9,10 @@ use larder_tree::tar::{Header, Writer};
 use serde::Serialize;
 
 use super::Export;
-use super::manifest::Layers;
-use crate::error::Result;
+use super::manifest::{Layers, MadeImage, MadeImages};
+use crate::error::{BuildError, Result};
 use crate::output;
+use crate::progress::VertexProgress;
 use crate::request::{ArchiveOutput, ImageOutcome};
 
 /// How much of a blob is copied at once.
@@ -52,51 +53,87 @@ impl Export<'_> {
         kind: ArchiveKind,
     ) -> Result<ImageOutcome> {
         let mut vertex = self.reporter.begin_internal(kind.vertex_name(), "archive");
-        let names = self.names(&archive.names);
-        let made = self.make_image(&archive.options, Layers::Blobs, &vertex);
-        let done = made.and_then(|made| {
-            let status = vertex.status("sending tarball", 0);
-            let mut descriptor = made.descriptor.clone();
-            if let Some(created) = &made.config.created {
-                let created = created
-                    .split('.')
-                    .next()
-                    .unwrap_or(created)
-                    .trim_end_matches('Z')
-                    .to_owned()
-                    + "Z";
-                descriptor
-                    .annotations
-                    .insert("org.opencontainers.image.created".to_owned(), created);
-            }
-            let image = ArchivedImage {
-                descriptor,
-                manifest: made.manifest.clone(),
-                names,
-            };
-            let images = std::slice::from_ref(&image);
-            output::write(archive.destination, |out| {
-                write_images(self.lease.store(), images, kind, out)
-            })?;
-            status.done();
-            Ok(made.outcome(&image.names))
-        });
+        let done = self.write_archive(archive, kind, &vertex);
         match &done {
             Ok(_) => vertex.complete(),
             Err(error) => vertex.fail(&error.full_message()),
         };
         done
     }
+
+    fn write_archive(
+        &self,
+        archive: ArchiveOutput,
+        kind: ArchiveKind,
+        vertex: &VertexProgress<'_>,
+    ) -> Result<ImageOutcome> {
+        if kind == ArchiveKind::Docker && self.multi_platform {
+            return Err(BuildError::invalid(
+                "docker exporter does not currently support exporting manifest lists",
+            )
+            .with_hint("use `type=oci` for an archive, or `type=image` for the local store"));
+        }
+        let names = self.names(&archive.names);
+        let made = self.make_images(&archive.options, Layers::Blobs, vertex)?;
+        let status = vertex.status("sending tarball", 0);
+        let mut image = ArchivedImage::of(&made, names);
+        if let Some(created) = &made.images[0].config.created {
+            let created = created
+                .split('.')
+                .next()
+                .unwrap_or(created)
+                .trim_end_matches('Z')
+                .to_owned()
+                + "Z";
+            let annotations = &mut image.descriptor.annotations;
+            annotations.insert("org.opencontainers.image.created".to_owned(), created);
+        }
+        let images = std::slice::from_ref(&image);
+        output::write(archive.destination, |out| {
+            write_images(self.lease.store(), images, kind, out)
+        })?;
+        status.done();
+        Ok(made.outcome(&image.names))
+    }
 }
 
 /// An image of an archive. All its blobs are stored.
 pub(crate) struct ArchivedImage {
+    /// The only image's manifest, or the index.
     pub(crate) descriptor: Descriptor,
-    pub(crate) manifest: ImageManifest,
+    /// The manifests: the one that stands for all comes first. Those about images are among them.
+    pub(crate) manifests: Vec<ArchivedManifest>,
     pub(crate) names: Vec<ImageRef>,
 }
 
+/// A manifest of an archive.
+pub(crate) struct ArchivedManifest {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) manifest: ImageManifest,
+}
+
+impl ArchivedManifest {
+    fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        let own = [&self.manifest.config, &self.descriptor];
+        self.manifest.layers.iter().chain(own)
+    }
+}
+
 impl ArchivedImage {
+    fn of(made: &MadeImages, names: Vec<ImageRef>) -> Self {
+        let archived = |image: &MadeImage| ArchivedManifest {
+            descriptor: image.descriptor.clone(),
+            manifest: image.manifest.clone(),
+        };
+        let mut manifests: Vec<ArchivedManifest> = made.images.iter().map(archived).collect();
+        manifests.swap(0, made.representative());
+        Self {
+            descriptor: made.descriptor.clone(),
+            manifests,
+            names,
+        }
+    }
+
     /// Returns the entries of the index: one a name, one without for an image that has none.
     fn entries(&self) -> Vec<Descriptor> {
         if self.names.is_empty() {
@@ -118,12 +155,21 @@ impl ArchivedImage {
         self.names.iter().map(entry_of).collect()
     }
 
-    fn docker_entry(&self) -> DockerImage {
-        DockerImage {
-            config: blob_path(&self.manifest.config),
+    fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
+        let own = std::iter::once(&self.descriptor);
+        self.manifests
+            .iter()
+            .flat_map(ArchivedManifest::blobs)
+            .chain(own)
+    }
+
+    fn docker_entry(&self) -> Option<DockerImage> {
+        let manifest = &self.manifests.first()?.manifest;
+        Some(DockerImage {
+            config: blob_path(&manifest.config),
             repo_tags: self.names.iter().map(ImageRef::familiar).collect(),
-            layers: self.manifest.layers.iter().map(blob_path).collect(),
-        }
+            layers: manifest.layers.iter().map(blob_path).collect(),
+        })
     }
 }
 
@@ -135,11 +181,8 @@ pub(crate) fn write_images(
     out: &mut dyn Write,
 ) -> Result<()> {
     let mut blobs: BTreeMap<String, &Descriptor> = BTreeMap::new();
-    for image in images {
-        let own = [&image.manifest.config, &image.descriptor];
-        for blob in image.manifest.layers.iter().chain(own) {
-            blobs.insert(blob_path(blob), blob);
-        }
+    for blob in images.iter().flat_map(ArchivedImage::blobs) {
+        blobs.insert(blob_path(blob), blob);
     }
     let index = ImageIndex {
         schema_version: 2,
@@ -159,7 +202,8 @@ pub(crate) fn write_images(
     }
     append(&mut tar, "index.json", &go_json(&index))?;
     if kind == ArchiveKind::Docker {
-        let entries: Vec<DockerImage> = images.iter().map(ArchivedImage::docker_entry).collect();
+        let entries = images.iter().filter_map(ArchivedImage::docker_entry);
+        let entries: Vec<DockerImage> = entries.collect();
         append(&mut tar, "manifest.json", &go_json(&entries))?;
     }
     append(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;

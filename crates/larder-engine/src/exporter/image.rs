@@ -1,10 +1,10 @@
 //! An image in the local store, and in registries.
 
-use larder_oci::ImageRef;
-use larder_store::NewImage;
+use larder_oci::{Digest, ImageRef};
+use larder_store::{NewImage, PlatformImage};
 
-use super::Export;
-use super::manifest::{Layers, MadeImage};
+use super::manifest::{Layers, MadeImage, MadeImages};
+use super::{Export, Part};
 use crate::error::{BuildError, Result};
 use crate::fetch::Fetcher;
 use crate::progress::VertexProgress;
@@ -52,7 +52,7 @@ impl Export<'_> {
         } else {
             Layers::AsTheyAre
         };
-        let made = self.make_image(options, layers, vertex)?;
+        let made = self.make_images(options, layers, vertex)?;
         if let (true, Some(prefix)) = (names.is_empty(), &output.dangling_prefix) {
             names.push(dangling_name(prefix, &made)?);
         }
@@ -77,29 +77,42 @@ impl Export<'_> {
     /// Stores the image. A name with a digest needs no row of its own: the image is found by it.
     fn add_to_store(
         &self,
-        made: &MadeImage,
+        made: &MadeImages,
         names: &[ImageRef],
         output: &ImageOutput,
         vertex: &VertexProgress<'_>,
     ) -> Result<()> {
-        let mut blobs = vec![made.manifest.config.digest.clone()];
-        for layer in &made.manifest.layers {
-            if self.lease.store().has_blob(&layer.digest)? {
-                blobs.push(layer.digest.clone());
+        let store = self.lease.store();
+        let mut blobs = Vec::new();
+        for image in &made.images {
+            let attached = image.attached.iter().map(|attached| &attached.digest);
+            blobs.extend([&image.descriptor.digest, &image.manifest.config.digest]);
+            blobs.extend(attached);
+            for layer in &image.manifest.layers {
+                if store.has_blob(&layer.digest)? {
+                    blobs.push(&layer.digest);
+                }
             }
         }
+        let blobs: Vec<Digest> = blobs.into_iter().cloned().collect();
         // What was made of the unpacked layers differs from them if times were changed on the way.
-        let snapshot = self.snapshot.filter(|_| !output.options.rewrite_timestamp);
+        let is_unpacked = !output.options.rewrite_timestamp;
+        let image = |(part, made): (&Part<'_>, &MadeImage)| PlatformImage {
+            config: made.manifest.config.digest.clone(),
+            platform: part.platform.to_string(),
+            snapshot: part.snapshot.clone().filter(|_| is_unpacked),
+        };
+        let images = self.parts.iter().zip(&made.images);
+        let mut others: Vec<PlatformImage> = images.map(image).collect();
+        let first = others.remove(made.representative());
+        let created = made.images[made.representative()].config.created.as_ref();
         let new = NewImage {
             manifest: &made.descriptor,
-            config: &made.manifest.config.digest,
-            platform: &made.config.platform().to_string(),
-            created_at: made
-                .config
-                .created
-                .as_ref()
-                .and_then(|time| time.parse().ok()),
-            snapshot,
+            config: &first.config,
+            platform: &first.platform,
+            created_at: created.and_then(|time| time.parse().ok()),
+            snapshot: first.snapshot.as_ref(),
+            others: &others,
             blobs: &blobs,
         };
         let by_digest = output.push.is_some_and(|push| push.by_digest);
@@ -123,7 +136,7 @@ impl Export<'_> {
     }
 }
 
-fn dangling_name(prefix: &str, made: &MadeImage) -> Result<ImageRef> {
+fn dangling_name(prefix: &str, made: &MadeImages) -> Result<ImageRef> {
     let name = format!("{prefix}@{}", made.descriptor.digest);
     name.parse()
         .map_err(|error| BuildError::invalid("`dangling-name-prefix`").with_source(error))

@@ -1,12 +1,12 @@
-//! An image's documents: config and manifest, over its layers.
+//! An image's documents: configs and manifests over their layers, and the index of several.
 
 use std::collections::BTreeMap;
 
 use larder_cache::inline;
 use larder_oci::{Descriptor, ImageConfig, ImageManifest, ImageRef, Platform, go_json, media_type};
 
-use super::Export;
 use super::config::{self, LayerFacts};
+use super::{Export, IndexEntry, Part, write_index};
 use crate::error::{BuildError, Result};
 use crate::layers::{self, PackedLayer, Recipe};
 use crate::progress::VertexProgress;
@@ -14,18 +14,42 @@ use crate::request::{AnnotationPlace, ImageOptions, ImageOutcome, LayerCompressi
 
 /// An image whose config and manifest are in the store.
 pub(super) struct MadeImage {
+    /// The manifest's, with the platform.
     pub(super) descriptor: Descriptor,
     pub(super) manifest: ImageManifest,
     pub(super) config: ImageConfig,
+    /// Manifests about it, such as attestations, as an index names them.
+    pub(super) attached: Vec<Descriptor>,
 }
 
-impl MadeImage {
+/// The images of all platforms, with their index if they have one.
+pub(super) struct MadeImages {
+    /// The only image's manifest, or the index.
+    pub(super) descriptor: Descriptor,
+    /// In the order asked for; at least one.
+    pub(super) images: Vec<MadeImage>,
+}
+
+impl MadeImages {
     pub(super) fn outcome(&self, names: &[ImageRef]) -> ImageOutcome {
+        let is_index = media_type::is_index(&self.descriptor.media_type);
+        let config = &self.images[0].manifest.config.digest;
         ImageOutcome {
             descriptor: self.descriptor.clone(),
-            config_digest: self.manifest.config.digest.clone(),
+            config_digest: (!is_index).then(|| config.clone()),
             names: names.to_vec(),
         }
+    }
+
+    /// Returns the position of the image that stands for all: the host's if it is among them.
+    pub(super) fn representative(&self) -> usize {
+        let host = Platform::host();
+        let rank = |image: &MadeImage| image.config.platform().rank_for(&host);
+        let ranked = self.images.iter().enumerate();
+        ranked
+            .filter_map(|(position, image)| Some((rank(image)?, position)))
+            .min()
+            .map_or(0, |(_, position)| position)
     }
 }
 
@@ -39,35 +63,89 @@ pub(super) enum Layers {
 }
 
 impl Export<'_> {
-    /// Makes the image's documents, and its blobs as far as `layers` asks for them.
+    /// Makes the images' documents, and their blobs as far as `layers` asks for them.
     ///
     /// # Errors
     /// `Invalid` for options that contradict each other or the build.
-    pub(super) fn make_image(
+    pub(super) fn make_images(
         &self,
         options: &ImageOptions,
         layers: Layers,
         vertex: &VertexProgress<'_>,
-    ) -> Result<MadeImage> {
-        let epoch = options.source_date_epoch.or(self.lowered.source_date_epoch);
-        refuse_index_annotations(options)?;
+    ) -> Result<MadeImages> {
+        let epoch = options.source_date_epoch.or(self.source_date_epoch());
+        self.check_annotations(options)?;
         let recipe = recipe(options, epoch)?;
         let status = vertex.status("exporting layers", 0);
-        let packed = match (self.snapshot, layers) {
-            (None, _) => self.far.iter().map(PackedLayer::from).collect(),
+        let packed: Vec<Vec<PackedLayer>> = self
+            .parts
+            .iter()
+            .map(|part| self.pack(part, &recipe, layers))
+            .collect::<Result<_>>()?;
+        status.done();
+        let mut images = Vec::with_capacity(packed.len());
+        for (part, packed) in self.parts.iter().zip(packed) {
+            images.push(self.make_image(part, packed, options, vertex)?);
+        }
+        let has_attached = images.iter().any(|image| !image.attached.is_empty());
+        let descriptor = match &images[..] {
+            [only] if !self.multi_platform && !has_attached => only.descriptor.clone(),
+            images => self.make_index(images, options, vertex)?,
+        };
+        Ok(MadeImages { descriptor, images })
+    }
+
+    fn pack(&self, part: &Part<'_>, recipe: &Recipe, layers: Layers) -> Result<Vec<PackedLayer>> {
+        match (&part.snapshot, layers) {
+            (None, _) => Ok(part.far.iter().map(PackedLayer::from).collect()),
             (Some(snapshot), Layers::AsTheyAre) => {
-                layers::plain_layers(self.lease, snapshot, &self.base_layers)?
+                layers::plain_layers(self.lease, snapshot, &self.base_layers)
             }
             (Some(snapshot), Layers::Blobs) => {
-                layers::packed_layers(self.lease, snapshot, &recipe, &self.base_layers)?
+                layers::packed_layers(self.lease, snapshot, recipe, &self.base_layers)
             }
+        }
+    }
+
+    fn make_index(
+        &self,
+        images: &[MadeImage],
+        options: &ImageOptions,
+        vertex: &VertexProgress<'_>,
+    ) -> Result<Descriptor> {
+        let entry = |image: &MadeImage| IndexEntry {
+            manifest: image.descriptor.clone(),
+            attached: image.attached.clone(),
         };
-        status.done();
-        let mut config = self.config_of(&packed, epoch)?;
-        self.set_inline_cache(&mut config, vertex)?;
+        let media_type = if options.oci_media_types || needs_oci_types(options) {
+            media_type::INDEX
+        } else {
+            media_type::DOCKER_MANIFEST_LIST
+        };
+        let mut descriptor = write_index(
+            self.lease,
+            media_type,
+            images.iter().map(entry).collect(),
+            annotations(options, AnnotationPlace::Index, None),
+        )?;
+        vertex.status_done(format!("exporting manifest list {}", descriptor.digest));
+        descriptor.annotations = annotations(options, AnnotationPlace::IndexDescriptor, None);
+        Ok(descriptor)
+    }
+
+    /// Makes the documents of the image for one platform.
+    fn make_image(
+        &self,
+        part: &Part<'_>,
+        packed: Vec<PackedLayer>,
+        options: &ImageOptions,
+        vertex: &VertexProgress<'_>,
+    ) -> Result<MadeImage> {
+        let epoch = options.source_date_epoch.or(self.source_date_epoch());
+        let mut config = config_of(part, &packed, epoch)?;
+        set_inline_cache(part, &mut config, vertex)?;
         let uses_oci_types = options.oci_media_types || needs_oci_types(options);
-        let platform = config.platform();
-        let annotated = |place| annotations(options, place, &platform);
+        let annotated = |place| annotations(options, place, Some(part.platform));
         let descriptors = packed
             .into_iter()
             .map(|layer| with_media_type(layer.descriptor, uses_oci_types));
@@ -87,7 +165,7 @@ impl Export<'_> {
         let manifest_bytes = go_json(&manifest);
         let mut descriptor = Descriptor::of(manifest_type, &manifest_bytes);
         descriptor.annotations = annotated(AnnotationPlace::ManifestDescriptor);
-        descriptor.platform = Some(platform);
+        descriptor.platform = Some(part.platform.clone());
         self.lease.put_blobs(&[&config_bytes, &manifest_bytes])?;
         vertex.status_done(format!("exporting manifest {}", descriptor.digest));
         vertex.status_done(format!("exporting config {}", manifest.config.digest));
@@ -95,49 +173,70 @@ impl Export<'_> {
             descriptor,
             manifest,
             config,
+            attached: Vec::new(),
         })
     }
 
-    /// Puts the records into the config that its layers are results of. What a base image holds is
-    /// about that image.
-    fn set_inline_cache(
-        &self,
-        config: &mut ImageConfig,
-        vertex: &VertexProgress<'_>,
-    ) -> Result<()> {
-        config.other.remove(inline::FIELD);
-        let Some(exporter) = self.inline_cache else {
-            return Ok(());
-        };
-        let status = vertex.status("preparing layers for inline cache", 0);
-        let records = exporter.inline_records(vertex)?;
-        if let Some(value) = inline::value(&records, &config.rootfs.diff_ids) {
-            config.other.insert(inline::FIELD.to_owned(), value.into());
+    fn check_annotations(&self, options: &ImageOptions) -> Result<()> {
+        use AnnotationPlace::{Index, IndexDescriptor};
+        let is_for_index = |place| matches!(place, Index | IndexDescriptor);
+        for annotation in &options.annotations {
+            if !self.multi_platform && is_for_index(annotation.place) {
+                return Err(BuildError::invalid(
+                    "index annotations not supported for single platform export",
+                ));
+            }
+            if let Some(platform) = &annotation.platform
+                && self.multi_platform
+                && !self.parts.iter().any(|part| part.platform == platform)
+            {
+                return Err(BuildError::invalid(format!(
+                    "invalid annotation: no platform {platform} found in source"
+                )));
+            }
         }
-        status.done();
         Ok(())
     }
+}
 
-    fn config_of(&self, layers: &[PackedLayer], epoch: Option<i64>) -> Result<ImageConfig> {
-        let facts = |layer: &PackedLayer| LayerFacts {
-            diff_id: layer.diff_id.clone(),
-            created_at: layer.created_at,
-            description: layer.description.clone(),
-        };
-        let facts: Vec<LayerFacts> = layers.iter().map(facts).collect();
-        let base = self.lowered.base.as_ref();
-        let base_history = base.map_or(0, |(_, config)| config.history.len());
-        let bad =
-            |error| BuildError::invalid("SOURCE_DATE_EPOCH is out of range").with_source(error);
-        let epoch = epoch.map(jiff::Timestamp::from_second).transpose();
-        let config = self.lowered.config.clone();
-        Ok(config::finish(
-            config,
-            &facts,
-            base_history,
-            epoch.map_err(bad)?,
-        ))
+/// Puts the records into the config that its layers are results of. What a base image holds is
+/// about that image.
+fn set_inline_cache(
+    part: &Part<'_>,
+    config: &mut ImageConfig,
+    vertex: &VertexProgress<'_>,
+) -> Result<()> {
+    config.other.remove(inline::FIELD);
+    let Some(exporter) = part.inline_cache else {
+        return Ok(());
+    };
+    let status = vertex.status("preparing layers for inline cache", 0);
+    let records = exporter.inline_records(vertex)?;
+    if let Some(value) = inline::value(&records, &config.rootfs.diff_ids) {
+        config.other.insert(inline::FIELD.to_owned(), value.into());
     }
+    status.done();
+    Ok(())
+}
+
+fn config_of(part: &Part<'_>, layers: &[PackedLayer], epoch: Option<i64>) -> Result<ImageConfig> {
+    let facts = |layer: &PackedLayer| LayerFacts {
+        diff_id: layer.diff_id.clone(),
+        created_at: layer.created_at,
+        description: layer.description.clone(),
+    };
+    let facts: Vec<LayerFacts> = layers.iter().map(facts).collect();
+    let base = part.lowered.base.as_ref();
+    let base_history = base.map_or(0, |(_, config)| config.history.len());
+    let bad = |error| BuildError::invalid("SOURCE_DATE_EPOCH is out of range").with_source(error);
+    let epoch = epoch.map(jiff::Timestamp::from_second).transpose();
+    let config = part.lowered.config.clone();
+    Ok(config::finish(
+        config,
+        &facts,
+        base_history,
+        epoch.map_err(bad)?,
+    ))
 }
 
 /// Returns how layers are packed.
@@ -158,21 +257,6 @@ fn recipe(options: &ImageOptions, epoch: Option<i64>) -> Result<Recipe> {
     })
 }
 
-fn refuse_index_annotations(options: &ImageOptions) -> Result<()> {
-    let is_for_index = |place| {
-        matches!(
-            place,
-            AnnotationPlace::Index | AnnotationPlace::IndexDescriptor
-        )
-    };
-    if options.annotations.iter().any(|a| is_for_index(a.place)) {
-        return Err(BuildError::invalid(
-            "index annotations not supported for single platform export",
-        ));
-    }
-    Ok(())
-}
-
 /// Returns whether Docker's media types can't say what is asked for.
 fn needs_oci_types(options: &ImageOptions) -> bool {
     let compression = options.compression.unwrap_or_default();
@@ -187,17 +271,18 @@ fn needs_oci_types(options: &ImageOptions) -> bool {
 fn annotations(
     options: &ImageOptions,
     place: AnnotationPlace,
-    platform: &Platform,
+    platform: Option<&Platform>,
 ) -> BTreeMap<String, String> {
-    let mut found = BTreeMap::new();
-    for wanted in [None, Some(platform)] {
-        for annotation in &options.annotations {
-            if annotation.place == place && annotation.platform.as_ref() == wanted {
-                found.insert(annotation.key.clone(), annotation.value.clone());
-            }
-        }
-    }
-    found
+    let (of_all, of_platform): (Vec<_>, Vec<_>) = options
+        .annotations
+        .iter()
+        .filter(|annotation| annotation.place == place)
+        .filter(|annotation| [None, platform].contains(&annotation.platform.as_ref()))
+        .partition(|annotation| annotation.platform.is_none());
+    let annotations = of_all.into_iter().chain(of_platform);
+    annotations
+        .map(|annotation| (annotation.key.clone(), annotation.value.clone()))
+        .collect()
 }
 
 /// Gives a layer the media type of OCI or of Docker that says the same.

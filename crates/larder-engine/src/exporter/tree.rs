@@ -1,38 +1,43 @@
-//! The file tree of a result: as one tar, or in a directory.
+//! The file trees of a result: as one tar, or in a directory.
 
+use std::collections::HashMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use larder_oci::{Mount, MountKind};
 use larder_tree::beneath::Root;
 use larder_tree::context::Tree;
 use larder_tree::copy::{self, CopyOptions};
-use larder_tree::diff::{LayerOptions, Style, write_layer};
+use larder_tree::diff::{LayerOptions, write_trees};
 
-use super::Export;
+use super::{Export, Part};
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::ops::local::whole_tree;
 use crate::output;
-use crate::request::Destination;
+use crate::progress::VertexProgress;
+use crate::request::{Destination, TreeOutput};
 
 impl Export<'_> {
-    /// Writes the tree as one tar.
-    pub(crate) fn to_tar(&self, destination: Destination) -> Result<()> {
+    /// Writes the trees as one tar.
+    pub(crate) fn to_tar(&self, output: TreeOutput<Destination>) -> Result<()> {
         let mut vertex = self
             .reporter
             .begin_internal("exporting to client tarball", "tar");
         let status = vertex.status("sending tarball", 0);
         let options = LayerOptions {
-            clamp_mtime: self.lowered.source_date_epoch,
+            clamp_mtime: self.source_date_epoch(),
         };
-        let done = output::write(destination, |out: &mut dyn Write| {
-            match self.open()? {
-                Some(root) => write_layer(&root, None, Style::Tree, out, &options).map(|_| ())?,
-                None => {
-                    larder_tree::tar::Writer::new(out).finish()?;
-                }
-            }
-            Ok(())
+        let is_split = output.platform_split.unwrap_or(self.multi_platform);
+        let done = self.check_overlap(is_split).and_then(|()| {
+            let open = |part: &Part<'_>| {
+                let directory = directory_of(part, is_split);
+                Ok((directory, self.open(part)?))
+            };
+            let trees: Vec<(PathBuf, Option<Root>)> =
+                self.parts.iter().map(open).collect::<Result<_>>()?;
+            output::write(output.destination, |out: &mut dyn Write| {
+                Ok(write_trees(&trees, out, &options)?)
+            })
         });
         status.done();
         match &done {
@@ -42,23 +47,40 @@ impl Export<'_> {
         done
     }
 
-    /// Copies the tree into a directory, which is made if absent. What is there stays, apart from
+    /// Copies the trees into a directory, which is made if absent. What is there stays, apart from
     /// files of the same names.
-    pub(crate) fn to_directory(&self, directory: &Path) -> Result<()> {
+    pub(crate) fn to_directory(&self, output: &TreeOutput<PathBuf>) -> Result<()> {
         let mut vertex = self
             .reporter
             .begin_internal("exporting to client directory", "local");
-        let status = vertex.status("copying files", 0);
-        let done = self.copy_to(directory);
-        status.done();
-        match &done {
+        let is_split = output.platform_split.unwrap_or(self.multi_platform);
+        let copied = self.check_overlap(is_split).and_then(|()| {
+            let mut parts = self.parts.iter();
+            parts.try_for_each(|part| self.copy_to(part, &output.destination, is_split, &vertex))
+        });
+        match &copied {
             Ok(()) => vertex.complete(),
             Err(error) => vertex.fail(&error.full_message()),
         };
-        done
+        copied
     }
 
-    fn copy_to(&self, directory: &Path) -> Result<()> {
+    fn copy_to(
+        &self,
+        part: &Part<'_>,
+        directory: &Path,
+        is_split: bool,
+        vertex: &VertexProgress<'_>,
+    ) -> Result<()> {
+        let status = vertex.status(
+            if is_split {
+                format!("copying files {}", part.platform)
+            } else {
+                "copying files".to_owned()
+            },
+            0,
+        );
+        let directory = directory.join(directory_of(part, is_split));
         let failed = |source| {
             BuildError::new(
                 ErrorClass::Invalid,
@@ -66,26 +88,51 @@ impl Export<'_> {
             )
             .with_source(source)
         };
-        std::fs::create_dir_all(directory).map_err(failed)?;
-        let Some(source) = self.open()? else {
-            return Ok(());
-        };
-        let target = Root::open(directory)?;
-        let owner = Some((
-            rustix::process::getuid().as_raw(),
-            rustix::process::getgid().as_raw(),
-        ));
-        let options = CopyOptions {
-            owner,
-            ..whole_tree()
-        };
-        copy::copy(&Tree::view(source)?, &target, &options)?;
+        std::fs::create_dir_all(&directory).map_err(failed)?;
+        if let Some(source) = self.open(part)? {
+            let owner = Some((
+                rustix::process::getuid().as_raw(),
+                rustix::process::getgid().as_raw(),
+            ));
+            let options = CopyOptions {
+                owner,
+                ..whole_tree()
+            };
+            copy::copy(&Tree::view(source)?, &Root::open(&directory)?, &options)?;
+        }
+        status.done();
         Ok(())
     }
 
-    /// Opens the tree for reading; `None` for an empty one.
-    fn open(&self) -> Result<Option<Root>> {
-        let Some(snapshot) = self.snapshot else {
+    /// Checks that no file of a platform would overwrite that of another.
+    fn check_overlap(&self, is_split: bool) -> Result<()> {
+        if is_split || self.parts.len() < 2 {
+            return Ok(());
+        }
+        let mut seen: HashMap<PathBuf, &Part<'_>> = HashMap::new();
+        for part in &self.parts {
+            let Some(root) = self.open(part)? else {
+                continue;
+            };
+            let tree = Tree::view(root)?;
+            let entries = tree.entries()?.into_iter();
+            for file in entries.filter(|entry| !entry.attributes().is_dir()) {
+                if let Some(other) = seen.insert(file.path().to_owned(), part) {
+                    return Err(BuildError::invalid(format!(
+                        "cannot overwrite {} from {} with {} when split option is disabled",
+                        file.path().display(),
+                        other.platform,
+                        part.platform
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a tree for reading; `None` for an empty one.
+    fn open(&self, part: &Part<'_>) -> Result<Option<Root>> {
+        let Some(snapshot) = &part.snapshot else {
             return Ok(None);
         };
         let mount: Mount = self.lease.store().view(snapshot)?;
@@ -94,5 +141,14 @@ impl Export<'_> {
             MountKind::Bind { .. } | MountKind::Overlay { .. }
         ));
         Ok(Some(Root::from_fd(larder_exec::mount::open(&mount)?)))
+    }
+}
+
+/// Returns the directory that a platform's tree lies in.
+fn directory_of(part: &Part<'_>, is_split: bool) -> PathBuf {
+    if is_split {
+        PathBuf::from(part.platform.to_string().replace('/', "_"))
+    } else {
+        PathBuf::new()
     }
 }

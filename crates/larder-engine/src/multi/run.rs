@@ -1,16 +1,14 @@
 //! One run: its targets are prepared, solved and exported.
 
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use larder_dockerfile::Lowered;
 use larder_store::{Lease, SnapshotId};
 
 use super::{ManyOptions, TargetError, TargetRequest, order};
-use crate::build::{Build, Prepared, located};
+use crate::build::{Build, OnPlatform, Prepared, located};
 use crate::cache::export::{CacheExporter, is_inline};
 use crate::cache::import::Imports;
 use crate::cache::source::Sources;
@@ -19,13 +17,12 @@ use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::EventSink;
 use crate::exporter::{self, Export};
-use crate::fetch::FarLayer;
 use crate::history::{History, IgnoreFile, Notes};
-use crate::images::{Images, ResolvedImage};
+use crate::images::{ImageKey, Images, ResolvedImage};
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
-use crate::request::{BuildOutcome, CacheImport, Output};
-use crate::solve::{self, Job, Solved};
+use crate::request::{BuildOutcome, CacheImport, ImageOutcome, Output, StepReport};
+use crate::solve::{self, Job};
 use crate::task::Tasks;
 use crate::web::WebFiles;
 use crate::worker::{BuildWorker, ResultRef};
@@ -41,8 +38,8 @@ pub(super) struct Run<'a> {
 
 /// What the targets of a run share.
 struct Shared<'a> {
-    /// By the identifiers of their vertices.
-    images: HashMap<String, ResolvedImage>,
+    /// By what their vertices are known by.
+    images: HashMap<ImageKey, ResolvedImage>,
     /// By their names in LLB.
     contexts: BTreeMap<String, ContextRoot>,
     imports: Imports<'a>,
@@ -54,11 +51,22 @@ struct Shared<'a> {
 
 /// A target with all that its steps need.
 struct Target<'a> {
-    worker: BuildWorker<'a>,
+    /// For each platform, in the order asked for.
+    parts: Vec<Part<'a>>,
     reporter: &'a Reporter<'a>,
     prepared: &'a Prepared,
+    /// How many platforms have no result yet.
+    unsolved: AtomicUsize,
     /// Whether its cache is still to be exported.
     exports_cache: AtomicBool,
+}
+
+/// A target on one platform.
+struct Part<'a> {
+    worker: BuildWorker<'a>,
+    build: &'a OnPlatform,
+    /// What came of it; nothing before, and where the definition is empty.
+    result: Mutex<Option<ResultRef>>,
 }
 
 impl Run<'_> {
@@ -96,15 +104,15 @@ impl Run<'_> {
     ) -> Result<Vec<Prepared>, (usize, BuildError)> {
         let mut targets: BTreeMap<usize, TargetRequest> = targets.into_iter().enumerate().collect();
         let mut prepared: BTreeMap<usize, Prepared> = BTreeMap::new();
-        let mut lowered: HashMap<String, Arc<Lowered>> = HashMap::new();
+        let mut builds: HashMap<String, Vec<OnPlatform>> = HashMap::new();
         for group in groups {
             let ready = group.into_iter().filter_map(|index| {
                 let target = targets.remove(&index)?;
                 let inputs = target.inputs.iter();
-                let inputs = inputs.map(|(context, name)| (context.clone(), lowered[name].clone()));
+                let inputs = inputs.map(|(context, name)| (context.clone(), builds[name].clone()));
                 Some((index, inputs.collect(), target))
             });
-            let ready: Vec<(usize, BTreeMap<String, Arc<Lowered>>, TargetRequest)> =
+            let ready: Vec<(usize, BTreeMap<String, Vec<OnPlatform>>, TargetRequest)> =
                 ready.collect();
             let prepare = |(index, inputs, target): (usize, _, TargetRequest)| {
                 let build = Build {
@@ -126,7 +134,7 @@ impl Run<'_> {
             };
             for done in at_once(ready, &prepare) {
                 let (index, name, target) = done?;
-                lowered.insert(name, Arc::clone(&target.lowered));
+                builds.insert(name, target.builds.clone());
                 prepared.insert(index, target);
             }
         }
@@ -138,7 +146,7 @@ impl Run<'_> {
         mut prepared: Vec<Prepared>,
         plain: &Reporter<'_>,
         reporters: &[Reporter<'_>],
-        images: HashMap<String, ResolvedImage>,
+        images: HashMap<ImageKey, ResolvedImage>,
         web: &WebFiles<'_>,
     ) -> Result<Vec<BuildOutcome>, (Option<usize>, BuildError)> {
         let contexts = prepared.iter_mut();
@@ -168,47 +176,82 @@ impl Run<'_> {
             emptied: Mutex::default(),
             variables: &|name| std::env::var(name).ok(),
         };
-        let scopes: Vec<String> = prepared.iter().map(|target| target.scope.clone()).collect();
+        let targets = self.targets(&prepared, reporters, &shared)?;
+        let places = targets.iter().enumerate().flat_map(|(index, target)| {
+            let parts = 0..target.parts.len();
+            parts.map(move |part| (index, part))
+        });
+        let places: Vec<(usize, usize)> = places.collect();
+        let job = |&(target, part): &(usize, usize)| targets[target].job(part);
+        let jobs: Vec<Job<'_, BuildWorker<'_>>> = places.iter().map(job).collect();
+        let limit = self.engine.config.worker.oci.max_parallelism;
+        let limit = self.options.max_parallelism.or(limit);
+        let solved = solve::solve(&jobs, self.cancel, limit, &|job, solved, stop| {
+            let (target, part) = places[job];
+            let target = &targets[target];
+            target.parts[part].set_result(solved.map(|solved| solved.result));
+            // Who is the last exports all.
+            match target.unsolved.fetch_sub(1, Ordering::AcqRel) {
+                1 => self.export(target, stop).map(Some),
+                _ => Ok(None),
+            }
+        });
+        targets.iter().for_each(Target::save_history);
+        match solved {
+            // One of a target's jobs has the outcome.
+            Ok(outcomes) => Ok(outcomes_in_order(&places, outcomes)),
+            Err(failed) => {
+                if failed.error.class() != ErrorClass::Canceled {
+                    self.export_unfinished(&targets);
+                }
+                let Some(job) = failed.job else {
+                    return Err((None, failed.error));
+                };
+                let (target, part) = places[job];
+                let lowered = &prepared[target].builds[part].lowered;
+                Err((Some(target), located(failed.error, lowered)))
+            }
+        }
+    }
+
+    fn targets<'a>(
+        &'a self,
+        prepared: &'a [Prepared],
+        reporters: &'a [Reporter<'a>],
+        shared: &'a Shared<'a>,
+    ) -> Result<Vec<Target<'a>>, (Option<usize>, BuildError)> {
+        let builds = prepared.iter().flat_map(|target| &target.builds);
+        let scopes: Vec<String> = builds.map(|build| build.scopes.0.clone()).collect();
         let mut targets = Vec::with_capacity(prepared.len());
         for (prepared, reporter) in prepared.iter().zip(reporters) {
-            let worker = self.worker(prepared, reporter, &shared);
-            let mut worker = worker.map_err(|error| (Some(targets.len()), error))?;
-            if scopes.len() > 1 {
-                worker.history.set_run(&prepared.name, scopes.clone());
+            let mut parts = Vec::with_capacity(prepared.builds.len());
+            for build in &prepared.builds {
+                let worker = self.worker(prepared, build, reporter, shared);
+                let mut worker = worker.map_err(|error| (Some(targets.len()), error))?;
+                if scopes.len() > 1 {
+                    worker.history.set_run(&prepared.name, scopes.clone());
+                }
+                parts.push(Part {
+                    worker,
+                    build,
+                    result: Mutex::default(),
+                });
             }
             targets.push(Target {
-                worker,
+                unsolved: AtomicUsize::new(parts.len()),
+                parts,
                 reporter,
                 prepared,
                 exports_cache: AtomicBool::new(true),
             });
         }
-        let jobs = targets.iter().map(Target::job);
-        let jobs: Vec<Job<'_, BuildWorker<'_>>> = jobs.collect();
-        let limit = self.engine.config.worker.oci.max_parallelism;
-        let limit = self.options.max_parallelism.or(limit);
-        let solved = solve::solve(&jobs, self.cancel, limit, &|index, solved, stop| {
-            self.export(&targets[index], solved.as_ref(), stop)
-        });
-        for target in &targets {
-            target.save_history();
-        }
-        if let Err(failed) = &solved
-            && failed.error.class() != ErrorClass::Canceled
-        {
-            self.export_unfinished(&targets);
-        }
-        solved.map_err(|failed| {
-            let Some(index) = failed.job else {
-                return (None, failed.error);
-            };
-            (Some(index), located(failed.error, &prepared[index].lowered))
-        })
+        Ok(targets)
     }
 
     fn worker<'a>(
         &'a self,
         prepared: &'a Prepared,
+        build: &'a OnPlatform,
         reporter: &'a Reporter<'a>,
         shared: &'a Shared<'a>,
     ) -> Result<BuildWorker<'a>> {
@@ -218,8 +261,8 @@ impl Run<'_> {
         };
         let history = History::open(
             &self.engine.store,
-            prepared.scope.clone(),
-            &prepared.lowered,
+            build.scopes.clone(),
+            &build.lowered,
             ignore,
             prepared.no_cache_flag.clone(),
             &shared.notes,
@@ -227,7 +270,7 @@ impl Run<'_> {
         Ok(BuildWorker {
             engine: self.engine,
             lease: self.lease.clone(),
-            lowered: &prepared.lowered,
+            lowered: &build.lowered,
             images: &shared.images,
             contexts: &shared.contexts,
             secrets: &*prepared.secrets,
@@ -245,95 +288,124 @@ impl Run<'_> {
         })
     }
 
-    fn export(
-        &self,
-        target: &Target<'_>,
-        solved: Option<&Solved<ResultRef>>,
-        stop: &CancelFlag,
-    ) -> Result<BuildOutcome> {
+    fn export(&self, target: &Target<'_>, stop: &CancelFlag) -> Result<BuildOutcome> {
         stop.check()?;
-        let worker = &target.worker;
         let outputs = target.take_outputs();
-        let mut far: Vec<FarLayer> = Vec::new();
-        let mut result = None;
-        if let Some(solved) = solved {
-            far = worker.far_layers(&solved.result, &outputs)?;
-            if far.is_empty() && !outputs.is_empty() {
-                result = Some(self.tree(target, &solved.result)?);
-            }
-        }
+        let results: Vec<Option<ResultRef>> = target.parts.iter().map(Part::result).collect();
         let caches = &target.prepared.cache_exports;
-        let cache = self.cache_exporter(target, solved.map(|solved| &solved.result));
-        let mut outcome = BuildOutcome {
-            image: None,
-            cache_manifest: None,
-            steps: target.reports(),
-            emptied_cache_bytes: worker.emptied_bytes.load(Ordering::Relaxed),
-        };
-        let again = OnceCell::new();
+        let is_inline = caches.iter().any(is_inline);
+        let inline: Vec<CacheExporter<'_>> = target
+            .parts
+            .iter()
+            .zip(&results)
+            .map(|(part, result)| self.cache_exporter(target, &[part], result.iter().collect()))
+            .collect();
+        let mut parts = Vec::with_capacity(target.parts.len());
+        for ((part, result), inline) in target.parts.iter().zip(&results).zip(&inline) {
+            let worker = &part.worker;
+            let mut made = exporter::Part {
+                platform: &part.build.platform,
+                snapshot: None,
+                far: Vec::new(),
+                lowered: &part.build.lowered,
+                inline_cache: is_inline.then_some(inline),
+            };
+            if let Some(result) = result {
+                made.far = worker.far_layers(result, &outputs)?;
+                if made.far.is_empty() && !outputs.is_empty() {
+                    made.snapshot = Some(self.tree(target, part, result)?);
+                }
+            }
+            parts.push(made);
+        }
         let mut export = Export {
             engine: self.engine,
             cancel: stop,
             lease: &self.lease,
             reporter: target.reporter,
-            snapshot: result.as_ref(),
-            far: &far,
-            lowered: &target.prepared.lowered,
-            base_layers: worker.base_layers(),
+            parts,
+            multi_platform: target.prepared.multi_platform,
+            base_layers: target.parts[0].worker.base_layers(),
             tags: &target.prepared.tags,
-            inline_cache: caches.iter().any(is_inline).then_some(&cache),
         };
+        let mut image = None;
         for output in outputs {
             stop.check()?;
-            let made = match output {
-                Output::Image(image) => match (export.to_image(&image), solved) {
-                    // What was to be sent on from elsewhere is made here.
-                    (Err(error), Some(solved)) if error.is_of_fetch() && !export.far.is_empty() => {
-                        stop.check()?;
-                        worker.imports.lose_far_results();
-                        let tree = self.tree(target, &solved.result)?;
-                        export.snapshot = Some(again.get_or_init(|| tree));
-                        export.far = &[];
-                        Some(export.to_image(&image)?)
-                    }
-                    (made, _) => Some(made?),
-                },
-                Output::Oci(archive) => {
-                    Some(export.to_archive(archive, exporter::ArchiveKind::Oci)?)
-                }
-                Output::Docker(archive) => {
-                    Some(export.to_archive(archive, exporter::ArchiveKind::Docker)?)
-                }
-                Output::Tar(destination) => {
-                    export.to_tar(destination)?;
-                    None
-                }
-                Output::Local(directory) => {
-                    export.to_directory(&directory)?;
-                    None
-                }
-            };
-            outcome.image = outcome.image.or(made);
+            let made = self.write(output, &mut export, target, &results)?;
+            image = image.or(made);
         }
         target.exports_cache.store(false, Ordering::Relaxed);
-        outcome.cache_manifest = cache.export(caches)?;
-        Ok(outcome)
+        let all: Vec<&Part<'_>> = target.parts.iter().collect();
+        let cache = self.cache_exporter(target, &all, results.iter().flatten().collect());
+        let emptied = |part: &Part<'_>| part.worker.emptied_bytes.load(Ordering::Relaxed);
+        Ok(BuildOutcome {
+            image,
+            cache_manifest: cache.export(caches)?,
+            steps: target.parts.iter().flat_map(Part::reports).collect(),
+            emptied_cache_bytes: target.parts.iter().map(emptied).sum(),
+        })
     }
 
+    /// Writes one output. What was to be sent on from elsewhere and can't be had is made here, and
+    /// stays in `export` for the outputs that follow.
+    fn write(
+        &self,
+        output: Output,
+        export: &mut Export<'_>,
+        target: &Target<'_>,
+        results: &[Option<ResultRef>],
+    ) -> Result<Option<ImageOutcome>> {
+        match output {
+            Output::Image(image) => {
+                let made = export.to_image(&image);
+                let is_far = export.parts.iter().any(|part| !part.far.is_empty());
+                match made {
+                    Err(error) if error.is_of_fetch() && is_far => {
+                        export.cancel.check()?;
+                        target.parts[0].worker.imports.lose_far_results();
+                        let places = target.parts.iter().zip(results);
+                        for (part, (place, result)) in export.parts.iter_mut().zip(places) {
+                            part.far.clear();
+                            if let Some(result) = result {
+                                part.snapshot = Some(self.tree(target, place, result)?);
+                            }
+                        }
+                        export.to_image(&image).map(Some)
+                    }
+                    made => made.map(Some),
+                }
+            }
+            Output::Oci(archive) => {
+                let made = export.to_archive(archive, exporter::ArchiveKind::Oci)?;
+                Ok(Some(made))
+            }
+            Output::Docker(archive) => {
+                let made = export.to_archive(archive, exporter::ArchiveKind::Docker)?;
+                Ok(Some(made))
+            }
+            Output::Tar(tar) => export.to_tar(tar).map(|()| None),
+            Output::Local(local) => export.to_directory(&local).map(|()| None),
+        }
+    }
+
+    /// Returns what exports the caches of some of a target's platforms, as one.
     fn cache_exporter<'a>(
         &'a self,
         target: &'a Target<'_>,
-        result: Option<&'a ResultRef>,
+        parts: &[&'a Part<'_>],
+        results: Vec<&'a ResultRef>,
     ) -> CacheExporter<'a> {
+        let keys = parts.iter().flat_map(|part| part.worker.history.found());
+        let keys: BTreeSet<_> = keys.collect();
         CacheExporter {
             engine: self.engine,
             lease: &self.lease,
             reporter: target.reporter,
             cancel: self.cancel,
-            imports: target.worker.imports,
-            base_layers: target.worker.base_layers(),
-            keys: target.worker.history.found(),
-            result,
+            imports: target.parts[0].worker.imports,
+            base_layers: target.parts[0].worker.base_layers(),
+            keys: keys.into_iter().collect(),
+            results,
         }
     }
 
@@ -343,45 +415,40 @@ impl Run<'_> {
             if target.exports_cache.load(Ordering::Relaxed) {
                 let exports = target.prepared.cache_exports.iter();
                 let exports = exports.filter(|export| export.on_failure);
+                let parts: Vec<&Part<'_>> = target.parts.iter().collect();
                 // It is told where it happened; what the build failed for is told at the end.
-                let _ = self.cache_exporter(target, None).export(exports);
+                let _ = self
+                    .cache_exporter(target, &parts, Vec::new())
+                    .export(exports);
             }
         }
     }
 
-    /// Returns the tree of a target's result. Where an imported one can't be fetched, the steps
-    /// that make it run.
-    fn tree(&self, target: &Target<'_>, result: &ResultRef) -> Result<SnapshotId> {
-        let error = match target.worker.snapshot_of(result) {
+    /// Returns the tree of a result. Where an imported one can't be fetched, the steps that make it
+    /// run.
+    fn tree(&self, target: &Target<'_>, part: &Part<'_>, result: &ResultRef) -> Result<SnapshotId> {
+        let error = match part.worker.snapshot_of(result) {
             Err(error) if result.is_lost() => error,
             tree => return tree,
         };
-        let solved = solve::solve(&[target.job()], self.cancel, None, &|_, solved, _| {
+        let job = part.job(target.reporter);
+        let solved = solve::solve(&[job], self.cancel, None, &|_, solved, _| {
             let solved = solved.ok_or_else(|| BuildError::internal("a result came to nothing"))?;
             Ok(solved.result)
         });
         match solved.map_err(|failed| failed.error)?.first() {
-            Some(again) if !again.is_lost() => self.tree(target, again),
+            Some(again) if !again.is_lost() => self.tree(target, part, again),
             _ => Err(error),
         }
     }
 }
 
 impl<'a> Target<'a> {
-    fn job<'job>(&'job self) -> Job<'job, BuildWorker<'a>>
+    fn job<'job>(&'job self, part: usize) -> Job<'job, BuildWorker<'a>>
     where
         'a: 'job,
     {
-        Job {
-            worker: &self.worker,
-            definition: &self.prepared.lowered.definition,
-            reporter: self.reporter,
-        }
-    }
-
-    fn reports(&self) -> Vec<crate::request::StepReport> {
-        let reports = self.worker.reports.lock();
-        reports.unwrap_or_else(PoisonError::into_inner).clone()
+        self.parts[part].job(self.reporter)
     }
 
     fn take_outputs(&self) -> Vec<Output> {
@@ -390,14 +457,57 @@ impl<'a> Target<'a> {
     }
 
     fn save_history(&self) {
-        let imports = self.worker.imports.records();
-        if let Err(error) = self.worker.history.save(self.reports(), imports) {
-            tracing::warn!(
-                error = error.full_message(),
-                "the report of the build was not kept"
-            );
+        for part in &self.parts {
+            let imports = part.worker.imports.records();
+            if let Err(error) = part.worker.history.save(part.reports(), imports) {
+                tracing::warn!(
+                    error = error.full_message(),
+                    "the report of the build was not kept"
+                );
+            }
         }
     }
+}
+
+impl<'a> Part<'a> {
+    fn job<'job>(&'job self, reporter: &'job Reporter<'job>) -> Job<'job, BuildWorker<'a>>
+    where
+        'a: 'job,
+    {
+        Job {
+            worker: &self.worker,
+            definition: &self.build.lowered.definition,
+            reporter,
+        }
+    }
+
+    fn reports(&self) -> Vec<StepReport> {
+        let reports = self.worker.reports.lock();
+        reports.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_result(&self, result: Option<ResultRef>) {
+        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = result;
+    }
+
+    fn result(&self) -> Option<ResultRef> {
+        let result = self.result.lock();
+        result.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Returns the outcomes of targets, each of which one of the target's jobs has, in order.
+fn outcomes_in_order(
+    places: &[(usize, usize)],
+    outcomes: Vec<Option<BuildOutcome>>,
+) -> Vec<BuildOutcome> {
+    let mut by_target: BTreeMap<usize, BuildOutcome> = BTreeMap::new();
+    for ((target, _), outcome) in places.iter().zip(outcomes) {
+        if let Some(outcome) = outcome {
+            by_target.insert(*target, outcome);
+        }
+    }
+    by_target.into_values().collect()
 }
 
 /// Does `work` on all items at once, and returns what came of each, in order.

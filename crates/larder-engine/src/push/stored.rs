@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 
-use larder_oci::{Descriptor, ImageManifest, ImageRef, go_json, media_type};
-use larder_store::{ImageInfo, Lease};
+use larder_oci::{Descriptor, ImageManifest, ImageRef, Platform, go_json, media_type};
+use larder_store::{Lease, SnapshotId};
 
 use super::{PushedBlob, push_image};
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::EventSink;
+use crate::exporter::ArchivedManifest;
 use crate::fetch::Fetcher;
-use crate::images::{ResolvedImage, read_image};
+use crate::image_store::assemble;
+use crate::images::{ResolvedImage, document};
 use crate::layers::{self, Recipe, compression_of};
 use crate::progress::Reporter;
 use crate::request::{LayerCompression, PushOptions};
@@ -19,21 +21,23 @@ use crate::request::{LayerCompression, PushOptions};
 /// What came of a push.
 #[derive(Debug, Clone)]
 pub struct PushOutcome {
-    /// The manifest, as the registry has it.
+    /// The manifest or index, as the registry has it.
     pub descriptor: Descriptor,
-    /// The layers, lowest first, and the config.
+    /// The layers, lowest first, and the config; of an index, those of all images, each once.
     pub blobs: Vec<PushedBlob>,
 }
 
 impl Engine {
-    /// Pushes the stored image `name` to its registry, under that name. Layers that are not stored
-    /// in a compressed form are compressed first, once, and the manifest says so.
+    /// Pushes the stored image `name` to its registry, under that name: of an index, all images that
+    /// are stored, or the one for `platform`. Layers that are not stored in a compressed form are
+    /// compressed first, once, and the manifest says so.
     ///
     /// # Errors
     /// When there is no such image, or the registry does not take it.
     pub fn push(
         &self,
         name: &ImageRef,
+        platform: Option<&Platform>,
         options: PushOptions,
         sink: &dyn EventSink,
         cancel: &CancelFlag,
@@ -48,7 +52,7 @@ impl Engine {
             progress: &progress,
             cancel,
         };
-        let pushed = push_stored(&fetcher, name, options);
+        let pushed = push_stored(&fetcher, name, platform, options);
         match &pushed {
             Ok(_) => progress.complete(),
             Err(error) => progress.fail(&error.full_message()),
@@ -62,6 +66,7 @@ impl Engine {
 fn push_stored(
     fetcher: &Fetcher<'_>,
     name: &ImageRef,
+    platform: Option<&Platform>,
     options: PushOptions,
 ) -> Result<PushOutcome> {
     let lease = fetcher.lease;
@@ -69,9 +74,9 @@ fn push_stored(
         let message = format!("no image of the local store is named `{name}`");
         BuildError::new(ErrorClass::NotFound, message)
     })?;
-    let image = read_image(lease, &info.manifest.digest)?;
     let status = fetcher.progress.status("exporting layers", 0);
-    let descriptor = travelling(lease, &info, &image)?;
+    let mut make = |image: &ResolvedImage| travelling(lease, image);
+    let descriptor = assemble(lease, &info, platform, &mut make)?.descriptor;
     status.done();
     let blobs = push_image(fetcher, &descriptor, std::slice::from_ref(name), options)?;
     Ok(PushOutcome { descriptor, blobs })
@@ -79,7 +84,7 @@ fn push_stored(
 
 /// Returns the manifest of an image as registries get it: with compressed layers, all of them
 /// stored or to be had from a registry.
-fn travelling(lease: &Lease, info: &ImageInfo, image: &ResolvedImage) -> Result<Descriptor> {
+fn travelling(lease: &Lease, image: &ResolvedImage) -> Result<ArchivedManifest> {
     let mut manifest = image.manifest.clone();
     let diff_ids = &image.config.rootfs.diff_ids;
     let mut ready = HashMap::new();
@@ -89,9 +94,9 @@ fn travelling(lease: &Lease, info: &ImageInfo, image: &ResolvedImage) -> Result<
         }
     }
     if ready.len() == manifest.layers.len() {
-        return stored(lease, image, &manifest);
+        return stored(lease, image, manifest);
     }
-    let packed = match unpacked(lease, info) {
+    let packed = match unpacked(lease, image) {
         Some(snapshot) => layers::packed_layers(lease, snapshot, &Recipe::default(), &ready)?,
         None => Vec::new(),
     };
@@ -112,7 +117,7 @@ fn travelling(lease: &Lease, info: &ImageInfo, image: &ResolvedImage) -> Result<
             ..made
         };
     }
-    stored(lease, image, &manifest)
+    stored(lease, image, manifest)
 }
 
 /// Returns whether a layer goes to registries as the manifest has it: a registry has it so, or it
@@ -126,11 +131,8 @@ fn travels(lease: &Lease, layer: &Descriptor) -> Result<bool> {
 }
 
 /// Returns the topmost layer of an image whose layers are unpacked, held.
-pub(crate) fn unpacked<'a>(
-    lease: &Lease,
-    info: &'a ImageInfo,
-) -> Option<&'a larder_store::SnapshotId> {
-    let snapshot = info.snapshot.as_ref()?;
+pub(crate) fn unpacked<'a>(lease: &Lease, image: &'a ResolvedImage) -> Option<&'a SnapshotId> {
+    let snapshot = image.snapshot.as_ref()?;
     let is_held = lease.hold_snapshots(std::slice::from_ref(snapshot));
     matches!(is_held, Ok(true)).then_some(snapshot)
 }
@@ -144,22 +146,27 @@ fn gzip_type(manifest: &ImageManifest) -> &'static str {
 }
 
 /// Stores a manifest, unless it is the image's own.
-fn stored(lease: &Lease, image: &ResolvedImage, manifest: &ImageManifest) -> Result<Descriptor> {
+fn stored(
+    lease: &Lease,
+    image: &ResolvedImage,
+    manifest: ImageManifest,
+) -> Result<ArchivedManifest> {
     let media_type = match manifest.media_type.as_str() {
         "" => media_type::MANIFEST,
         own => own,
     };
-    let mut descriptor = if *manifest == image.manifest {
+    let mut descriptor = if manifest == image.manifest {
         let digest = image.manifest_digest.clone();
-        let bytes = lease
-            .store()
-            .read_blob(&digest, crate::images::MAX_DOCUMENT_BYTES)?;
+        let bytes = document(lease, &digest)?;
         Descriptor::new(media_type, digest, bytes.len() as u64)
     } else {
-        let bytes = go_json(manifest);
+        let bytes = go_json(&manifest);
         lease.put_blob(&bytes)?;
         Descriptor::of(media_type, &bytes)
     };
     descriptor.platform = Some(image.config.platform());
-    Ok(descriptor)
+    Ok(ArchivedManifest {
+        descriptor,
+        manifest,
+    })
 }

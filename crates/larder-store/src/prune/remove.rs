@@ -89,7 +89,9 @@ fn remove_snapshot(
     let needed = "SELECT 1 FROM held_snapshots WHERE snapshot = ?1 \
         UNION ALL SELECT 1 FROM snapshot_parents JOIN snapshots ON id = child \
           WHERE parent = ?1 AND form <> 'flat' \
-        UNION ALL SELECT 1 FROM images JOIN tags USING (manifest) WHERE snapshot = ?1";
+        UNION ALL SELECT 1 FROM images JOIN tags USING (manifest) WHERE snapshot = ?1 \
+        UNION ALL SELECT 1 FROM image_platforms JOIN tags ON tags.manifest = image \
+          WHERE snapshot = ?1";
     let known = "SELECT 1 FROM snapshots WHERE id = ?";
     if !tx.prepare_cached(known)?.exists([id])? || tx.prepare_cached(needed)?.exists([id])? {
         return Ok(None);
@@ -102,7 +104,8 @@ fn remove_snapshot(
     )?;
     for manifest in digests(
         tx,
-        "SELECT manifest FROM images WHERE snapshot = ?",
+        "SELECT manifest FROM images WHERE snapshot = ?1 \
+         UNION SELECT image FROM image_platforms WHERE snapshot = ?1",
         id.as_str(),
     )? {
         blobs.extend(image::delete(tx, &manifest)?);

@@ -206,7 +206,8 @@ fn held(db: &Connection, leases: &HashSet<String>) -> Result<Roots> {
 /// Returns what images with names keep.
 fn named(db: &Connection) -> Result<Roots> {
     let mut list = db.prepare_cached(
-        "SELECT DISTINCT snapshot FROM images JOIN tags USING (manifest) \
+        "SELECT snapshot FROM images JOIN tags USING (manifest) WHERE snapshot IS NOT NULL \
+         UNION SELECT snapshot FROM image_platforms JOIN tags ON tags.manifest = image \
          WHERE snapshot IS NOT NULL",
     )?;
     let snapshots = list

@@ -114,6 +114,7 @@ fn what_an_image_needs_stays() {
         platform: "linux/amd64",
         created_at: None,
         snapshot: Some(&snapshot),
+        others: &[],
         blobs: &[manifest, config.clone()],
     };
     let name: ImageRef = "kept".parse().unwrap();

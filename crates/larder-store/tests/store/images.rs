@@ -1,5 +1,5 @@
 use larder_oci::{Descriptor, Digest, ImageRef, media_type};
-use larder_store::{ErrorKind, ImageInfo, Lease, NewImage, SnapshotId};
+use larder_store::{ErrorKind, ImageInfo, Lease, NewImage, PlatformImage, SnapshotId};
 
 use crate::support::{TestStore, digest, layer};
 
@@ -21,6 +21,7 @@ fn add(lease: &Lease, text: &str, snapshot: Option<&SnapshotId>, names: &[&str])
         platform: "linux/amd64",
         created_at: None,
         snapshot,
+        others: &[],
         blobs: &[],
     };
     lease.add_image(&new, &names).unwrap();
@@ -165,10 +166,69 @@ fn what_an_image_needs_must_be_stored() {
         platform: "linux/amd64",
         created_at: None,
         snapshot: None,
+        others: &[],
         blobs: &[],
     };
     assert_eq!(
         lease.add_image(&new, &[]).unwrap_err().kind(),
         ErrorKind::NotFound
     );
+}
+
+#[test]
+fn an_index_holds_the_trees_of_all_its_images() {
+    let store = TestStore::new();
+    let lease = store.lease().unwrap();
+    let (amd64, arm64) = (layer(&lease, None, "amd64"), layer(&lease, None, "arm64"));
+    let index = Descriptor::of(media_type::INDEX, b"index");
+    lease.put_blob(b"index").unwrap();
+    let config = |text: &str| lease.put_blob(text.as_bytes()).unwrap();
+    let (first, second) = (config("config amd64"), config("config arm64"));
+    let new = NewImage {
+        manifest: &index,
+        config: &first,
+        platform: "linux/amd64",
+        created_at: None,
+        snapshot: Some(&amd64),
+        others: &[],
+        blobs: &[],
+    };
+    lease.add_image(&new, &[name("app")]).unwrap();
+    let other = |snapshot: Option<&SnapshotId>| PlatformImage {
+        config: second.clone(),
+        platform: "linux/arm64".to_owned(),
+        snapshot: snapshot.cloned(),
+    };
+    // What is not unpacked yet is added, and unpacked later; the first image stays the first.
+    for snapshot in [None, Some(&arm64), None] {
+        let PlatformImage {
+            config,
+            platform,
+            snapshot,
+        } = other(snapshot);
+        let new = NewImage {
+            config: &config,
+            platform: &platform,
+            snapshot: snapshot.as_ref(),
+            ..new.clone()
+        };
+        lease.add_image(&new, &[]).unwrap();
+    }
+    let all = NewImage {
+        others: &[other(None)],
+        ..new.clone()
+    };
+    lease.add_image(&all, &[name("app")]).unwrap();
+    let image = store.resolve_image("app").unwrap();
+    assert_eq!(image.snapshot, Some(amd64.clone()));
+    assert_eq!(image.others, [other(Some(&arm64))]);
+    assert_eq!(image.snapshot_of(&second), Some(arm64));
+    assert_eq!(store.resolve_image(second.as_str()).unwrap(), image);
+    lease.release().unwrap();
+    assert_eq!(store.prune_all(), Vec::<String>::new());
+    store.untag(&name("app")).unwrap();
+    let mut gone = store.prune_all();
+    gone.sort();
+    assert_eq!(gone, ["amd64", "arm64"]);
+    store.assert_sound();
 }

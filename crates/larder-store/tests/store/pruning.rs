@@ -203,6 +203,7 @@ fn what_an_image_shares_loses_its_results_only() {
         platform: "linux/amd64",
         created_at: None,
         snapshot: Some(&top),
+        others: &[],
         blobs: &[],
     };
     lease.add_image(&image, &["app".parse().unwrap()]).unwrap();

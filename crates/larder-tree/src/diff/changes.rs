@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::layer::{LayerWriter, read_failed};
 use super::node::Node;
 use crate::beneath::{Root, read_names};
+use crate::tar::{Header, Writer};
 use crate::{Error, ErrorKind, Result};
 
 /// How deep directories may be nested. Each level holds two of them open, which must fit into the
@@ -64,6 +65,38 @@ pub fn write_layer(
         entries,
         size_bytes: out.count,
     })
+}
+
+/// Writes whole trees as one uncompressed archive, each into the directory it comes with: one of no
+/// name is the archive's root. `None` stands for an empty tree. All must be at rest.
+///
+/// # Errors
+/// As [`write_layer`].
+pub fn write_trees(
+    trees: &[(PathBuf, Option<Root>)],
+    mut out: impl Write,
+    options: &LayerOptions,
+) -> Result<()> {
+    for (directory, tree) in trees {
+        if !directory.as_os_str().is_empty() {
+            let mut header = Header::directory(directory);
+            header.mtime.tv_sec = options.clamp_mtime.unwrap_or_default();
+            let mut tar = Writer::new(&mut out);
+            tar.append(&header)?;
+            tar.into_inner()?;
+        }
+        if let Some(tree) = tree {
+            let mut changes = Changes {
+                layer: LayerWriter::new(&mut out, tree, options).within(directory),
+                path: PathBuf::new(),
+                depth: 0,
+            };
+            changes.tree_dir(&tree.open_dir("")?, None)?;
+            changes.layer.leave()?;
+        }
+    }
+    Writer::new(out).finish()?;
+    Ok(())
 }
 
 fn write_changes(

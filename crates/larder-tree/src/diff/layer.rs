@@ -23,6 +23,8 @@ pub(super) struct LayerWriter<'a, W: Write> {
     tar: Writer<BufWriter<W>>,
     upper: &'a Root,
     options: &'a LayerOptions,
+    /// Where the tree lies in the archive.
+    within: &'a Path,
     entries: u64,
     /// Directories that have their entry.
     written_dirs: HashSet<PathBuf>,
@@ -39,12 +41,18 @@ impl<'a, W: Write> LayerWriter<'a, W> {
             tar: Writer::new(BufWriter::with_capacity(COPY_BYTES, out)),
             upper,
             options,
+            within: Path::new(""),
             entries: 0,
             written_dirs: HashSet::new(),
             links: HashMap::new(),
             unchanged_links: HashMap::new(),
             buffer: vec![0; COPY_BYTES],
         }
+    }
+
+    /// Writes the tree into a directory of the archive.
+    pub(super) fn within(self, within: &'a Path) -> Self {
+        Self { within, ..self }
     }
 
     /// Writes what is at `path` now.
@@ -105,6 +113,12 @@ impl<'a, W: Write> LayerWriter<'a, W> {
         Ok(self.entries)
     }
 
+    /// Leaves the archive open for others to add to.
+    pub(super) fn leave(self) -> Result<()> {
+        let failed = |error| Error::io("cannot write the archive", error);
+        self.tar.into_inner()?.flush().map_err(failed)
+    }
+
     /// Writes a header, after those of the directories above that have none yet.
     fn append(&mut self, header: &mut Header) -> Result<()> {
         self.write_parents(&header.path)?;
@@ -120,7 +134,15 @@ impl<'a, W: Write> LayerWriter<'a, W> {
             self.written_dirs.insert(header.path.clone());
         }
         self.entries += 1;
-        self.tar.append(header)
+        if self.within.as_os_str().is_empty() {
+            return self.tar.append(header);
+        }
+        let mut moved = header.clone();
+        moved.path = self.within.join(&header.path);
+        if let Kind::HardLink(target) = &mut moved.kind {
+            *target = self.within.join(&target);
+        }
+        self.tar.append(&moved)
     }
 
     fn write_parents(&mut self, path: &Path) -> Result<()> {

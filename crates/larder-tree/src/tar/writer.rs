@@ -55,6 +55,12 @@ impl<W: Write> Writer<W> {
         self.end_entry()
     }
 
+    /// Ends the last entry, and leaves the archive open for others to add to.
+    pub fn into_inner(mut self) -> Result<W> {
+        self.end_entry()?;
+        Ok(self.inner)
+    }
+
     /// Ends the last entry and the archive, with two blocks of zeros.
     pub fn finish(mut self) -> Result<W> {
         self.end_entry()?;

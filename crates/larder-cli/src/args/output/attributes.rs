@@ -11,12 +11,11 @@ use super::OutputKind;
 
 /// Attributes that BuildKit has and larder lacks. Given as `false` they ask for nothing; `tar` is
 /// on by default.
-const LATER: [&str; 7] = [
+const LATER: [&str; 6] = [
     "attestation-inline",
     "attestation-prefix",
     "mode",
     "oci-artifact",
-    "platform-split",
     "prefer-nondist-layers",
     "tar",
 ];
@@ -77,6 +76,25 @@ pub(super) fn parse(
     )?;
     image.push = is_pushed.then_some(push);
     Ok(image)
+}
+
+/// Takes the attribute that says whether the trees of platforms lie in directories of their own.
+pub(super) fn platform_split(
+    kind: OutputKind,
+    attributes: &mut Vec<(&str, &str)>,
+) -> Result<Option<bool>, String> {
+    const NAME: &str = "platform-split";
+    if !matches!(kind, OutputKind::Local | OutputKind::Tar) {
+        return Ok(None);
+    }
+    let mut split = None;
+    for (key, value) in attributes.iter() {
+        if key.eq_ignore_ascii_case(NAME) {
+            split = Some(truth(key, value)?);
+        }
+    }
+    attributes.retain(|(key, _)| !key.eq_ignore_ascii_case(NAME));
+    Ok(split)
 }
 
 /// Sets what the image is made like; returns whether there is such an attribute.

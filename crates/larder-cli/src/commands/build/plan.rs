@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use larder_engine::request::{BuildRequest, NoCache, NoCacheSteps};
+use larder_oci::Platform;
 
 use super::input::{self, Stdin};
 use super::secrets::FlagSecrets;
@@ -77,7 +78,7 @@ impl Plan {
                 .into_iter()
                 .map(|label| (label.key, label.value.unwrap_or_default()))
                 .collect(),
-            platform: platform(&args.platforms, env)?,
+            platforms: platforms(&args.platforms, env)?,
             no_cache: no_cache(args.no_cache, args.no_cache_filters),
             pull: args.pull,
             network: args.network,
@@ -202,19 +203,21 @@ pub(crate) fn build_args(
     pairs
 }
 
-/// Returns what the image is for: what is asked, else what the environment says.
-pub(crate) fn platform(
-    asked: &[larder_oci::Platform],
-    env: &Environment,
-) -> anyhow::Result<Option<larder_oci::Platform>> {
-    match asked {
-        [] => env
-            .non_empty("DOCKER_DEFAULT_PLATFORM")
-            .map(|text| text.parse().context("DOCKER_DEFAULT_PLATFORM"))
-            .transpose(),
-        [platform] => Ok(Some(platform.clone())),
-        _ => bail!("`--platform`: building for several platforms at once is not supported yet"),
+/// Returns what the image is for, each platform once: what is asked, else what the environment
+/// says.
+pub(crate) fn platforms(asked: &[Platform], env: &Environment) -> anyhow::Result<Vec<Platform>> {
+    if let ([], Some(text)) = (asked, env.non_empty("DOCKER_DEFAULT_PLATFORM")) {
+        let platforms = text.split(',').map(str::parse);
+        let platforms: Result<Vec<_>, _> = platforms.collect();
+        return platforms.context("DOCKER_DEFAULT_PLATFORM");
     }
+    let mut platforms: Vec<Platform> = Vec::new();
+    for platform in asked {
+        if !platforms.contains(platform) {
+            platforms.push(platform.clone());
+        }
+    }
+    Ok(platforms)
 }
 
 fn no_cache(asked: NoCacheArg, stages: Vec<String>) -> NoCache {
@@ -370,15 +373,18 @@ mod tests {
     #[test]
     fn the_platform_of_the_environment_is_the_default() {
         let env = [("DOCKER_DEFAULT_PLATFORM", "linux/arm64")];
-        let platform = |line| plan_with(&env, line, b"").unwrap().request.platform;
-        assert_eq!(platform("build .").unwrap().to_string(), "linux/arm64");
-        assert_eq!(
-            platform("build --platform linux/amd64 .")
-                .unwrap()
-                .to_string(),
-            "linux/amd64"
-        );
-        assert!(error("build --platform linux/amd64,linux/arm64 .").contains("--platform"));
+        for (line, expected) in [
+            ("build .", &["linux/arm64"][..]),
+            ("build --platform linux/amd64 .", &["linux/amd64"]),
+            (
+                "build --platform linux/arm/v6,linux/amd64 --platform linux/x86_64 .",
+                &["linux/arm/v6", "linux/amd64"],
+            ),
+        ] {
+            let platforms = plan_with(&env, line, b"").unwrap().request.platforms;
+            let platforms: Vec<String> = platforms.iter().map(ToString::to_string).collect();
+            assert_eq!(platforms, expected, "{line}");
+        }
     }
 
     #[test]

@@ -18,9 +18,9 @@ pub(crate) fn remove_stale(iidfile: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes the image's id, without a line end.
+/// Writes the image's id, or the index's digest, without a line end.
 pub(crate) fn write_iidfile(iidfile: &Path, image: &ImageOutcome) -> io::Result<()> {
-    fs_err::write(iidfile, image.config_digest.as_str())
+    fs_err::write(iidfile, image.id().as_str())
 }
 
 /// Returns the metadata file of a build: what buildx writes of an image, and the warnings if there
@@ -53,10 +53,9 @@ fn fields(outcome: &BuildOutcome) -> Map<String, Value> {
         fields.insert("cache.manifest".to_owned(), text.into());
     }
     if let Some(image) = &outcome.image {
-        fields.insert(
-            "containerimage.config.digest".to_owned(),
-            json!(image.config_digest),
-        );
+        if let Some(config) = &image.config_digest {
+            fields.insert("containerimage.config.digest".to_owned(), json!(config));
+        }
         fields.insert(
             "containerimage.descriptor".to_owned(),
             json!(image.descriptor),
@@ -83,7 +82,7 @@ mod tests {
     fn image() -> ImageOutcome {
         ImageOutcome {
             descriptor: Descriptor::of("application/vnd.oci.image.manifest.v1+json", b"manifest"),
-            config_digest: Digest::sha256("config"),
+            config_digest: Some(Digest::sha256("config")),
             names: vec!["a:1".parse().unwrap(), "b".parse().unwrap()],
         }
     }
@@ -112,6 +111,17 @@ mod tests {
         }
         "#);
         assert_eq!(metadata(&BuildOutcome::default(), &[]), "{}");
+        let index = ImageOutcome {
+            config_digest: None,
+            ..image()
+        };
+        let digest = index.descriptor.digest.clone();
+        assert_eq!(*index.id(), digest);
+        let outcome = BuildOutcome {
+            image: Some(index),
+            ..BuildOutcome::default()
+        };
+        assert!(!metadata(&outcome, &[]).contains("config.digest"));
     }
 
     #[test]
@@ -122,7 +132,7 @@ mod tests {
         write_iidfile(&path, &image()).unwrap();
         assert_eq!(
             fs_err::read_to_string(&path).unwrap(),
-            image().config_digest.to_string()
+            Digest::sha256("config").to_string()
         );
         remove_stale(&path).unwrap();
         assert!(!path.exists());

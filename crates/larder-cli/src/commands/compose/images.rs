@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use larder_compose::{Project, Service};
 use larder_engine::event::BuildEvent;
 use larder_engine::{CancelFlag, Engine, ErrorClass, ImageDetails};
-use larder_oci::ImageRef;
+use larder_oci::{ImageRef, Platform};
 
 use super::Context;
 use super::build;
@@ -35,7 +35,9 @@ pub(super) fn resolve(
     for service in services {
         let image = service.image_name(&project.name);
         let asked = options.build || service.pull_policy.as_deref() == Some("build");
-        if service.build.is_some() && (asked || find(engine, &image)?.is_none()) {
+        if service.build.is_some()
+            && (asked || find(engine, &image, platform(service)?.as_ref())?.is_none())
+        {
             to_build.push(service.name.as_str());
         }
     }
@@ -47,10 +49,12 @@ pub(super) fn resolve(
     for service in services {
         let image = service.image_name(&project.name);
         let is_built = service.build.is_some();
-        let mut found = find(engine, &image)?;
+        let platform = platform(service)?;
+        let platform = platform.as_ref();
+        let mut found = find(engine, &image, platform)?;
         if !is_built && (found.is_none() || pulls_always(service)) {
-            pull(engine, &image, service)?;
-            found = find(engine, &image)?;
+            pull(engine, &image, platform, service)?;
+            found = find(engine, &image, platform)?;
         }
         let found = found.with_context(|| format!("no such image: {image}"))?;
         images.insert(service.name.clone(), found);
@@ -62,16 +66,38 @@ fn pulls_always(service: &Service) -> bool {
     service.pull_policy.as_deref() == Some("always")
 }
 
+/// Returns the platform that a service asks for.
+fn platform(service: &Service) -> anyhow::Result<Option<Platform>> {
+    let Some(text) = &service.platform else {
+        return Ok(None);
+    };
+    let platform = text.parse();
+    platform
+        .map(Some)
+        .map_err(|error: larder_oci::PlatformError| {
+            super::spec::wrong(service, "platform", &error.to_string())
+        })
+}
+
 /// Returns an image of the store.
-fn find(engine: &Engine, image: &str) -> anyhow::Result<Option<ImageDetails>> {
-    match engine.image(image) {
+fn find(
+    engine: &Engine,
+    image: &str,
+    platform: Option<&Platform>,
+) -> anyhow::Result<Option<ImageDetails>> {
+    match engine.image(image, platform) {
         Ok(details) => Ok(Some(details)),
         Err(error) if error.class() == ErrorClass::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-fn pull(engine: &Engine, image: &str, service: &Service) -> anyhow::Result<()> {
+fn pull(
+    engine: &Engine,
+    image: &str,
+    platform: Option<&Platform>,
+    service: &Service,
+) -> anyhow::Result<()> {
     if service.pull_policy.as_deref() == Some("never") {
         bail!(
             "{}: image `{image}` is not there, and `pull_policy` is `never`",
@@ -82,7 +108,7 @@ fn pull(engine: &Engine, image: &str, service: &Service) -> anyhow::Result<()> {
         .parse()
         .map_err(|error| super::spec::wrong(service, "image", &format!("{error}")))?;
     output::tell(&format!(" Image {image} Pulling "));
-    engine.pull(&name, &|_: BuildEvent| {}, &CancelFlag::new())?;
+    engine.pull(&name, platform, &|_: BuildEvent| {}, &CancelFlag::new())?;
     output::tell(&format!(" Image {image} Pulled "));
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(super) fn target_request(
     request.target.clone_from(&target.target);
     request.build_args = build_args(target, flags, context, notes);
     request.labels.clone_from(&target.labels);
-    request.platform = platform(target, context)?;
+    request.platforms = platforms(target, context)?;
     request.no_cache = no_cache(target, flags);
     request.pull = target.pull || flags.pull;
     if let Some(network) = &target.network {
@@ -203,16 +203,12 @@ fn build_args(
     plan::build_args(all, context.env, notes)
 }
 
-fn platform(target: &BuildTarget, context: &Context<'_>) -> anyhow::Result<Option<Platform>> {
+fn platforms(target: &BuildTarget, context: &Context<'_>) -> anyhow::Result<Vec<Platform>> {
     let wrong = |problem: String| wrong(target, "platforms", &problem);
     let asked = target.platforms.iter();
     let asked = asked.map(|platform| values::platform(platform).map_err(wrong));
-    match &asked.collect::<anyhow::Result<Vec<_>>>()?[..] {
-        [_, _, ..] => Err(wrong(
-            "building for several platforms at once is not supported yet".to_owned(),
-        )),
-        asked => plan::platform(asked, context.env),
-    }
+    let asked = asked.collect::<anyhow::Result<Vec<_>>>()?;
+    plan::platforms(&asked, context.env)
 }
 
 fn no_cache(target: &BuildTarget, flags: &ComposeBuildArgs) -> NoCache {

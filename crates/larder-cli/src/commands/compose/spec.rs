@@ -91,7 +91,7 @@ impl Spec {
             project: project.name.clone(),
             service: service.name.clone(),
             image: service.image_name(&project.name),
-            image_id: image.info.config.clone(),
+            image_id: image.manifest.config.digest.clone(),
             shown_command: shown_command(service, image),
             entrypoint: service.entrypoint.clone(),
             command: service.command.clone(),
@@ -161,6 +161,7 @@ impl Spec {
                 .collect(),
             shm_size_bytes: self.shm_size_bytes,
             host_ca: self.host_ca,
+            ..ContainerRequest::default()
         })
     }
 

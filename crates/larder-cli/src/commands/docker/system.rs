@@ -43,7 +43,9 @@ pub(super) fn df(args: &DfArgs, context: &Context<'_>) -> anyhow::Result<()> {
         .count();
     let mut image_bytes = 0;
     for image in &images {
-        image_bytes += engine.image(image.manifest.digest.as_str())?.size_bytes;
+        image_bytes += engine
+            .image(image.manifest.digest.as_str(), None)?
+            .size_bytes;
     }
     let records = engine.disk_usage(&[])?;
     let bytes = |wanted: &dyn Fn(bool) -> bool| -> u64 {

@@ -62,9 +62,15 @@ impl<'a> Gatherer<'a> {
     /// Returns the records, with the results that `mode` asks for. A target without result has
     /// those of all its steps: the next build begins there.
     pub(super) fn gather(mut self, mode: CacheMode) -> Result<Gathered> {
-        let scope = match (mode, self.exporter.result) {
-            (CacheMode::Min, Some(result)) => Some(self.diff_ids(result)?),
-            _ => None,
+        let results = &self.exporter.results;
+        let scope = if mode == CacheMode::Min && !results.is_empty() {
+            let mut diff_ids = HashSet::new();
+            for result in results {
+                diff_ids.extend(self.diff_ids(result)?);
+            }
+            Some(diff_ids)
+        } else {
+            None
         };
         let own: HashSet<KeyId> = self.exporter.keys.iter().copied().collect();
         let store = self.exporter.lease.store();
