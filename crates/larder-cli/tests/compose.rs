@@ -215,8 +215,8 @@ fn what_is_wrong_is_told_with_file_line_and_key() {
             "compose.yaml:3: services.a.build.context: unable to prepare context: path",
         ),
         (
-            "services:\n  a:\n    build: {platforms: [linux/amd64, linux/arm64]}\n",
-            "services.a.build.platforms: building for several platforms at once",
+            "services:\n  a:\n    build: {platforms: [linux/amd64, a/b/c/d]}\n",
+            "services.a.build.platforms: `a/b/c/d` is not a platform",
         ),
         (
             "services:\n  a:\n    build: {cache_to: ['type=nope']}\n",

@@ -257,12 +257,6 @@ fn a_target_must_exist() {
 #[test]
 fn flags_are_checked_before_anything_is_built() {
     let project = project!(Base::Busybox);
-    let host = if cfg!(target_arch = "x86_64") {
-        "s390x"
-    } else {
-        "amd64"
-    };
-    let foreign = format!("linux/{host}");
     for (flags, expected) in [
         (
             &["--secret", "foo=1"][..],
@@ -297,8 +291,7 @@ fn flags_are_checked_before_anything_is_built() {
             &["--cache-from", "type=s3,bucket=a"],
             "`type=s3` is not supported yet",
         ),
-        (&["--platform", &foreign], &foreign),
-        (&["--platform", "foo"], "foo"),
+        (&["--platform", "a/b/c/d"], "`a/b/c/d` is not a platform"),
         (&["--frobnicate"], "unexpected argument '--frobnicate'"),
     ] {
         let run = build(&project, "FROM busybox\nRUN echo built\n", flags)

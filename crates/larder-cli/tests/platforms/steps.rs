@@ -1,7 +1,5 @@
 //! What is built for each platform: which steps, called what, on which base.
 
-use larder_testkit::{Project, Base, project};
-
 use crate::{BOTH, image_of, index_of, platforms, setup};
 
 const CROSS: &str = "\
@@ -52,7 +50,10 @@ fn a_dockerfile_is_built_once_for_each_platform() {
         assert_eq!(shown.len(), 1, "{name}: {}", run.stderr);
     }
     // What runs natively is the same for all.
-    let native = run.stderr.lines().filter(|line| line.contains("native 2/2]"));
+    let native = run
+        .stderr
+        .lines()
+        .filter(|line| line.contains("native 2/2]"));
     let numbers: std::collections::BTreeSet<&str> =
         native.filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(numbers.len(), 1, "{}", run.stderr);
@@ -99,23 +100,4 @@ fn what_differs_between_platforms_is_told() {
         let run = setup.build(changed, &["--platform", platform]);
         let _ = run.success().says("not cached: `--chmod` changed, line 2");
     }
-}
-
-#[test]
-fn foreign_programs_need_an_emulator_which_is_named() {
-    let project: Project = project!(Base::Busybox);
-    project.write(&[("Dockerfile", "FROM busybox\nCOPY foreign /f\nRUN [\"/f\"]\n")]);
-    // An ELF program for a machine that nobody emulates.
-    let mut program = b"\x7fELF\x02\x01\x01".to_vec();
-    program.resize(64, 0);
-    program[16] = 2;
-    program[18] = 0xf3;
-    program[20] = 1;
-    let path = project.context().join("foreign");
-    fs_err::write(&path, program).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs_err::set_permissions(&path, mode).unwrap();
-    let run = project.build(&["--platform", "linux/riscv64", "--pull=false"]);
-    // The store has the base image for this machine only.
-    let _ = run.exit(1).says("hint: the store has");
 }
