@@ -3,6 +3,8 @@
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use larder_tree::bulk::BulkFile;
+
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::request::Destination;
 
@@ -39,7 +41,7 @@ fn write_file(path: &Path, work: impl FnOnce(&mut dyn Write) -> Result<()>) -> R
     name.push(format!(".{}.part", std::process::id()));
     let temporary = path.with_file_name(name);
     let file = std::fs::File::create(&temporary).map_err(at)?;
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, file);
+    let mut out = BulkFile::new(file, 0);
     let done = work(&mut out)
         .and_then(|()| out.flush().map_err(at))
         .and_then(|()| std::fs::rename(&temporary, path).map_err(at));

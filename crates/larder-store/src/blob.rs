@@ -3,6 +3,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use larder_oci::{Digest, Sha256};
+use larder_tree::bulk::BulkFile;
 use larder_tree::quota::content_bytes;
 use rusqlite::params;
 use rustix::fs::{Mode, OFlags};
@@ -109,7 +110,7 @@ impl Lease {
             .map_err(|errno| Error::io("cannot make a file for a blob", errno))?;
         Ok(BlobWriter {
             lease: self.clone(),
-            file: File::from(file),
+            file: BulkFile::new(File::from(file), 0),
             path,
             expected,
             hasher: Sha256::new(),
@@ -125,7 +126,7 @@ impl Lease {
 #[derive(Debug)]
 pub struct BlobWriter {
     lease: Lease,
-    file: File,
+    file: BulkFile,
     path: PathBuf,
     expected: Option<(Digest, u64)>,
     hasher: Sha256,
@@ -146,34 +147,33 @@ impl BlobWriter {
         reservation: Reservation,
     ) -> Result<Self> {
         let failed = |error| Error::io(format_args!("cannot resume blob `{digest}`"), error);
-        let file = lock.file().try_clone().map_err(failed)?;
-        let mut writer = Self {
-            lease,
-            file: File::from(file),
-            path,
-            expected: None,
-            hasher: Sha256::new(),
-            offset: 0,
-            resumable: Some(lock),
-            finished: false,
-            reservation,
-        };
-        if writer.file.metadata().map_err(failed)?.len() > size_bytes {
-            writer.file.set_len(0).map_err(failed)?;
+        let mut file = File::from(lock.file().try_clone().map_err(failed)?);
+        if file.metadata().map_err(failed)?.len() > size_bytes {
+            file.set_len(0).map_err(failed)?;
         }
+        let mut hasher = Sha256::new();
+        let mut offset = 0;
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
-            match writer.file.read(&mut buffer).map_err(failed)? {
-                0 => {
-                    writer.expected = Some((digest, size_bytes));
-                    return Ok(writer);
-                }
+            match file.read(&mut buffer).map_err(failed)? {
+                0 => break,
                 count => {
-                    writer.hasher.update(&buffer[..count]);
-                    writer.offset += count as u64;
+                    hasher.update(&buffer[..count]);
+                    offset += count as u64;
                 }
             }
         }
+        Ok(Self {
+            lease,
+            file: BulkFile::new(file, offset),
+            path,
+            expected: Some((digest, size_bytes)),
+            hasher,
+            offset,
+            resumable: Some(lock),
+            finished: false,
+            reservation,
+        })
     }
 
     /// Returns how many bytes are written, those of earlier attempts included: where a download
@@ -190,8 +190,10 @@ impl BlobWriter {
     /// Forgets all bytes, as when a server can't go on from the middle.
     pub fn restart(&mut self) -> Result<()> {
         use std::io::Seek;
-        let restart = self.file.set_len(0).and_then(|()| self.file.rewind());
+        let mut file = self.file.get_ref();
+        let restart = file.set_len(0).and_then(|()| file.rewind());
         restart.map_err(|error| Error::io("cannot restart a blob", error))?;
+        self.file.restart(0);
         self.hasher = Sha256::new();
         self.offset = 0;
         Ok(())
@@ -217,7 +219,8 @@ impl BlobWriter {
         let store = self.lease.store().clone();
         let failed =
             |error: io::Error| Error::io(format_args!("cannot store blob `{digest}`"), error);
-        let stat = rustix::fs::fstat(&self.file).map_err(|errno| failed(errno.into()))?;
+        self.file.flush().map_err(failed)?;
+        let stat = rustix::fs::fstat(self.file.get_ref()).map_err(|errno| failed(errno.into()))?;
         self.reservation.cover(disk::allocated_of(&stat))?;
         let _publication = store.lock_publication()?;
         if store.has_blob(&digest)? {

@@ -18,6 +18,7 @@
 //! | [`tar`] | reads and writes tar |
 //! | [`compression`] | recognises, decodes and encodes compressed streams |
 //! | [`quota`] | asks for disk before it is written |
+//! | [`bulk`] | writes large files past the page cache |
 //!
 //! ```no_run
 //! use larder_tree::apply::{ApplyOptions, LayerForm, apply_layer};
@@ -49,6 +50,7 @@
 
 pub mod apply;
 pub mod beneath;
+pub mod bulk;
 pub mod checksum;
 pub mod compression;
 pub mod context;

@@ -4,7 +4,8 @@ use std::io::Read;
 
 use proptest::prelude::*;
 
-use super::Deflater;
+use super::window::Window;
+use super::{BLOCK_BYTES, Deflater};
 
 /// Decodes blocks that don't end the data.
 fn inflate(packed: &[u8]) -> Vec<u8> {
@@ -41,10 +42,23 @@ fn noise(length: usize) -> Vec<u8> {
 #[test]
 fn any_length_comes_back() {
     let text = include_bytes!("deflate.rs");
-    for length in (0..300).chain([4095, 65535, 65536, 65537]) {
+    let text = text.repeat(10 * BLOCK_BYTES / text.len() + 1);
+    let around_blocks = (1..=9).flat_map(|block| {
+        let end = block * BLOCK_BYTES;
+        [
+            end - 33,
+            end - 32,
+            end - 1,
+            end,
+            end + 1,
+            end + 31,
+            end + 32,
+        ]
+    });
+    for length in (0..300).chain([4095]).chain(around_blocks) {
         check(&vec![b'a'; length]);
         check(&noise(length));
-        check(&text.repeat(20)[..length]);
+        check(&text[..length]);
     }
 }
 
@@ -70,6 +84,69 @@ fn what_repeats_becomes_small_and_what_does_not_stays() {
             ]
             .concat(),
         );
+    }
+}
+
+#[test]
+fn more_than_a_window_comes_back() {
+    let text = include_bytes!("deflate.rs");
+    let text = text.repeat(3 * Window::MAX_BYTES / text.len());
+    for length in [
+        Window::MAX_BYTES - 1,
+        Window::MAX_BYTES,
+        Window::MAX_BYTES + 1,
+        2 * Window::MAX_BYTES + 77,
+    ] {
+        check(&text[..length]);
+    }
+}
+
+#[test]
+fn an_input_does_not_show_in_what_the_next_becomes() {
+    let (text, random) = (include_bytes!("deflate.rs"), noise(200_000));
+    let alone = Deflater::default().compress(text);
+    let mut deflater = Deflater::default();
+    for before in [&random[..], &text.repeat(90), &[0; 1 << 19]] {
+        deflater.compress(before);
+        assert!(deflater.compress(text) == alone);
+    }
+}
+
+#[test]
+fn what_is_compressed_already_is_stored_but_not_what_repeats() {
+    let random = noise(300_000);
+    let kept = check(&random);
+    assert!(kept >= random.len() && kept < random.len() + 60, "{kept}");
+    for period in [700, 4096, 5003, 30_001] {
+        let repeated = random[..period].repeat(random.len() / period);
+        let packed = check(&repeated);
+        assert!(packed < random.len() / 2, "{period}: {packed}");
+    }
+    // Few enough repetitions to be overlooked cost no more than being stored.
+    let mut rare = random.clone();
+    rare.copy_within(100_000..100_100, 110_000);
+    assert!(check(&rare) < rare.len() + 60);
+}
+
+#[test]
+fn codes_of_every_length_and_distance_come_back() {
+    // Each length and each distance symbol, between bytes that occur once.
+    let random = noise(40_000);
+    for length in (4..262)
+        .step_by(3)
+        .chain([257, 258, 259, 260, 516, 517, 519])
+    {
+        for log in 0..15 {
+            for distance in [1 << log, (1 << log) + 1, (3 << log) / 2, (2 << log) - 1] {
+                let mut input = random[..distance.max(300)].to_vec();
+                let from = input.len() - distance;
+                for at in from..from + length {
+                    input.push(input[at]);
+                }
+                input.extend(&random[39_000..39_040]);
+                check(&input);
+            }
+        }
     }
 }
 

@@ -10,16 +10,6 @@ impl Bits {
         Self { value, count }
     }
 
-    /// Returns these bits, or none. Takes no branch.
-    #[inline]
-    pub(super) fn only_if(self, condition: bool) -> Self {
-        let mask = u32::from(condition).wrapping_neg();
-        Self {
-            value: self.value & mask,
-            count: self.count & mask,
-        }
-    }
-
     /// Returns these bits with `more` after them.
     pub(super) fn then(self, more: Self) -> Self {
         Self {
@@ -29,29 +19,45 @@ impl Bits {
     }
 }
 
+/// Room for what is written between two calls of [`BitWriter::write`]: more than any block takes
+/// that is not stored.
+const ROOM_BYTES: usize = 1 << 17;
+
+/// A flush writes eight bytes, of which it counts the full ones.
+const FLUSH_BYTES: usize = 8;
+
 /// Writes bits, the lowest first, as deflate wants them.
 #[derive(Debug)]
 pub(super) struct BitWriter {
     out: Vec<u8>,
+    room: Box<[u8; ROOM_BYTES + FLUSH_BYTES]>,
     pending: u64,
     pending_bits: u32,
 }
 
-impl BitWriter {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
+impl Default for BitWriter {
+    fn default() -> Self {
+        let room = vec![0; ROOM_BYTES + FLUSH_BYTES].into_boxed_slice();
         Self {
-            out: Vec::with_capacity(bytes),
+            out: Vec::new(),
+            room: room.try_into().expect("it has this length"),
             pending: 0,
             pending_bits: 0,
         }
     }
+}
 
-    /// Lets `write` add `bits`, or fewer.
-    pub(super) fn with_room(&mut self, bits: usize, write: impl FnOnce(&mut Cursor<'_>)) {
-        let before = self.out.len();
-        self.out.resize(before + bits / 8 + Cursor::SLACK_BYTES, 0);
+impl BitWriter {
+    /// Makes room for so many bytes at once.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.out.reserve(bytes);
+    }
+
+    /// Lets `write` add bits, no more than 128 KiB.
+    #[inline(always)]
+    pub(super) fn write(&mut self, write: impl FnOnce(&mut Cursor<'_>)) {
         let mut cursor = Cursor {
-            room: &mut self.out[before..],
+            room: &mut self.room,
             written: 0,
             pending: self.pending,
             pending_bits: self.pending_bits,
@@ -59,13 +65,13 @@ impl BitWriter {
         write(&mut cursor);
         let written = cursor.written;
         (self.pending, self.pending_bits) = (cursor.pending, cursor.pending_bits);
-        self.out.truncate(before + written);
+        self.out.extend_from_slice(&self.room[..written]);
     }
 
     /// Writes a stored block.
     pub(super) fn stored(&mut self, bytes: &[u8]) {
         let length = bytes.len() as u32;
-        self.with_room(64, |cursor| {
+        self.write(|cursor| {
             cursor.push(Bits::new(0, 3));
             let padding = cursor.pending_bits.wrapping_neg() % 8;
             cursor.push(Bits::new(0, padding));
@@ -75,41 +81,45 @@ impl BitWriter {
         self.out.extend_from_slice(bytes);
     }
 
-    /// Returns what was written, which must end at the edge of a byte.
-    pub(super) fn finish(self) -> Vec<u8> {
+    /// Returns what was written, which must end at the edge of a byte, and starts anew.
+    pub(super) fn finish(&mut self) -> Vec<u8> {
         debug_assert_eq!(self.pending_bits, 0, "bits are left");
-        self.out
+        std::mem::take(&mut self.out)
     }
 }
 
 /// The end of what is written. It holds its state by itself, so that it can stay in registers.
 pub(super) struct Cursor<'a> {
-    room: &'a mut [u8],
+    room: &'a mut [u8; ROOM_BYTES + FLUSH_BYTES],
     written: usize,
     pending: u64,
     pending_bits: u32,
 }
 
 impl Cursor<'_> {
-    /// A flush writes eight bytes, of which it counts the full ones.
-    const SLACK_BYTES: usize = 16;
+    /// How many bits may be added between two flushes.
+    pub(super) const MOST_BITS: u32 = 56;
 
-    /// Adds bits. No more than 56 may be added between two flushes.
-    #[inline]
+    /// Adds bits. No more than [`MOST_BITS`](Self::MOST_BITS) may be added between two flushes.
+    #[inline(always)]
     pub(super) fn push(&mut self, bits: Bits) {
-        self.pending |= u64::from(bits.value) << self.pending_bits;
-        self.pending_bits += bits.count;
+        self.push_wide(u64::from(bits.value), bits.count);
+    }
+
+    /// Adds the low `count` bits of `value`, of which there are no others.
+    #[inline(always)]
+    pub(super) fn push_wide(&mut self, value: u64, count: u32) {
+        self.pending |= value << self.pending_bits;
+        self.pending_bits += count;
     }
 
     /// Writes the full bytes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn flush(&mut self) {
-        if let Some(room) = self.room.get_mut(self.written..self.written + 8) {
-            room.copy_from_slice(&self.pending.to_le_bytes());
-        }
-        let bits = self.pending_bits & !7;
-        self.written += (bits / 8) as usize;
-        self.pending >>= bits;
-        self.pending_bits -= bits;
+        let room = self.room[self.written % ROOM_BYTES..].first_chunk_mut();
+        *room.expect("as many bytes follow any position") = self.pending.to_le_bytes();
+        self.written += (self.pending_bits / 8) as usize;
+        self.pending >>= self.pending_bits & !7;
+        self.pending_bits %= 8;
     }
 }

@@ -1,6 +1,6 @@
 use super::bits::{Bits, Cursor};
-use super::matches::{Match, distance_extra_bits, length_code, length_extra_bits};
-use super::{DISTANCE_SYMBOLS, END_OF_BLOCK, FIRST_LENGTH, LENGTH_SYMBOLS, MAX_CODE_BITS};
+use super::token::{FIRST_LENGTH, Token, distance_extra_bits, length_code, length_extra_bits};
+use super::{DISTANCE_SYMBOLS, END_OF_BLOCK, LENGTH_SYMBOLS, MAX_CODE_BITS};
 
 /// The order in which the lengths of the code length codes are written (RFC 1951, 3.2.7).
 const CODE_LENGTH_ORDER: [usize; 19] = [
@@ -67,29 +67,52 @@ impl Codes {
         self.header.write(out);
     }
 
-    /// Returns the codes of all literals.
-    pub(super) fn literals(&self) -> &[Bits; 256] {
-        self.lengths
-            .first_chunk()
-            .expect("there are more symbols than literals")
-    }
-
-    /// Returns the codes of all lengths of matches, from the shortest, with what follows them.
-    pub(super) fn lengths(&self) -> [Bits; 256] {
-        std::array::from_fn(|length| {
-            let (symbol, extra) = length_code(length as u8);
-            self.lengths[FIRST_LENGTH + usize::from(symbol)].then(extra)
-        })
-    }
-
-    /// Returns the code of a match's distance, with what follows it.
-    #[inline]
-    pub(super) fn distance(&self, found: Match) -> Bits {
-        self.distances[usize::from(found.distance_symbol)].then(found.distance_extra())
+    /// Returns what tokens become.
+    pub(super) fn table(&self) -> CodeTable {
+        let mut firsts = [0; Token::FIRSTS];
+        for (first, entry) in firsts.iter_mut().enumerate() {
+            let code = match first.checked_sub(256) {
+                None => self.lengths[first],
+                Some(length) => {
+                    let (symbol, extra) = length_code(length as u8);
+                    self.lengths[FIRST_LENGTH + usize::from(symbol)].then(extra)
+                }
+            };
+            *entry = code.value << 8 | code.count;
+        }
+        let mut seconds = [0; Token::SECONDS];
+        for (symbol, code) in self.distances.iter().enumerate() {
+            let with_extra = code.count + distance_extra_bits(symbol);
+            seconds[symbol + 1] = code.value << 16 | with_extra << 8 | code.count;
+        }
+        CodeTable { firsts, seconds }
     }
 
     pub(super) fn end_of_block(&self) -> Bits {
         self.lengths[END_OF_BLOCK]
+    }
+}
+
+/// The codes of all tokens, packed to be found by one look-up each.
+pub(super) struct CodeTable {
+    /// In the lowest byte, how many bits there are; above it code and extra bits, which are known
+    /// here.
+    firsts: [u32; Token::FIRSTS],
+    /// In the lowest byte, how long the code is; in the next, how long it is with the extra bits;
+    /// above them the code.
+    seconds: [u32; Token::SECONDS],
+}
+
+impl CodeTable {
+    /// Returns the bits of a token, and how many they are: 42 at most.
+    #[inline(always)]
+    pub(super) fn bits(&self, token: Token) -> (u64, u32) {
+        // A shift by a number of bits takes no note of what stands above it.
+        let first = self.firsts[token.first()];
+        let second = self.seconds[token.second()];
+        let distance = (second >> 16) | token.extra().wrapping_shl(second);
+        let bits = u64::from(first >> 8) | u64::from(distance).wrapping_shl(first);
+        (bits, (first & 0xff) + ((second >> 8) & 0xff))
     }
 }
 
@@ -221,28 +244,31 @@ fn codes<const N: usize>(counts: &[u32; N], max_bits: usize) -> [Bits; N] {
 /// Returns the lengths of a Huffman code, bound to `max_bits`; 0 for symbols that don't occur.
 fn code_lengths<const N: usize>(counts: &[u32; N], max_bits: usize) -> [u8; N] {
     let mut lengths = [0; N];
-    let mut order: Vec<(u32, usize)> = counts
-        .iter()
-        .enumerate()
-        .filter(|(_, count)| **count > 0)
-        .map(|(symbol, count)| (*count, symbol))
-        .collect();
-    order.sort_unstable();
-    if let [(_, only)] = order[..] {
-        lengths[only] = 1;
+    // The count above the symbol, so that they sort by count.
+    let mut order = [0_u32; LENGTH_SYMBOLS];
+    let mut used = 0;
+    for (symbol, count) in counts.iter().enumerate() {
+        order[used] = count << 9 | symbol as u32;
+        used += usize::from(*count > 0);
+    }
+    let order = &mut order[..used];
+    let symbol = |entry: u32| (entry & 511) as usize;
+    if let [only] = *order {
+        lengths[symbol(only)] = 1;
         return lengths;
     }
-    let depths = depths(&order.iter().map(|(count, _)| *count).collect::<Vec<_>>());
-    let mut per_length = [0_usize; 33];
-    for depth in depths {
-        per_length[(depth as usize).min(max_bits)] += 1;
+    order.sort_unstable();
+    let mut weights = [0_u32; 2 * LENGTH_SYMBOLS];
+    for (weight, entry) in weights.iter_mut().zip(&*order) {
+        *weight = entry >> 9;
     }
+    let mut per_length = depths(&mut weights, used, max_bits);
     make_room(&mut per_length, max_bits);
     // The rarest symbols get the longest codes.
-    let mut symbols = order.iter();
+    let mut rarest = order.iter();
     for length in (1..=max_bits).rev() {
-        for (_, symbol) in symbols.by_ref().take(per_length[length]) {
-            lengths[*symbol] = length as u8;
+        for entry in rarest.by_ref().take(per_length[length]) {
+            lengths[symbol(*entry)] = length as u8;
         }
     }
     lengths
@@ -263,32 +289,36 @@ fn make_room(per_length: &mut [usize; 33], max_bits: usize) {
     }
 }
 
-/// Returns how deep in the Huffman tree the leaves of these weights are, which are sorted.
-fn depths(weights: &[u32]) -> Vec<u32> {
-    let leaves = weights.len();
+/// Returns how many leaves of a Huffman tree are how deep, those too deep as if at `max_bits`.
+/// The first `leaves` weights are theirs, sorted; after them there is room for the inner nodes'.
+fn depths(weights: &mut [u32; 2 * LENGTH_SYMBOLS], leaves: usize, max_bits: usize) -> [usize; 33] {
+    let mut per_length = [0; 33];
     if leaves < 2 {
-        return vec![0; leaves];
+        return per_length;
     }
     // Nodes are made in the order of their weights: the two lightest are at the heads of two
     // queues, of the leaves and of the inner nodes.
-    let mut weight: Vec<u32> = weights.to_vec();
-    let mut parent = vec![0_usize; 2 * leaves - 1];
+    let nodes = 2 * leaves - 1;
+    let mut parents = [0_u16; 2 * LENGTH_SYMBOLS];
     let (mut leaf, mut inner) = (0, leaves);
-    for node in leaves..2 * leaves - 1 {
+    for node in leaves..nodes {
         let mut sum = 0;
         for _ in 0..2 {
-            let takes_leaf = leaf < leaves && (inner >= node || weight[leaf] <= weight[inner]);
+            let takes_leaf = leaf < leaves && (inner >= node || weights[leaf] <= weights[inner]);
             let child = if takes_leaf { &mut leaf } else { &mut inner };
-            sum += weight[*child];
-            parent[*child] = node;
+            sum += weights[*child];
+            parents[*child] = node as u16;
             *child += 1;
         }
-        weight.push(sum);
+        weights[node] = sum;
     }
-    let mut depth = vec![0_u32; 2 * leaves - 1];
-    for node in (0..2 * leaves - 2).rev() {
-        depth[node] = depth[parent[node]] + 1;
+    let mut depths = [0_u8; 2 * LENGTH_SYMBOLS];
+    for node in (0..nodes - 1).rev() {
+        let depth = depths[usize::from(parents[node])] + 1;
+        depths[node] = depth;
+        if node < leaves {
+            per_length[usize::from(depth).min(max_bits)] += 1;
+        }
     }
-    depth.truncate(leaves);
-    depth
+    per_length
 }
