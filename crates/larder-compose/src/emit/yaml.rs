@@ -7,6 +7,8 @@ use crate::yaml::plain_scalar;
 
 /// Spaces of one level.
 const INDENT: usize = 2;
+/// A longer key, in bytes, is marked as one. Readers don't look further than 1024 for the colon.
+const MAX_SIMPLE_KEY: usize = 128;
 
 /// Returns a tree as a YAML document.
 pub(crate) fn to_yaml(node: &Node) -> String {
@@ -25,10 +27,19 @@ fn write_map(map: &Map, indent: usize, out: &mut String) {
         if index > 0 || !out.ends_with("- ") {
             pad(indent, out);
         }
+        let key = entry.key.as_str();
+        let is_long = key.len() > MAX_SIMPLE_KEY;
+        if is_long {
+            out.push_str("? ");
+        }
         // Bare, this key would merge what it names.
-        match entry.key.as_str() {
+        match key {
             "<<" => out.push_str("\"<<\""),
             key => out.push_str(&one_line(key)),
+        }
+        if is_long {
+            out.push('\n');
+            pad(indent, out);
         }
         out.push(':');
         write_value(&entry.node, indent, out);
@@ -261,7 +272,8 @@ mod tests {
         ];
         let leaf = leaf.prop_map(move |value| Node::new(value, at()));
         leaf.prop_recursive(4, 32, 5, move |inner| {
-            let map = prop::collection::vec(("[ -~]{1,8}", inner.clone()), 0..5);
+            let key = prop_oneof![9 => "[ -~]{1,8}", 1 => "[ -~]{120,1200}"];
+            let map = prop::collection::vec((key, inner.clone()), 0..5);
             prop_oneof![
                 prop::collection::vec(inner, 0..5).prop_map(Value::List),
                 map.prop_map(|pairs| {
