@@ -431,7 +431,7 @@ impl Worker for BuildWorker<'_> {
         });
         digest.map_err(|error| {
             let what = match &vertex.op.op {
-                Some(pb::op::Op::File(_)) => "failed to calculate checksum of ref",
+                Some(pb::op::Op::File(_)) => ops::file::CHECKSUM_FAILED,
                 _ => "failed to compute cache key",
             };
             match result {

@@ -248,7 +248,9 @@ impl<'a> Runner<'a> {
             "not" => {}
             "build" => self.build(rest)?,
             "import" => {
-                ensure!(self.built.is_some(), "nothing was built");
+                if self.built.is_none() {
+                    self.build(rest)?;
+                }
                 self.open_store()?;
                 self.import(&self.archive(), &section.argument)?;
                 self.built = None;
@@ -318,11 +320,10 @@ impl<'a> Runner<'a> {
         for word in &mut words {
             *word = word.replace("$DIR", &dir);
         }
-        let flags = words
-            .iter()
-            .position(|word| word.starts_with('-'))
-            .unwrap_or(words.len());
-        let mut flags = words.split_off(flags);
+        let variables = words.iter().position(|word| word.starts_with(['-', '+']));
+        let mut flags = words.split_off(variables.unwrap_or(words.len()));
+        let attributes = flags.extract_if(.., |flag| flag.starts_with('+'));
+        let attributes: String = attributes.map(|flag| flag.replacen('+', ",", 1)).collect();
         let context = match flags.iter().position(|flag| flag == "--") {
             Some(end) => flags.drain(end..).nth(1).context("no context after `--`")?,
             None => format!("{dir}/context"),
@@ -331,7 +332,7 @@ impl<'a> Runner<'a> {
         let exports = of_this.iter().any(|name| OF_ARCHIVES.contains(name));
         if exports {
             let output = format!(
-                "type=oci,compression=uncompressed,dest={}",
+                "type=oci,compression=uncompressed{attributes},dest={}",
                 archive.display()
             );
             flags.extend(["--output".to_owned(), output]);

@@ -16,6 +16,8 @@ use crate::worker::{BuildWorker, ResultRef};
 
 /// Permission bits that an action takes.
 const MODE_MASK: i32 = 0o7777;
+/// What is said where a source of a copy is missing.
+pub(crate) const CHECKSUM_FAILED: &str = "failed to calculate checksum of ref";
 
 /// Does the actions of `file`. Returns a result for each of `outputs`.
 pub(crate) fn run(
@@ -232,7 +234,14 @@ impl FileOp<'_> {
         let source = self.read(index, input)?;
         self.worker.tree(&source, |tree| {
             let quota = target.active.quota();
-            Ok(copy::copy_within(tree, &target.root, &options, quota).map(drop)?)
+            let copied = copy::copy_within(tree, &target.root, &options, quota);
+            copied.map(drop).map_err(|error| match error.kind() {
+                // Nothing had asked for the content before, where a missing source shows else.
+                larder_tree::ErrorKind::NotFound => {
+                    BuildError::from(error).context(CHECKSUM_FAILED)
+                }
+                _ => error.into(),
+            })
         })?;
         Ok(())
     }

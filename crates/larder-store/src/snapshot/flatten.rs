@@ -51,13 +51,15 @@ impl Store {
 }
 
 /// Makes the directory `target`, with the tree that `layers` (topmost first) show together.
-/// Returns the allocated bytes of what was made, links excepted.
 ///
 /// # Errors
 /// `Invalid` for directories nested beyond 400 levels.
-pub(super) fn flatten(layers: &[PathBuf], target: &Path, files: Files) -> Result<u64> {
+pub(super) fn flatten(layers: &[PathBuf], target: &Path, files: Files) -> Result<()> {
     let failed = |error: io::Error| Error::io("cannot flatten layers", error);
-    rustix::fs::mkdir(target, Mode::RWXU).map_err(|errno| failed(errno.into()))?;
+    let mode = Mode::from_raw_mode(0o755);
+    rustix::fs::mkdir(target, mode)
+        .and_then(|()| rustix::fs::chmod(target, mode))
+        .map_err(|errno| failed(errno.into()))?;
     let mut flattener = Flattener {
         files,
         root: open_dir(CWD, target).map_err(failed)?,
@@ -70,11 +72,7 @@ pub(super) fn flatten(layers: &[PathBuf], target: &Path, files: Files) -> Result
         let root = flattener.root.try_clone().map_err(failed)?;
         flattener.directory(&source, &root, 0)?;
     }
-    match files {
-        Files::Copied => disk::allocated(target),
-        Files::Linked => disk::allocated_directories(target),
-    }
-    .map_err(failed)
+    Ok(())
 }
 
 /// Gives the directories `paths` of a layer the attributes that they have in the layers `below`

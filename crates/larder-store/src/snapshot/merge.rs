@@ -1,4 +1,9 @@
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use larder_tree::apply::{ApplyOptions, LayerForm, apply_layer};
+use larder_tree::beneath::Root;
+use larder_tree::diff::{LayerOptions, Style, write_layer};
 
 use super::active::SnapshotRow;
 use super::chain::{Ancestry, Form, Layer, visible};
@@ -42,51 +47,128 @@ impl Lease {
                 };
                 self.store().write(|tx| row.insert(self, tx))?;
             }
-            Snapshotter::Native => {
-                let mut directories = Vec::new();
-                for input in distinct.iter().rev() {
-                    directories.extend(self.store().visible(input)?);
-                }
-                self.add_whole(&id, &distinct, Form::Merge, description, &directories)?;
-            }
+            Snapshotter::Native => self.merge_copies(&id, &distinct, description)?,
         }
         Ok(id)
     }
 
-    /// Makes a snapshot `id` with the tree that `directories` (topmost first) show together.
-    fn add_whole(
+    /// Makes a merge where snapshots are copies: that of one of `inputs`, and upon it what each
+    /// further layer of the others changed.
+    fn merge_copies(
+        &self,
+        id: &SnapshotId,
+        inputs: &[SnapshotId],
+        description: &str,
+    ) -> Result<()> {
+        let store = self.store();
+        let mut chains = Vec::with_capacity(inputs.len());
+        let mut layers: Vec<SnapshotId> = Vec::new();
+        for input in inputs {
+            let chain = store.chain(input)?;
+            layers.retain(|layer| !chain.contains(layer));
+            layers.extend_from_slice(&chain);
+            chains.push((input, chain));
+        }
+        chains.retain(|(_, chain)| layers.starts_with(chain));
+        let base = chains.iter().max_by_key(|(_, chain)| chain.len());
+        let (base, above) = base.map_or((None, &layers[..]), |(input, chain)| {
+            (Some(store.files(input)), &layers[chain.len()..])
+        });
+        let changed = above.iter().map(|layer| store.files(layer));
+        let copied: Vec<PathBuf> = base.iter().cloned().chain(changed).collect();
+        let reservation = Reservation::new(self, store.copies_bytes(&copied, Files::Copied)?)?;
+        let directory = self.tmp()?.join(id.as_str());
+        disk::make_private_dir(&directory)?;
+        flatten(base.as_slice(), &directory.join("fs"), Files::Copied)?;
+        for layer in above {
+            self.apply_changes(layer, &directory)?;
+        }
+        self.publish_whole(
+            id,
+            inputs,
+            Form::Merge,
+            description,
+            &directory,
+            &reservation,
+        )
+    }
+
+    /// Makes in the tree of `directory`, a snapshot that is being made, the changes that `layer`
+    /// made to its parent.
+    fn apply_changes(&self, layer: &SnapshotId, directory: &Path) -> Result<()> {
+        let store = self.store();
+        let failed = |error| Error::tree(format_args!("cannot merge snapshot `{layer}`"), error);
+        let parent = store.snapshot(layer)?.parents.into_iter().next();
+        let parent = parent.map(|parent| Root::open(&store.files(&parent)));
+        let parent = parent.transpose().map_err(failed)?;
+        let path = directory.join("layer.tar");
+        let file = std::fs::File::create(&path);
+        let file = file.map_err(|error| Error::io("cannot merge snapshots", error))?;
+        let own = Root::open(&store.files(layer)).map_err(failed)?;
+        let options = LayerOptions::default();
+        write_layer(&own, parent.as_ref(), Style::Tree, &mut &file, &options).map_err(failed)?;
+        drop(file);
+        let reader = std::fs::File::open(&path);
+        let reader = reader.map_err(|error| Error::io("cannot merge snapshots", error))?;
+        let target = Root::open(&directory.join("fs")).map_err(failed)?;
+        let mut on_warning = |warning| tracing::debug!(snapshot = %layer, %warning, "merged");
+        let options = ApplyOptions {
+            ownership: store.ownership(),
+            ..ApplyOptions::new(&mut on_warning)
+        };
+        apply_layer(&target, reader, LayerForm::Tree, options).map_err(failed)?;
+        disk::remove(&path)
+    }
+
+    /// Makes the snapshot `id` that shows what `parent` does, as one directory of the same files.
+    /// `directories`, topmost first, are what it shows.
+    fn flatten(&self, id: &SnapshotId, parent: &SnapshotId, directories: &[PathBuf]) -> Result<()> {
+        let store = self.store();
+        let reservation = Reservation::new(self, store.copies_bytes(directories, Files::Linked)?)?;
+        let directory = self.tmp()?.join(id.as_str());
+        disk::make_private_dir(&directory)?;
+        flatten(directories, &directory.join("fs"), Files::Linked)?;
+        let description = format!("layers of {parent} in one");
+        let parents = std::slice::from_ref(parent);
+        self.publish_whole(
+            id,
+            parents,
+            Form::Flat,
+            &description,
+            &directory,
+            &reservation,
+        )
+    }
+
+    /// Makes `directory`, which has a whole tree, the snapshot `id`.
+    fn publish_whole(
         &self,
         id: &SnapshotId,
         parents: &[SnapshotId],
         form: Form,
         description: &str,
-        directories: &[std::path::PathBuf],
+        directory: &Path,
+        reservation: &Reservation,
     ) -> Result<()> {
         let store = self.store();
         let failed = |error: std::io::Error| Error::io("cannot store a flattened snapshot", error);
-        let files = match form {
-            Form::Flat => Files::Linked,
-            _ => Files::Copied,
+        let (record_type, size_bytes) = match form {
+            // Its files are those of others.
+            Form::Flat => (RecordType::Internal, disk::allocated_directories(directory)),
+            _ => (RecordType::Regular, disk::allocated(directory)),
         };
-        let reservation = Reservation::new(self, store.copies_bytes(directories, files)?)?;
-        let directory = self.tmp()?.join(id.as_str());
-        disk::make_private_dir(&directory)?;
-        let made_bytes = flatten(directories, &directory.join("fs"), files)?;
-        let own = disk::allocated_entry(&directory).map_err(failed)?;
-        reservation.cover(made_bytes + own)?;
+        let size_bytes = size_bytes.map_err(failed)?;
+        reservation.cover(size_bytes)?;
         let row = SnapshotRow {
             id,
             form,
             parents,
-            record_type: match form {
-                Form::Flat => RecordType::Internal,
-                _ => RecordType::Regular,
-            },
+            record_type,
             description,
-            size_bytes: made_bytes + own,
+            size_bytes,
         };
         let _publication = store.lock_publication()?;
-        std::fs::rename(&directory, store.layout().snapshot(id)).map_err(failed)?;
+        std::fs::rename(directory, store.layout().snapshot(id)).map_err(failed)?;
         store.write(|tx| row.insert(self, tx))
     }
 }
@@ -165,14 +247,7 @@ impl Store {
         let topmost_first = visible(&layers).iter().rev();
         let directories: Vec<_> = topmost_first.map(|layer| self.files(&layer.id)).collect();
         let flat = SnapshotId::random();
-        let description = format!("layers of {id} in one");
-        self.lease()?.add_whole(
-            &flat,
-            std::slice::from_ref(id),
-            Form::Flat,
-            &description,
-            &directories,
-        )?;
+        self.lease()?.flatten(&flat, id, &directories)?;
         tracing::debug!(snapshot = %id, layers = layers.len(), "flattened a long chain");
         Ok(flat)
     }

@@ -455,6 +455,30 @@ fn whole_trees_serve_where_overlays_cannot() {
 }
 
 #[test]
+fn merged_copies_are_without_what_a_layer_removed() {
+    let store = TestStore::with(Snapshotter::Native);
+    let lease = store.lease().unwrap();
+    let base = changed_base(&lease);
+    let one = layer(&lease, Some(&base), "one");
+    let active = lease
+        .prepare(&new_snapshot(Some(&base), "changes"))
+        .unwrap();
+    let root = upper(&active.mount().unwrap());
+    std::fs::remove_file(root.join("x")).unwrap();
+    std::fs::remove_dir_all(root.join("d")).unwrap();
+    std::fs::write(root.join("d"), "file").unwrap();
+    let two = active.commit().unwrap();
+    let merged = lease.merge(&[one.clone(), two.clone()], "merge").unwrap();
+    let [source] = &lowers(&store.view(&merged).unwrap())[..] else {
+        panic!("a directory is expected");
+    };
+    assert!(!source.join("x").exists() && source.join("one").exists());
+    assert_eq!(std::fs::read_to_string(source.join("d")).unwrap(), "file");
+    assert_eq!(store.chain(&merged).unwrap(), [base, one, two]);
+    store.assert_sound();
+}
+
+#[test]
 fn new_trees_are_kept_apart_on_the_disk() {
     let store = TestStore::new();
     let lease = store.lease().unwrap();
