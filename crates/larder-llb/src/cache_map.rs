@@ -5,19 +5,26 @@
 //!
 //! | op | enters | does not enter, because |
 //! | --- | --- | --- |
-//! | exec | args, env, cwd, user, hostname, ulimits, cgroup parent, names of extra hosts, network, security, secret env, devices, layout of mounts, platform | proxy settings and IPs of extra hosts (they lead to the same result); mount selectors (they are in the input's key); id and sharing of a cache mount that is not the default one (its content is never part of a key) |
+//! | exec | args, env, cwd, user, hostname, ulimits, cgroup parent, names of extra hosts, network, security, secret env, devices, valid exit codes, layout of mounts, platform | proxy settings and IPs of extra hosts (they lead to the same result); mount selectors (they are in the input's key); id and sharing of a cache mount that is not the default one (its content is never part of a key) |
 //! | file | every action with owner, mode and patterns; of a copy's source only the base name | the source's directory (it is in the input's key) |
-//! | merge, diff | the order of inputs | |
+//! | merge, diff | the order of inputs; for a diff, which of them are there | |
+//! | build | builder, inputs, inline definition, attributes | the definition in the input (it is in the input's key) |
+//! | passthrough | its id, and which input each output is | |
 //! | image source | the manifest digest with the platform, or the chain ID | the name |
+//! | blob source | the blob's digest, the file's name, mode and owner | where it comes from |
 //! | local source | nothing: it has no definition key | |
 
-mod go;
+mod exec;
+mod file;
+mod path;
 
-use base64::Engine as _;
 use larder_oci::{Digest, Platform, go_json};
 use serde::Serialize;
 
 use crate::{Vertex, pb};
+
+pub(crate) use exec::content_suffices;
+pub use path::has_wildcards;
 
 /// The digest of an op and how each of its inputs enters keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +62,7 @@ pub struct Selector {
 }
 
 impl Selector {
+    /// Returns whether it takes all of its path.
     fn is_plain(&self) -> bool {
         !self.wildcard
             && self.include_patterns.is_empty()
@@ -76,18 +84,81 @@ pub fn image_source_digests(
     platform: &Platform,
     chain_id: Option<&Digest>,
 ) -> Vec<Digest> {
-    let key = go::ImageKey {
+    #[derive(Serialize)]
+    struct Key<'a> {
+        #[serde(rename = "Digest")]
+        digest: &'a str,
+        #[serde(flatten)]
+        platform: PlatformKey<'a>,
+    }
+    let key = Key {
         digest: manifest.as_str(),
-        os: &platform.os,
-        arch: &platform.architecture,
-        variant: &platform.variant,
-        os_version: &platform.os_version,
-        os_features: &platform.os_features,
+        platform: PlatformKey::new(platform),
     };
-    let source = |key: &[u8]| Digest::sha256([b"buildkit.source.v0:", key].concat());
-    let mut digests = vec![source(Digest::sha256(go_json(&key)).as_str().as_bytes())];
-    digests.extend(chain_id.map(|chain_id| source(chain_id.as_str().as_bytes())));
+    let mut digests = vec![source_digest(Digest::sha256(go_json(&key)).as_str())];
+    digests.extend(chain_id.map(|chain_id| source_digest(chain_id.as_str())));
     digests
+}
+
+/// Returns the op digest of the source of a single blob, which becomes the file `filename` with
+/// permission bits `mode` (zero where nothing was said) and an owner.
+pub fn blob_source_digest(
+    blob: &Digest,
+    filename: &str,
+    mode: u32,
+    (uid, gid): (u32, u32),
+) -> Digest {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Key<'a> {
+        digest: &'a str,
+        filename: &'a str,
+        perm: u32,
+        #[serde(rename = "UID")]
+        uid: u32,
+        #[serde(rename = "GID")]
+        gid: u32,
+    }
+    let key = Key {
+        digest: blob.as_str(),
+        filename,
+        perm: mode,
+        uid,
+        gid,
+    };
+    source_digest(Digest::sha256(go_json(&key)).as_str())
+}
+
+/// Returns the op digest of a source that BuildKit knows by `key`.
+fn source_digest(key: &str) -> Digest {
+    Digest::sha256(format!("buildkit.source.v0:{key}"))
+}
+
+/// A platform as keys have it.
+#[derive(Serialize)]
+struct PlatformKey<'a> {
+    #[serde(rename = "OS")]
+    os: &'a str,
+    #[serde(rename = "Arch")]
+    arch: &'a str,
+    #[serde(rename = "Variant", skip_serializing_if = "str::is_empty")]
+    variant: &'a str,
+    #[serde(rename = "OSVersion", skip_serializing_if = "str::is_empty")]
+    os_version: &'a str,
+    #[serde(rename = "OSFeatures", skip_serializing_if = "<[_]>::is_empty")]
+    os_features: &'a [String],
+}
+
+impl<'a> PlatformKey<'a> {
+    fn new(platform: &'a Platform) -> Self {
+        Self {
+            os: &platform.os,
+            arch: &platform.architecture,
+            variant: &platform.variant,
+            os_version: &platform.os_version,
+            os_features: &platform.os_features,
+        }
+    }
 }
 
 /// Returns the chain ID of ordered diff IDs, lowest first; `None` for no layer.
@@ -100,35 +171,65 @@ pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
     }))
 }
 
-/// Returns the cache map of an exec, file, merge or diff op; `None` for other ops, whose keys come
-/// from what they fetch. `host` stands in where the op names no platform.
+/// Returns the cache map of an op with a key of its own; `None` for sources, whose keys come from
+/// what they fetch. `host` stands in where the op names no platform.
 pub fn cache_map(vertex: &Vertex, host: &Platform) -> Option<CacheMap> {
     let input_count = vertex.inputs.len();
     match vertex.op.op.as_ref()? {
         pb::op::Op::Exec(exec) => {
-            let platform = vertex
-                .op
-                .platform
-                .as_ref()
-                .map_or_else(|| host.clone(), platform_of);
-            Some(exec_cache_map(exec, &platform, input_count))
+            let named = vertex.op.platform.as_ref().map(platform_of);
+            let platform = named.as_ref().unwrap_or(host);
+            Some(exec::cache_map(exec, platform, input_count))
         }
-        pb::op::Op::File(file) => Some(file_cache_map(file, input_count)),
+        pb::op::Op::File(file) => Some(file::cache_map(file, input_count)),
         pb::op::Op::Merge(merge) => {
-            let key = go::MergeKey {
-                kind: "buildkit.merge.v0",
-                merge: go::Merge::from(merge),
-            };
-            Some(plain_cache_map(&key, input_count))
+            #[derive(Serialize)]
+            #[serde(rename_all = "PascalCase")]
+            struct Key<'a> {
+                r#type: &'static str,
+                merge: &'a pb::MergeOp,
+            }
+            let r#type = "buildkit.merge.v0";
+            Some(plain_cache_map(&Key { r#type, merge }, input_count))
         }
         pb::op::Op::Diff(diff) => {
-            let key = go::DiffKey {
-                kind: "buildkit.diff.v0",
-                diff: go::Diff::from(diff),
-            };
-            Some(plain_cache_map(&key, input_count))
+            #[derive(Serialize)]
+            #[serde(rename_all = "PascalCase")]
+            struct Key<'a> {
+                r#type: &'static str,
+                diff: &'a pb::DiffOp,
+            }
+            let r#type = "buildkit.diff.v0";
+            Some(plain_cache_map(&Key { r#type, diff }, input_count))
         }
-        pb::op::Op::Source(_) | pb::op::Op::Build(_) | pb::op::Op::Passthrough(_) => None,
+        pb::op::Op::Build(exec) => {
+            // The name of the field is BuildKit's.
+            #[derive(Serialize)]
+            #[serde(rename_all = "PascalCase")]
+            struct Key<'a> {
+                r#type: &'static str,
+                exec: &'a pb::BuildOp,
+            }
+            let r#type = "buildkit.build.v1";
+            Some(plain_cache_map(&Key { r#type, exec }, input_count))
+        }
+        pb::op::Op::Passthrough(passthrough) => {
+            #[derive(Serialize)]
+            #[serde(rename_all = "PascalCase")]
+            struct Key<'a> {
+                r#type: &'static str,
+                passthrough: &'a pb::PassthroughOp,
+            }
+            let r#type = "buildkit.passthrough.v0";
+            Some(plain_cache_map(
+                &Key {
+                    r#type,
+                    passthrough,
+                },
+                input_count,
+            ))
+        }
+        pb::op::Op::Source(_) => None,
     }
 }
 
@@ -149,260 +250,9 @@ fn plain_cache_map(key: &impl Serialize, input_count: usize) -> CacheMap {
     }
 }
 
-fn exec_cache_map(exec: &pb::ExecOp, platform: &Platform, input_count: usize) -> CacheMap {
-    let key = go::ExecKey {
-        kind: "buildkit.exec.v0",
-        exec: go::Exec::normalized(exec),
-        os: &platform.os,
-        arch: &platform.architecture,
-        variant: &platform.variant,
-        os_version: &platform.os_version,
-        os_features: &platform.os_features,
-    };
-    let mut paths = vec![Vec::new(); input_count];
-    let mut by_content = vec![true; input_count];
-    for mount in &exec.mounts {
-        let reads_input = matches!(
-            mount.mount_type(),
-            pb::MountType::Bind | pb::MountType::Cache
-        );
-        let Some(input) = usize::try_from(mount.input).ok().filter(|_| reads_input) else {
-            continue;
-        };
-        paths[input].push(absolute(&mount.selector));
-        by_content[input] &= match mount.content_cache() {
-            pb::MountContentCache::On => true,
-            pb::MountContentCache::Off => false,
-            // What a step may write to is keyed by how it was made.
-            pb::MountContentCache::Default => {
-                mount.output == -1 || (mount.readonly && mount.dest != "/")
-            }
-        };
-    }
-    let inputs = paths
-        .into_iter()
-        .zip(by_content)
-        .map(|(paths, by_content)| InputKeys {
-            selector: (!paths.is_empty()).then(|| Digest::sha256(paths.join("\0"))),
-            content: by_content.then(|| {
-                without_nested(&paths)
-                    .into_iter()
-                    .map(|path| Selector {
-                        path,
-                        follow_links: true,
-                        ..Selector::default()
-                    })
-                    .collect()
-            }),
-        });
-    CacheMap {
-        digest: Digest::sha256(go_json(&key)),
-        inputs: inputs.collect(),
-    }
-}
-
-fn file_cache_map(file: &pb::FileOp, input_count: usize) -> CacheMap {
-    use pb::file_action::Action;
-
-    let mut selectors: Vec<Vec<Selector>> = vec![Vec::new(); input_count];
-    // An input that an action changes is keyed by how it was made.
-    let mut changed = vec![false; input_count];
-    let input_of = |index: i64| {
-        usize::try_from(index)
-            .ok()
-            .filter(|&index| index < input_count)
-    };
-    let mut actions = Vec::with_capacity(file.actions.len());
-    for action in &file.actions {
-        if let Some(input) = input_of(action.input) {
-            changed[input] = true;
-        }
-        let owner = match &action.action {
-            Some(Action::Copy(copy)) => &copy.owner,
-            Some(Action::Mkfile(mkfile)) => &mkfile.owner,
-            Some(Action::Mkdir(mkdir)) => &mkdir.owner,
-            // BuildKit does not look at the owner of a symbolic link here.
-            Some(Action::Symlink(_) | Action::Rm(_)) | None => &None,
-        };
-        for (input, path) in owner_lookups(owner.as_ref()) {
-            if let Some(input) = input_of(input) {
-                selectors[input].push(Selector {
-                    path: path.to_owned(),
-                    follow_links: true,
-                    ..Selector::default()
-                });
-            }
-        }
-        let mut keyed = action.clone();
-        if let Some(Action::Copy(copy)) = &mut keyed.action
-            && let Some(input) = input_of(action.secondary_input)
-        {
-            selectors[input].push(Selector {
-                wildcard: copy.allow_wildcard && has_wildcards(&copy.src),
-                path: copy.src.clone(),
-                follow_links: copy.follow_symlink,
-                include_patterns: copy.include_patterns.clone(),
-                exclude_patterns: copy.exclude_patterns.clone(),
-                required_paths: copy.required_paths.clone(),
-            });
-            copy.src = base_name(&copy.src).to_owned();
-        }
-        actions.push(base64::engine::general_purpose::STANDARD.encode(go::action_json(&keyed)));
-    }
-    let indexes: Vec<[i64; 3]> = file
-        .actions
-        .iter()
-        .map(|action| [action.input, action.secondary_input, action.output])
-        .collect();
-    let key = go::FileKey {
-        kind: "buildkit.file.v0",
-        actions,
-        indexes: if are_default(&indexes) {
-            Vec::new()
-        } else {
-            indexes
-        },
-    };
-    let inputs = selectors
-        .into_iter()
-        .zip(changed)
-        .map(|(selectors, changed)| {
-            if changed || selectors.is_empty() {
-                return InputKeys::default();
-            }
-            let mut paths: Vec<&str> = selectors
-                .iter()
-                .map(|selector| selector.path.as_str())
-                .collect();
-            paths.sort_unstable_by(|a, b| b.cmp(a));
-            InputKeys {
-                selector: Some(Digest::sha256(paths.join("\0"))),
-                content: Some(without_redundant(&selectors)),
-            }
-        });
-    CacheMap {
-        digest: Digest::sha256(go_json(&key)),
-        inputs: inputs.collect(),
-    }
-}
-
-/// Returns the inputs, with the files, in which the names of `owner` are looked up.
-fn owner_lookups(owner: Option<&pb::ChownOpt>) -> impl Iterator<Item = (i64, &'static str)> {
-    let named = |user: Option<&pb::UserOpt>| match user?.user.as_ref()? {
-        pb::user_opt::User::ByName(named) => Some(named.input),
-        pb::user_opt::User::ById(_) => None,
-    };
-    let user = owner.and_then(|owner| named(owner.user.as_ref()));
-    let group = owner.and_then(|owner| named(owner.group.as_ref()));
-    let user = user.map(|input| (input, "/etc/passwd"));
-    user.into_iter()
-        .chain(group.map(|input| (input, "/etc/group")))
-}
-
-/// Returns whether the actions form the usual chain: the first works on input 0, each next one on
-/// the result of the one before, and only the last makes an output.
-///
-/// The first versions of the key had no indexes; those of the usual chain must stay as they were,
-/// with their quirk: the result of the action before is counted from the number of actions.
-fn are_default(indexes: &[[i64; 3]]) -> bool {
-    let count = indexes.len() as i64;
-    !indexes.is_empty()
-        && (0..)
-            .zip(indexes)
-            .all(|(position, &[input, secondary, output])| {
-                input
-                    == (if position == 0 {
-                        0
-                    } else {
-                        count + position - 1
-                    })
-                    && matches!(secondary, -1 | 1)
-                    && output == (if position == count - 1 { 0 } else { -1 })
-            })
-}
-
-/// Returns whether `*`, `?` or `[` stands in `path` without a backslash before it.
-pub fn has_wildcards(path: &str) -> bool {
-    let mut bytes = path.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'\\' => {
-                bytes.next();
-            }
-            b'*' | b'?' | b'[' => return true,
-            _ => {}
-        }
-    }
-    false
-}
-
-fn absolute(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
-/// Go's `path.Base`.
-fn base_name(path: &str) -> &str {
-    match path.trim_end_matches('/') {
-        "" if path.is_empty() => ".",
-        "" => "/",
-        path => path.rsplit('/').next().unwrap_or(path),
-    }
-}
-
-/// Returns the distinct paths that lie below none of the others, sorted.
-fn without_nested(paths: &[String]) -> Vec<String> {
-    let mut kept: Vec<String> = paths.to_vec();
-    kept.sort();
-    kept.dedup();
-    let all = kept.clone();
-    kept.retain(|path| {
-        !all.iter()
-            .any(|other| path.starts_with(&format!("{other}/")))
-    });
-    kept
-}
-
-/// Returns the selectors sorted by path, without those that another one covers.
-fn without_redundant(selectors: &[Selector]) -> Vec<Selector> {
-    let plain_paths = |follow_links: bool| {
-        let plain = selectors
-            .iter()
-            .filter(|selector| selector.is_plain() && selector.follow_links == follow_links);
-        without_nested(
-            &plain
-                .map(|selector| selector.path.clone())
-                .collect::<Vec<_>>(),
-        )
-        .into_iter()
-        .map(move |path| Selector {
-            path,
-            follow_links,
-            ..Selector::default()
-        })
-    };
-    let mut kept: Vec<Selector> = plain_paths(false).chain(plain_paths(true)).collect();
-    kept.extend(
-        selectors
-            .iter()
-            .filter(|selector| !selector.is_plain())
-            .cloned(),
-    );
-    kept.sort_by(|a, b| a.path.cmp(&b.path));
-    kept
-}
-
 #[cfg(test)]
 mod tests {
+    use super::path::{absolute, base_name, without_nested};
     use super::*;
     use crate::pb::OpMetadata;
     use crate::{Definition, Edge, GraphBuilder};
@@ -574,10 +424,110 @@ mod tests {
         );
     }
 
+    // What BuildKit hashes, as its types are declared.
+    #[test]
+    fn keys_are_digests_of_go_s_json() {
+        let side = |input| pb::LowerDiffInput { input };
+        let upper = |input| pb::UpperDiffInput { input };
+        let diff = |lower, up| {
+            pb::op::Op::Diff(pb::DiffOp {
+                lower: Some(side(lower)),
+                upper: Some(upper(up)),
+            })
+        };
+        let build = pb::op::Op::Build(pb::BuildOp {
+            builder: -1,
+            inputs: [(
+                "buildkit.llb.definition".to_owned(),
+                pb::BuildInput { input: 0 },
+            )]
+            .into(),
+            attrs: [("llbbuild.filename".to_owned(), "a&b".to_owned())].into(),
+            ..pb::BuildOp::default()
+        });
+        let passthrough = pb::op::Op::Passthrough(pb::PassthroughOp {
+            id: "x".to_owned(),
+            outputs: vec![1, 0],
+        });
+        for (inputs, op, json) in [
+            (
+                2,
+                diff(0, 1),
+                r#"{"Type":"buildkit.diff.v0","Diff":{"lower":{},"upper":{"input":1}}}"#,
+            ),
+            (
+                1,
+                diff(-1, 0),
+                r#"{"Type":"buildkit.diff.v0","Diff":{"lower":{"input":-1},"upper":{}}}"#,
+            ),
+            (
+                1,
+                build,
+                r#"{"Type":"buildkit.build.v1","Exec":{"builder":-1,"inputs":{"buildkit.llb.definition":{}},"attrs":{"llbbuild.filename":"a\u0026b"}}}"#,
+            ),
+            (
+                2,
+                passthrough,
+                r#"{"Type":"buildkit.passthrough.v0","Passthrough":{"id":"x","outputs":[1,0]}}"#,
+            ),
+        ] {
+            let (_, map) = record(inputs, op);
+            assert_eq!(map.digest, Digest::sha256(json), "{json}");
+            assert_eq!(map.inputs, vec![InputKeys::default(); inputs]);
+        }
+        let blob = Digest::sha256("blob");
+        let json = format!(r#"{{"Digest":"{blob}","Filename":"f","Perm":420,"UID":1,"GID":0}}"#);
+        assert_eq!(
+            blob_source_digest(&blob, "f", 0o644, (1, 0)),
+            Digest::sha256(format!("buildkit.source.v0:{}", Digest::sha256(json)))
+        );
+    }
+
+    // The cases, and what comes of them, are those of BuildKit's `TestExecOpContentCache`.
+    #[test]
+    fn content_stands_for_an_input_where_it_tells_all() {
+        type Change = fn(&mut pb::Mount);
+        let cases: [(&str, &str, Change, bool, bool); 8] = [
+            ("/foo", "/bar", |_| {}, false, false),
+            ("/foo", "/bar", |it| it.readonly = true, true, true),
+            ("/foo", "/bar", |it| it.output = -1, true, true),
+            ("/foo", "/", |_| {}, true, true),
+            ("/", "/bar", |_| {}, false, false),
+            ("/", "/bar", |it| it.readonly = true, false, true),
+            ("/", "/bar", |it| it.output = -1, false, true),
+            ("/", "/", |_| {}, false, true),
+        ];
+        for (dest, selector, change, by_default, is_safe) in cases {
+            let mut mount = pb::Mount {
+                dest: dest.to_owned(),
+                selector: selector.to_owned(),
+                ..pb::Mount::default()
+            };
+            change(&mut mount);
+            assert_eq!(content_suffices(&mount), is_safe, "{mount:?}");
+            let by_content = |content_cache: pb::MountContentCache| {
+                let exec = pb::ExecOp {
+                    mounts: vec![pb::Mount {
+                        content_cache: content_cache.into(),
+                        ..mount.clone()
+                    }],
+                    ..pb::ExecOp::default()
+                };
+                let map = exec::cache_map(&exec, &Platform::linux("amd64", ""), 1);
+                map.inputs[0].content.is_some()
+            };
+            assert_eq!(by_content(pb::MountContentCache::Default), by_default);
+            assert!(!by_content(pb::MountContentCache::Off));
+            assert_eq!(by_content(pb::MountContentCache::On), is_safe);
+        }
+    }
+
     #[test]
     fn nested_paths_are_covered_by_their_parents() {
         let paths = ["/a/b", "/a", "/ab", "/a"].map(str::to_owned);
         assert_eq!(without_nested(&paths), ["/a", "/ab"]);
+        let paths = ["/", "/a"].map(str::to_owned);
+        assert_eq!(without_nested(&paths), ["/"]);
         assert_eq!(absolute("a/../b//c/."), "/b/c");
         for (path, base) in [("/", "/"), ("", "."), ("/a/b/", "b"), ("a", "a")] {
             assert_eq!(base_name(path), base);
@@ -587,8 +537,17 @@ mod tests {
     #[test]
     fn definitions_round_trip() {
         let mut graph = GraphBuilder::new();
+        let root = pb::Mount {
+            input: -1,
+            ..root()
+        };
         let digest = graph
-            .add(op(run("true", vec![])), &[], OpMetadata::default(), None)
+            .add(
+                op(run("true", vec![root])),
+                &[],
+                OpMetadata::default(),
+                None,
+            )
             .unwrap();
         let graph = graph
             .finish(Edge {

@@ -4,17 +4,42 @@
 //! - [`pb`] holds the wire types, compiled from `proto/ops.proto`.
 //! - [`Definition`] is a decoded and validated graph; [`GraphBuilder`] makes one.
 //! - [`cache_map`] gives the digests that identify an op in cache keys, equal to BuildKit's.
+//! - [`dump`] shows definitions to people; [`caps`] has the names that definitions ask for.
 //!
-//! **Limitations**: nested builds (`BuildOp`) and `PassthroughOp` are decoded, and refused by
-//! the engine.
+//! ```
+//! use larder_llb::{Definition, Edge, GraphBuilder, VertexMetadata, pb};
+//!
+//! let source = pb::SourceOp {
+//!     identifier: "docker-image://docker.io/library/busybox:latest".into(),
+//!     ..pb::SourceOp::default()
+//! };
+//! let op = pb::Op {
+//!     op: Some(pb::op::Op::Source(source)),
+//!     ..pb::Op::default()
+//! };
+//! let mut graph = GraphBuilder::new();
+//! let vertex = graph.add(op, &[], VertexMetadata::default(), None)?;
+//! let definition = graph.finish(Edge { vertex, index: 0 })?;
+//! assert_eq!(Definition::from_pb(&definition.to_pb())?, definition);
+//! # Ok::<(), larder_llb::GraphError>(())
+//! ```
+//!
+//! **Limitations**: a definition has at most 100,000 ops. In an exec op, outputs are numbered in the order
+//! of the mounts, and there is one root filesystem; BuildKit takes others, and makes something else
+//! of them than they say.
 
 pub mod cache_map;
+pub mod caps;
+pub mod dump;
 mod graph;
 pub mod http;
+mod json;
 
 pub use graph::{
-    Definition, Edge, GraphBuilder, GraphError, SourceFile, SourceRange, Vertex, VertexMetadata,
+    Definition, Edge, GraphBuilder, GraphError, Problem, SourceFile, SourceRange, Vertex,
+    VertexMetadata,
 };
+pub use prost::{DecodeError, Message};
 
 /// The LLB wire types. Names and numbers are BuildKit's.
 #[expect(

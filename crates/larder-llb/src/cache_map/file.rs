@@ -1,0 +1,179 @@
+//! The cache map of a file op.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use larder_oci::{Digest, go_json};
+use serde::Serialize;
+
+use super::path::{base_name, has_wildcards, without_nested};
+use super::{CacheMap, InputKeys, Selector};
+use crate::pb;
+use pb::file_action::Action;
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Key {
+    r#type: &'static str,
+    actions: Vec<String>,
+    #[serde(rename = "indexes", skip_serializing_if = "Vec::is_empty")]
+    indexes: Vec<[i64; 3]>,
+}
+
+pub(super) fn cache_map(file: &pb::FileOp, input_count: usize) -> CacheMap {
+    let mut selectors: Vec<Vec<Selector>> = vec![Vec::new(); input_count];
+    // An input that an action changes is keyed by how it was made.
+    let mut changed = vec![false; input_count];
+    let input_of = |index: i64| {
+        usize::try_from(index)
+            .ok()
+            .filter(|&index| index < input_count)
+    };
+    let mut actions = Vec::with_capacity(file.actions.len());
+    for action in &file.actions {
+        if let Some(input) = input_of(action.input) {
+            changed[input] = true;
+        }
+        let owner = match &action.action {
+            Some(Action::Copy(copy)) => &copy.owner,
+            Some(Action::Mkfile(mkfile)) => &mkfile.owner,
+            Some(Action::Mkdir(mkdir)) => &mkdir.owner,
+            // BuildKit does not look at the owner of a symbolic link here.
+            Some(Action::Symlink(_) | Action::Rm(_)) | None => &None,
+        };
+        for (input, path) in owner_lookups(owner.as_ref()) {
+            if let Some(input) = input_of(input) {
+                selectors[input].push(Selector {
+                    path: path.to_owned(),
+                    follow_links: true,
+                    ..Selector::default()
+                });
+            }
+        }
+        let mut keyed = action.clone();
+        if let Some(Action::Copy(copy)) = &mut keyed.action
+            && let Some(input) = input_of(action.secondary_input)
+        {
+            selectors[input].push(Selector {
+                wildcard: copy.allow_wildcard && has_wildcards(&copy.src),
+                path: copy.src.clone(),
+                follow_links: copy.follow_symlink,
+                include_patterns: copy.include_patterns.clone(),
+                exclude_patterns: copy.exclude_patterns.clone(),
+                required_paths: copy.required_paths.clone(),
+            });
+            copy.src = base_name(&copy.src).to_owned();
+        }
+        actions.push(STANDARD.encode(action_json(&keyed)));
+    }
+    let indexes: Vec<[i64; 3]> = file
+        .actions
+        .iter()
+        .map(|action| [action.input, action.secondary_input, action.output])
+        .collect();
+    let key = Key {
+        r#type: "buildkit.file.v0",
+        actions,
+        indexes: if are_default(&indexes) {
+            Vec::new()
+        } else {
+            indexes
+        },
+    };
+    let inputs = selectors
+        .into_iter()
+        .zip(changed)
+        .map(|(selectors, changed)| {
+            if changed || selectors.is_empty() {
+                return InputKeys::default();
+            }
+            let mut paths: Vec<&str> = selectors
+                .iter()
+                .map(|selector| selector.path.as_str())
+                .collect();
+            paths.sort_unstable_by(|a, b| b.cmp(a));
+            InputKeys {
+                selector: Some(Digest::sha256(paths.join("\0"))),
+                content: Some(without_redundant(&selectors)),
+            }
+        });
+    CacheMap {
+        digest: Digest::sha256(go_json(&key)),
+        inputs: inputs.collect(),
+    }
+}
+
+/// Returns the inputs, with the files, in which the names of `owner` are looked up.
+fn owner_lookups(owner: Option<&pb::ChownOpt>) -> impl Iterator<Item = (i64, &'static str)> {
+    let named = |user: Option<&pb::UserOpt>| match user?.user.as_ref()? {
+        pb::user_opt::User::ByName(named) => Some(named.input),
+        pb::user_opt::User::ById(_) => None,
+    };
+    let user = owner.and_then(|owner| named(owner.user.as_ref()));
+    let group = owner.and_then(|owner| named(owner.group.as_ref()));
+    let user = user.map(|input| (input, "/etc/passwd"));
+    user.into_iter()
+        .chain(group.map(|input| (input, "/etc/group")))
+}
+
+/// Returns whether the actions form the usual chain: the first works on input 0, each next one on
+/// the result of the one before, and only the last makes an output.
+///
+/// The first versions of the key had no indexes; those of the usual chain must stay as they were,
+/// with their quirk: the result of the action before is counted from the number of actions.
+fn are_default(indexes: &[[i64; 3]]) -> bool {
+    let count = indexes.len() as i64;
+    !indexes.is_empty()
+        && (0..)
+            .zip(indexes)
+            .all(|(position, &[input, secondary, output])| {
+                input
+                    == (if position == 0 {
+                        0
+                    } else {
+                        count + position - 1
+                    })
+                    && matches!(secondary, -1 | 1)
+                    && output == (if position == count - 1 { 0 } else { -1 })
+            })
+}
+
+/// Returns the JSON of an action itself, without its indexes.
+fn action_json(action: &pb::FileAction) -> Vec<u8> {
+    match &action.action {
+        Some(Action::Copy(copy)) => go_json(copy),
+        Some(Action::Mkfile(mkfile)) => go_json(mkfile),
+        Some(Action::Mkdir(mkdir)) => go_json(mkdir),
+        Some(Action::Rm(rm)) => go_json(rm),
+        Some(Action::Symlink(symlink)) => go_json(symlink),
+        None => b"null".to_vec(),
+    }
+}
+
+/// Returns the selectors sorted by path, without those that another one covers.
+fn without_redundant(selectors: &[Selector]) -> Vec<Selector> {
+    let plain_paths = |follow_links: bool| {
+        let plain = selectors
+            .iter()
+            .filter(|selector| selector.is_plain() && selector.follow_links == follow_links);
+        without_nested(
+            &plain
+                .map(|selector| selector.path.clone())
+                .collect::<Vec<_>>(),
+        )
+        .into_iter()
+        .map(move |path| Selector {
+            path,
+            follow_links,
+            ..Selector::default()
+        })
+    };
+    let mut kept: Vec<Selector> = plain_paths(false).chain(plain_paths(true)).collect();
+    kept.extend(
+        selectors
+            .iter()
+            .filter(|selector| !selector.is_plain())
+            .cloned(),
+    );
+    kept.sort_by(|a, b| a.path.cmp(&b.path));
+    kept
+}
