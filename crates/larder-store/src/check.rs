@@ -32,7 +32,10 @@ impl Store {
         let _publications = self.lock_removal()?;
         let mut problems = self.read(check_database)?;
         let snapshots: Vec<SnapshotId> = self.read(|db| {
-            let mut list = db.prepare("SELECT id FROM snapshots WHERE form <> 'merge'")?;
+            let mut list = db.prepare(
+                "SELECT id FROM snapshots WHERE form <> 'merge' \
+                   OR NOT EXISTS (SELECT 1 FROM snapshot_parents WHERE child = id)",
+            )?;
             let ids = list.query_map([], |row| row.get(0))?;
             Ok(ids.collect::<rusqlite::Result<_>>()?)
         })?;

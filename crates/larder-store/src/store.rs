@@ -140,7 +140,8 @@ impl Store {
         self.0.options.snapshotter
     }
 
-    pub(crate) fn ownership(&self) -> Ownership {
+    /// Returns whom the files of unpacked layers are given to.
+    pub fn ownership(&self) -> Ownership {
         self.0.options.ownership
     }
 

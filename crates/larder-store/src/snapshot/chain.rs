@@ -17,8 +17,7 @@ pub(crate) enum Form {
     Directory,
     /// A whole tree.
     Tree,
-    /// None of its own: it stacks its parents. Without overlays, the whole tree that they show
-    /// together.
+    /// None: it stacks its parents; with no parent it is an empty tree.
     Merge,
     /// Its only parent's layers in one.
     Flat,
@@ -60,13 +59,14 @@ pub(crate) struct Layer {
 }
 
 impl Store {
-    /// Returns the snapshots whose layers make up `id`, lowest first, merges resolved.
+    /// Returns the snapshots whose layers make up `id`, lowest first, merges and stacks resolved;
+    /// none for an empty tree.
     ///
     /// # Errors
     /// `NotFound` if it does not exist (any more).
     pub fn chain(&self, id: &SnapshotId) -> Result<Vec<SnapshotId>> {
         let ancestry = self.read(|db| Ancestry::load(db, id))?;
-        let layers = ancestry.layers(id);
+        let layers = ancestry.layers(id, Of::Export);
         Ok(layers.into_iter().map(|layer| layer.id).collect())
     }
 
@@ -106,10 +106,10 @@ impl Store {
     /// Returns the directories that make up `id`, topmost first.
     pub(super) fn visible(&self, id: &SnapshotId) -> Result<Vec<PathBuf>> {
         let ancestry = self.read(|db| Ancestry::load(db, id))?;
-        if self.snapshotter() == Snapshotter::Native {
+        let layers = self.bounded(&ancestry, id)?;
+        if layers.is_empty() {
             return Ok(vec![self.files(id)]);
         }
-        let layers = self.bounded(&ancestry, id)?;
         let topmost_first = layers.iter().rev();
         Ok(topmost_first.map(|layer| self.files(&layer.id)).collect())
     }
@@ -120,12 +120,53 @@ impl Store {
     }
 }
 
+/// What a parent is to its child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The child lies upon it.
+    Below,
+    /// Its own layer is one of the child's, without what lies below it.
+    Layer,
+    /// It has the files that the child shows.
+    Shown,
+}
+
+impl Role {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Below => "below",
+            Self::Layer => "layer",
+            Self::Shown => "shown",
+        }
+    }
+}
+
+impl FromSql for Role {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_str()? {
+            "below" => Ok(Self::Below),
+            "layer" => Ok(Self::Layer),
+            "shown" => Ok(Self::Shown),
+            _ => Err(FromSqlError::InvalidType),
+        }
+    }
+}
+
+/// What layers are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// What is mounted.
+    View,
+    /// What is exported.
+    Export,
+}
+
 /// A snapshot and all it builds on.
 #[derive(Debug, Default)]
 pub(super) struct Ancestry {
     forms: HashMap<SnapshotId, Form>,
     /// Each lowest first.
-    pub(super) parents: HashMap<SnapshotId, Vec<SnapshotId>>,
+    parents: HashMap<SnapshotId, Vec<(SnapshotId, Role)>>,
 }
 
 impl Ancestry {
@@ -133,7 +174,7 @@ impl Ancestry {
         let mut list = db.prepare_cached(
             "WITH RECURSIVE below (id) AS ( \
                VALUES (?) UNION SELECT parent FROM snapshot_parents JOIN below ON child = below.id) \
-             SELECT s.id, form, parent FROM below JOIN snapshots s USING (id) \
+             SELECT s.id, form, parent, role FROM below JOIN snapshots s USING (id) \
                LEFT JOIN snapshot_parents ON child = s.id ORDER BY s.id, position",
         )?;
         let mut ancestry = Self::default();
@@ -141,7 +182,8 @@ impl Ancestry {
         while let Some(row) = rows.next()? {
             let id: SnapshotId = row.get(0)?;
             if let Some(parent) = row.get(2)? {
-                ancestry.parents.entry(id.clone()).or_default().push(parent);
+                let parents = ancestry.parents.entry(id.clone()).or_default();
+                parents.push((parent, row.get(3)?));
             }
             ancestry.forms.insert(id, row.get(1)?);
         }
@@ -152,29 +194,57 @@ impl Ancestry {
         }
     }
 
+    /// Returns what `id` lies upon; `None` for nothing, and for a merge or a stack.
+    pub(super) fn below(&self, id: &SnapshotId) -> Option<&SnapshotId> {
+        match self.parents.get(id).map(Vec::as_slice) {
+            Some([(parent, Role::Below)]) => Some(parent),
+            _ => None,
+        }
+    }
+
+    /// Returns whether `id` lies upon nothing.
+    pub(super) fn is_lowest(&self, id: &SnapshotId) -> bool {
+        !self.parents.contains_key(id)
+    }
+
     /// Returns the layers that make up `id`, lowest first.
     ///
     /// What occurs twice, below two inputs of a merge, is listed at its topmost place only:
     /// applied again it does to the tree what it did before.
-    pub(super) fn layers(&self, id: &SnapshotId) -> Vec<Layer> {
-        let mut pending = vec![id];
-        let mut seen = HashSet::new();
+    pub(super) fn layers(&self, id: &SnapshotId, of: Of) -> Vec<Layer> {
+        let mut pending = vec![(id, Role::Below)];
+        let (mut seen, mut listed) = (HashSet::new(), HashSet::new());
         let mut layers = Vec::new();
-        while let Some(id) = pending.pop() {
-            if !seen.insert(id) {
+        while let Some((id, role)) = pending.pop() {
+            if role == Role::Below && !seen.insert(id) {
                 continue;
             }
-            // The last parent, the topmost, is the next to be taken.
-            pending.extend(self.parents.get(id).into_iter().flatten());
-            if let Some(form @ (Form::Directory | Form::Tree)) = self.forms.get(id) {
+            if let Some(form @ (Form::Directory | Form::Tree)) = self.forms.get(id)
+                && listed.insert(id)
+            {
                 layers.push(Layer {
                     id: id.clone(),
                     whole: form.is_whole(),
                 });
             }
+            if role == Role::Below {
+                // The last parent, the topmost, is the next to be taken.
+                pending.extend(self.sources(id, of));
+            }
         }
         layers.reverse();
         layers
+    }
+
+    /// Returns the parents that `id` has layers of, lowest first: all of their layers, or, as
+    /// [`Role::Layer`], but their own.
+    fn sources(&self, id: &SnapshotId, of: Of) -> impl Iterator<Item = (&SnapshotId, Role)> {
+        let parents = self.parents.get(id).into_iter().flatten();
+        parents.filter_map(move |(parent, role)| match (role, of) {
+            (Role::Below, _) | (Role::Layer, Of::Export) => Some((parent, *role)),
+            (Role::Shown, Of::View) => Some((parent, Role::Below)),
+            (Role::Layer, Of::View) | (Role::Shown, Of::Export) => None,
+        })
     }
 }
 

@@ -1,12 +1,11 @@
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use larder_tree::apply::{ApplyOptions, LayerForm, apply_layer};
-use larder_tree::beneath::Root;
-use larder_tree::diff::{LayerOptions, Style, write_layer};
+use rusqlite::params;
+use rustix::fs::Mode;
 
 use super::active::SnapshotRow;
-use super::chain::{Ancestry, Form, Layer, visible};
+use super::chain::{Ancestry, Form, Layer, Of, Role, visible};
 use super::flatten::{Files, flatten};
 use crate::ceiling::Reservation;
 use crate::{Error, Lease, RecordType, Result, SnapshotId, Snapshotter, Store, disk};
@@ -17,173 +16,171 @@ const MAX_LOWERS: usize = 499;
 /// How many layers at least stay above a flattened one, so that the next steps of a long chain
 /// share it.
 const UNFLATTENED: usize = 100;
+/// What the directories of an empty snapshot take.
+const EMPTY_BYTES: u64 = 8 << 10;
 
 impl Lease {
-    /// Makes the snapshot that has the layers of all `inputs`, later ones above earlier ones. With
-    /// overlays it shares their files and takes no space of its own; else it is a copy of what
-    /// they show together. The lease must hold the inputs.
+    /// Makes the snapshot that has the layers of all `inputs`, later ones above earlier ones; an
+    /// empty tree without a layer for no inputs. It shares their files and takes no space of its
+    /// own. The lease must hold the inputs.
     ///
     /// # Errors
-    /// `NotFound` if an input does not exist (any more); `Invalid` for no inputs.
+    /// `NotFound` if an input does not exist (any more); `Invalid` if one but the lowest is not
+    /// [stackable](Store::is_stackable).
     pub fn merge(&self, inputs: &[SnapshotId], description: &str) -> Result<SnapshotId> {
+        let store = self.store();
         if inputs.is_empty() {
-            return Err(Error::invalid("a merge needs at least one input"));
+            return self.empty(description);
         }
         let mut distinct: Vec<SnapshotId> = Vec::with_capacity(inputs.len());
         for input in inputs {
             distinct.retain(|earlier| earlier != input);
             distinct.push(input.clone());
         }
-        let id = SnapshotId::random();
-        match self.store().snapshotter() {
-            Snapshotter::Overlay { .. } => {
-                let row = SnapshotRow {
-                    id: &id,
-                    form: Form::Merge,
-                    parents: &distinct,
-                    record_type: RecordType::Regular,
-                    description,
-                    size_bytes: 0,
-                };
-                self.store().write(|tx| row.insert(self, tx))?;
+        for input in &distinct[1..] {
+            if !store.is_stackable(input)? {
+                return Err(Error::invalid(format_args!(
+                    "snapshot `{input}` can't be stacked as it is"
+                )));
             }
-            Snapshotter::Native => self.merge_copies(&id, &distinct, description)?,
         }
+        let id = SnapshotId::random();
+        let row = merge_row(&id, &distinct, description, 0);
+        store.write(|tx| row.insert(self, tx))?;
         Ok(id)
     }
 
-    /// Makes a merge where snapshots are copies: that of one of `inputs`, and upon it what each
-    /// further layer of the others changed.
-    fn merge_copies(
+    /// Makes the snapshot that has the own layers of `layers`, lowest first, without what lies
+    /// below these, and that shows the files of `shown`: what the layers make when one is applied
+    /// after the other. It takes no space of its own. The lease must hold them all.
+    ///
+    /// # Errors
+    /// `NotFound` if one of them does not exist (any more); `Invalid` for no layers.
+    pub fn stack(
         &self,
-        id: &SnapshotId,
-        inputs: &[SnapshotId],
+        layers: &[SnapshotId],
+        shown: &SnapshotId,
         description: &str,
-    ) -> Result<()> {
-        let store = self.store();
-        let mut chains = Vec::with_capacity(inputs.len());
-        let mut layers: Vec<SnapshotId> = Vec::new();
-        for input in inputs {
-            let chain = store.chain(input)?;
-            layers.retain(|layer| !chain.contains(layer));
-            layers.extend_from_slice(&chain);
-            chains.push((input, chain));
+    ) -> Result<SnapshotId> {
+        if layers.is_empty() {
+            return Err(Error::invalid("a stack needs at least one layer"));
         }
-        chains.retain(|(_, chain)| layers.starts_with(chain));
-        let base = chains.iter().max_by_key(|(_, chain)| chain.len());
-        let (base, above) = base.map_or((None, &layers[..]), |(input, chain)| {
-            (Some(store.files(input)), &layers[chain.len()..])
-        });
-        let changed = above.iter().map(|layer| store.files(layer));
-        let copied: Vec<PathBuf> = base.iter().cloned().chain(changed).collect();
-        let reservation = Reservation::new(self, store.copies_bytes(&copied, Files::Copied)?)?;
+        let id = SnapshotId::random();
+        let parents = [layers, std::slice::from_ref(shown)].concat();
+        let row = merge_row(&id, &parents, description, 0);
+        self.store().write(|tx| {
+            row.insert(self, tx)?;
+            tx.prepare_cached(
+                "UPDATE snapshot_parents SET role = iif(position < ?, ?, ?) WHERE child = ?",
+            )?
+            .execute(params![
+                layers.len() as i64,
+                Role::Layer.as_str(),
+                Role::Shown.as_str(),
+                id
+            ])?;
+            Ok(())
+        })?;
+        Ok(id)
+    }
+
+    /// Makes the snapshot of an empty tree without a layer.
+    fn empty(&self, description: &str) -> Result<SnapshotId> {
+        let store = self.store();
+        let failed = |error| Error::io("cannot store an empty snapshot", error);
+        let id = SnapshotId::random();
+        let reservation = Reservation::new(self, EMPTY_BYTES)?;
         let directory = self.tmp()?.join(id.as_str());
         disk::make_private_dir(&directory)?;
-        flatten(base.as_slice(), &directory.join("fs"), Files::Copied)?;
-        for layer in above {
-            self.apply_changes(layer, &directory)?;
-        }
-        self.publish_whole(
-            id,
-            inputs,
-            Form::Merge,
-            description,
-            &directory,
-            &reservation,
-        )
+        let (files, mode) = (directory.join("fs"), Mode::from_raw_mode(0o755));
+        rustix::fs::mkdir(&files, mode).map_err(|errno| failed(errno.into()))?;
+        rustix::fs::chmod(&files, mode).map_err(|errno| failed(errno.into()))?;
+        let size_bytes = disk::allocated(&directory).map_err(failed)?;
+        reservation.cover(size_bytes)?;
+        let row = merge_row(&id, &[], description, size_bytes);
+        let _publication = store.lock_publication()?;
+        std::fs::rename(&directory, store.layout().snapshot(&id)).map_err(failed)?;
+        store.write(|tx| row.insert(self, tx))?;
+        Ok(id)
     }
 
-    /// Makes in the tree of `directory`, a snapshot that is being made, the changes that `layer`
-    /// made to its parent.
-    fn apply_changes(&self, layer: &SnapshotId, directory: &Path) -> Result<()> {
-        let store = self.store();
-        let failed = |error| Error::tree(format_args!("cannot merge snapshot `{layer}`"), error);
-        let parent = store.snapshot(layer)?.parents.into_iter().next();
-        let parent = parent.map(|parent| Root::open(&store.files(&parent)));
-        let parent = parent.transpose().map_err(failed)?;
-        let path = directory.join("layer.tar");
-        let file = std::fs::File::create(&path);
-        let file = file.map_err(|error| Error::io("cannot merge snapshots", error))?;
-        let own = Root::open(&store.files(layer)).map_err(failed)?;
-        let options = LayerOptions::default();
-        write_layer(&own, parent.as_ref(), Style::Tree, &mut &file, &options).map_err(failed)?;
-        drop(file);
-        let reader = std::fs::File::open(&path);
-        let reader = reader.map_err(|error| Error::io("cannot merge snapshots", error))?;
-        let target = Root::open(&directory.join("fs")).map_err(failed)?;
-        let mut on_warning = |warning| tracing::debug!(snapshot = %layer, %warning, "merged");
-        let options = ApplyOptions {
-            ownership: store.ownership(),
-            ..ApplyOptions::new(&mut on_warning)
-        };
-        apply_layer(&target, reader, LayerForm::Tree, options).map_err(failed)?;
-        disk::remove(&path)
-    }
-
-    /// Makes the snapshot `id` that shows what `parent` does, as one directory of the same files.
-    /// `directories`, topmost first, are what it shows.
-    fn flatten(&self, id: &SnapshotId, parent: &SnapshotId, directories: &[PathBuf]) -> Result<()> {
-        let store = self.store();
-        let reservation = Reservation::new(self, store.copies_bytes(directories, Files::Linked)?)?;
-        let directory = self.tmp()?.join(id.as_str());
-        disk::make_private_dir(&directory)?;
-        flatten(directories, &directory.join("fs"), Files::Linked)?;
-        let description = format!("layers of {parent} in one");
-        let parents = std::slice::from_ref(parent);
-        self.publish_whole(
-            id,
-            parents,
-            Form::Flat,
-            &description,
-            &directory,
-            &reservation,
-        )
-    }
-
-    /// Makes `directory`, which has a whole tree, the snapshot `id`.
-    fn publish_whole(
+    /// Makes the flattened form `id` of `parent`: the tree that `directories` (topmost first) show
+    /// together.
+    fn add_flat(
         &self,
         id: &SnapshotId,
-        parents: &[SnapshotId],
-        form: Form,
+        parent: &SnapshotId,
         description: &str,
-        directory: &Path,
-        reservation: &Reservation,
+        directories: &[PathBuf],
     ) -> Result<()> {
         let store = self.store();
         let failed = |error: std::io::Error| Error::io("cannot store a flattened snapshot", error);
-        let (record_type, size_bytes) = match form {
-            // Its files are those of others.
-            Form::Flat => (RecordType::Internal, disk::allocated_directories(directory)),
-            _ => (RecordType::Regular, disk::allocated(directory)),
-        };
-        let size_bytes = size_bytes.map_err(failed)?;
+        let copies_bytes = store.copies_bytes(directories, Files::Linked)?;
+        let reservation = Reservation::new(self, copies_bytes)?;
+        let directory = self.tmp()?.join(id.as_str());
+        disk::make_private_dir(&directory)?;
+        flatten(directories, &directory.join("fs"), Files::Linked)?;
+        // Its files are those of others.
+        let size_bytes = disk::allocated_directories(&directory).map_err(failed)?;
         reservation.cover(size_bytes)?;
         let row = SnapshotRow {
             id,
-            form,
-            parents,
-            record_type,
+            form: Form::Flat,
+            parents: std::slice::from_ref(parent),
+            record_type: RecordType::Internal,
             description,
             size_bytes,
         };
         let _publication = store.lock_publication()?;
-        std::fs::rename(directory, store.layout().snapshot(id)).map_err(failed)?;
+        std::fs::rename(&directory, store.layout().snapshot(id)).map_err(failed)?;
         store.write(|tx| row.insert(self, tx))
     }
 }
 
+fn merge_row<'a>(
+    id: &'a SnapshotId,
+    parents: &'a [SnapshotId],
+    description: &'a str,
+    size_bytes: u64,
+) -> SnapshotRow<'a> {
+    SnapshotRow {
+        id,
+        form: Form::Merge,
+        parents,
+        record_type: RecordType::Regular,
+        description,
+        size_bytes,
+    }
+}
+
 impl Store {
+    /// Returns whether the layers of a snapshot may be stacked upon any others as they are: the
+    /// directories of a layer that was written above another have marks that hide what lay there,
+    /// and files that did not change.
+    ///
+    /// # Errors
+    /// `NotFound` if it does not exist (any more).
+    pub fn is_stackable(&self, id: &SnapshotId) -> Result<bool> {
+        if self.snapshotter() == Snapshotter::Native {
+            return Ok(false);
+        }
+        let ancestry = self.read(|db| Ancestry::load(db, id))?;
+        let layers = ancestry.layers(id, Of::Export);
+        // Stacks show a tree that their layers are not parts of.
+        let is_merge = layers == ancestry.layers(id, Of::View);
+        Ok(is_merge && layers.iter().all(|layer| ancestry.is_lowest(&layer.id)))
+    }
+
     /// Returns the layers of `id`, lowest first, or others that show the same and are few enough
     /// to be mounted.
     pub(super) fn bounded(&self, ancestry: &Ancestry, id: &SnapshotId) -> Result<Vec<Layer>> {
-        let layers = ancestry.layers(id);
+        let layers = ancestry.layers(id, Of::View);
         let shown = visible(&layers);
         if shown.len() <= MAX_LOWERS {
             return Ok(shown.to_vec());
         }
         let (below, flat) = self.flattening_point(ancestry, id)?;
-        let covered: HashSet<_> = ancestry.layers(&below).into_iter().collect();
+        let covered: HashSet<_> = ancestry.layers(&below, Of::View).into_iter().collect();
         let flat = match flat {
             Some(flat) => flat,
             None => self.flatten_snapshot(ancestry, &below)?,
@@ -219,9 +216,9 @@ impl Store {
             if above <= UNFLATTENED {
                 candidate = current;
             }
-            match ancestry.parents.get(current).map(Vec::as_slice) {
-                Some([parent]) => current = parent,
-                _ => break,
+            match ancestry.below(current) {
+                Some(parent) => current = parent,
+                None => break,
             }
         }
         Ok((candidate.clone(), None))
@@ -243,11 +240,13 @@ impl Store {
     }
 
     fn flatten_snapshot(&self, ancestry: &Ancestry, id: &SnapshotId) -> Result<SnapshotId> {
-        let layers = ancestry.layers(id);
+        let layers = ancestry.layers(id, Of::View);
         let topmost_first = visible(&layers).iter().rev();
         let directories: Vec<_> = topmost_first.map(|layer| self.files(&layer.id)).collect();
         let flat = SnapshotId::random();
-        self.lease()?.flatten(&flat, id, &directories)?;
+        let description = format!("layers of {id} in one");
+        let lease = self.lease()?;
+        lease.add_flat(&flat, id, &description, &directories)?;
         tracing::debug!(snapshot = %id, layers = layers.len(), "flattened a long chain");
         Ok(flat)
     }

@@ -48,7 +48,7 @@ fn work(store: &Store, round: u64) {
     let lease = store.lease().unwrap();
     let base = layer(&lease, None, "base");
     let top = layer(&lease, Some(&base), "top");
-    let merged = lease.merge(&[base, top], "merged").unwrap();
+    let merged = lease.merge(&[top, base], "merged").unwrap();
     let deps = [vec![KeyDep {
         key: CacheKey::content(digest(&round.to_string())),
         selector: None,

@@ -165,20 +165,72 @@ fn a_merge_stacks_layers_without_copying() {
     );
 
     let above = layer(&lease, Some(&merged), "above");
-    let again = lease.merge(&[above, lower.clone()], "merge again").unwrap();
+    let other = layer(&lease, None, "other");
+    let links = lease.merge(&[linked.clone(), other], "links").unwrap();
+    let again = lease.merge(&[above.clone(), links], "again").unwrap();
     let view = store.view(&again).unwrap();
     assert_eq!(
         names(&view),
-        ["lower", "base", "above", "linked"],
+        ["other", "linked", "above", "lower", "base"],
         "each layer once"
     );
-    assert_eq!(
-        lease.merge(&[], "nothing").unwrap_err().kind(),
-        ErrorKind::Invalid
-    );
+    // Its marks are meant for what it was written upon.
+    let error = lease.merge(&[linked, above], "no").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
     let error = store.below(&merged).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     store.assert_sound();
+}
+
+#[test]
+fn a_stack_has_layers_of_its_own_and_shows_another_tree() {
+    let store = TestStore::new();
+    let lease = store.lease().unwrap();
+    let base = layer(&lease, None, "base");
+    let upper = layer(&lease, Some(&base), "upper");
+    let tree = layer(&lease, None, "tree");
+    let stack = lease.stack(&[upper.clone()], &tree, "stack").unwrap();
+    assert_eq!(store.chain(&stack).unwrap(), [upper.clone()]);
+    assert_eq!(names(&store.view(&stack).unwrap()), ["tree"]);
+    assert!(!store.is_stackable(&stack).unwrap());
+    assert!(store.is_stackable(&tree).unwrap());
+
+    let above = layer(&lease, Some(&stack), "above");
+    assert_eq!(store.chain(&above).unwrap(), [upper.clone(), above.clone()]);
+    assert_eq!(names(&store.view(&above).unwrap()), ["above", "tree"]);
+    assert_eq!(names(&store.below(&above).unwrap().unwrap()), ["tree"]);
+
+    let merged = lease.merge(&[above.clone(), base.clone()], "merged");
+    assert_eq!(
+        store.chain(&merged.unwrap()).unwrap(),
+        [upper.clone(), above, base]
+    );
+    let error = lease.stack(&[], &tree, "nothing").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    drop(lease);
+    store.assert_sound();
+    assert_eq!(store.prune_all().len(), 6);
+    store.assert_sound();
+}
+
+#[test]
+fn a_merge_of_nothing_is_an_empty_tree_without_layers() {
+    for snapshotter in [
+        Snapshotter::Native,
+        Snapshotter::Overlay { userxattr: false },
+    ] {
+        let store = TestStore::with(snapshotter);
+        let lease = store.lease().unwrap();
+        let empty = lease.merge(&[], "nothing").unwrap();
+        assert_eq!(store.chain(&empty).unwrap(), []);
+        let view = store.view(&empty).unwrap();
+        assert_eq!(names(&view), [""]);
+        let mode = std::fs::metadata(&lowers(&view)[0]).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o755);
+        let above = layer(&lease, Some(&empty), "above");
+        assert_eq!(store.chain(&above).unwrap(), [above]);
+        store.assert_sound();
+    }
 }
 
 #[test]
@@ -445,37 +497,9 @@ fn whole_trees_serve_where_overlays_cannot() {
     assert_changed(&lowers(&native.view(&top).unwrap())[0]);
 
     let other = layer(&lease, None, "other");
-    let merged = lease.merge(&[top, other], "merge").unwrap();
-    let MountKind::Bind { source } = native.view(&merged).unwrap().kind else {
-        panic!("a directory is expected");
-    };
-    assert_changed(&source);
-    assert!(source.join("other").exists());
+    let error = lease.merge(&[top, other], "merge").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "a tree is no layer");
     native.assert_sound();
-}
-
-#[test]
-fn merged_copies_are_without_what_a_layer_removed() {
-    let store = TestStore::with(Snapshotter::Native);
-    let lease = store.lease().unwrap();
-    let base = changed_base(&lease);
-    let one = layer(&lease, Some(&base), "one");
-    let active = lease
-        .prepare(&new_snapshot(Some(&base), "changes"))
-        .unwrap();
-    let root = upper(&active.mount().unwrap());
-    std::fs::remove_file(root.join("x")).unwrap();
-    std::fs::remove_dir_all(root.join("d")).unwrap();
-    std::fs::write(root.join("d"), "file").unwrap();
-    let two = active.commit().unwrap();
-    let merged = lease.merge(&[one.clone(), two.clone()], "merge").unwrap();
-    let [source] = &lowers(&store.view(&merged).unwrap())[..] else {
-        panic!("a directory is expected");
-    };
-    assert!(!source.join("x").exists() && source.join("one").exists());
-    assert_eq!(std::fs::read_to_string(source.join("d")).unwrap(), "file");
-    assert_eq!(store.chain(&merged).unwrap(), [base, one, two]);
-    store.assert_sound();
 }
 
 #[test]

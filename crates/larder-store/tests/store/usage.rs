@@ -16,7 +16,7 @@ fn furnished(store: &TestStore) {
     std::fs::hard_link(root.join("dir39/file"), root.join("linked")).unwrap();
     let base = base.commit().unwrap();
     let top = layer(&lease, Some(&base), "top");
-    lease.merge(&[base, top], "merged").unwrap();
+    lease.merge(&[top, base], "merged").unwrap();
     lease.put_blob(&vec![1; 50_000]).unwrap();
     let request = CacheMountRequest {
         name: "pip",
@@ -118,7 +118,7 @@ fn filters_choose_records() {
     store.advance(DAY);
     let lease = store.lease().unwrap();
     let fresh = layer(&lease, None, "fresh, and \"quoted\"");
-    let parent = store.du(&["description==merged".parse().unwrap()]).unwrap()[0].parents[0].clone();
+    let parent = store.du(&["description==merged".parse().unwrap()]).unwrap()[0].parents[1].clone();
     for (filters, expected) in [
         (vec!["type==exec.cachemount"], vec!["cached mount"]),
         (vec!["type=exec.cachemount"], vec!["cached mount"]),
