@@ -6,3 +6,4 @@ pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod local;
+pub(crate) mod stack;

@@ -24,7 +24,7 @@ use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{FarLayer, Fetcher, Origin, repository};
 use crate::history::{self, History};
 use crate::images::{ImageKey, ResolvedImage};
-use crate::ops::{self, host, local::LocalContext};
+use crate::ops::{self, host, local::LocalContext, stack::Stacker};
 use crate::progress::{Reporter, VertexProgress};
 use crate::request::{Output, SecretProvider, StepReport};
 use crate::solve::{Found, Missed, WorkError, Worker};
@@ -492,21 +492,26 @@ impl Worker for BuildWorker<'_> {
                 ops::file::run(self, vertex, file, outputs, inputs, progress)
             }
             Some(pb::op::Op::Merge(merge)) => {
-                let mut layers = Vec::with_capacity(merge.inputs.len());
-                for input in &merge.inputs {
-                    layers.push(self.snapshot_of(&inputs[input.input as usize])?);
-                }
-                let merged = self
-                    .lease
-                    .merge(&layers, &vertex.name())
-                    .map_err(BuildError::from)?;
+                let indexes = merge.inputs.iter().map(|input| input.input);
+                let layers = self.inputs(inputs, indexes)?;
+                let merged = self.stacker(vertex, progress).merge(&layers)?;
                 Ok(vec![ResultRef::Snapshot(merged)])
             }
-            Some(pb::op::Op::Diff(_)) => Err(unavailable("the diff op").into()),
-            Some(pb::op::Op::Build(_)) => Err(unavailable("nested builds").into()),
-            Some(pb::op::Op::Passthrough(_)) | None => {
-                Err(unavailable("an op of this kind").into())
+            Some(pb::op::Op::Diff(diff)) => {
+                let side = |index: Option<i64>| self.inputs(inputs, index.filter(|it| *it >= 0));
+                let lower = side(diff.lower.map(|lower| lower.input))?;
+                let upper = side(diff.upper.map(|upper| upper.input))?;
+                let stacker = self.stacker(vertex, progress);
+                let difference = stacker.diff(lower.first(), upper.first())?;
+                Ok(vec![ResultRef::Snapshot(difference)])
             }
+            Some(pb::op::Op::Passthrough(passthrough)) => {
+                let indexes = outputs.iter().map(|&output| passthrough.outputs[output]);
+                let results = self.inputs(inputs, indexes)?.into_iter();
+                Ok(results.map(ResultRef::Snapshot).collect())
+            }
+            Some(pb::op::Op::Build(_)) => Err(unavailable("nested builds").into()),
+            None => Err(unavailable("an op of this kind").into()),
         }
     }
 
@@ -578,6 +583,31 @@ impl Worker for BuildWorker<'_> {
 }
 
 impl BuildWorker<'_> {
+    /// Returns the snapshots of those of a vertex' inputs that `indexes` name.
+    fn inputs(
+        &self,
+        inputs: &[ResultRef],
+        indexes: impl IntoIterator<Item = i64>,
+    ) -> Result<Vec<SnapshotId>, WorkError> {
+        let snapshot = |index: i64| {
+            let index = index as usize;
+            let snapshot = self.snapshot_of(&inputs[index]);
+            snapshot.map_err(|error| match error.class() {
+                ErrorClass::NotFound => WorkError::InputLost(index, error),
+                _ => WorkError::Failed(error),
+            })
+        };
+        indexes.into_iter().map(snapshot).collect()
+    }
+
+    fn stacker<'w>(&'w self, vertex: &Vertex, progress: &'w VertexProgress<'_>) -> Stacker<'w> {
+        Stacker {
+            lease: &self.lease,
+            name: vertex.name(),
+            progress,
+        }
+    }
+
     fn image(&self, vertex: &Vertex, source: &pb::SourceOp) -> Result<&ResolvedImage> {
         let scheme = source.identifier.split("://").next().unwrap_or_default();
         if scheme != "docker-image" {

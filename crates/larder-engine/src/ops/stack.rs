@@ -10,7 +10,7 @@
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use larder_store::{ActiveSnapshot, NewSnapshot, RecordType, SnapshotId};
+use larder_store::{ActiveSnapshot, Lease, NewSnapshot, RecordType, SnapshotId};
 use larder_tree::apply::{ApplyOptions, LayerForm, Warning, apply_layer};
 use larder_tree::beneath::Root;
 use larder_tree::diff::{LayerOptions, Style, write_layer};
@@ -18,20 +18,19 @@ use larder_tree::diff::{LayerOptions, Style, write_layer};
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::layers;
 use crate::progress::VertexProgress;
-use crate::worker::BuildWorker;
 
 /// What makes a merge or a diff.
 pub(crate) struct Stacker<'a> {
-    pub(crate) worker: &'a BuildWorker<'a>,
+    pub(crate) lease: &'a Lease,
     /// The vertex' name, for `du`.
-    pub(crate) name: &'a str,
+    pub(crate) name: String,
     pub(crate) progress: &'a VertexProgress<'a>,
 }
 
 impl Stacker<'_> {
     /// Stacks the layers of all `inputs`, later ones above earlier ones.
     pub(crate) fn merge(&self, inputs: &[SnapshotId]) -> Result<SnapshotId> {
-        let store = self.worker.store();
+        let store = self.lease.store();
         let mut filled: Vec<SnapshotId> = Vec::new();
         let mut layers: Vec<SnapshotId> = Vec::new();
         for input in inputs {
@@ -58,7 +57,7 @@ impl Stacker<'_> {
         lower: Option<&SnapshotId>,
         upper: Option<&SnapshotId>,
     ) -> Result<SnapshotId> {
-        let store = self.worker.store();
+        let store = self.lease.store();
         let Some(lower) = lower else {
             return match upper {
                 Some(upper) => Ok(upper.clone()),
@@ -78,7 +77,7 @@ impl Stacker<'_> {
 
     /// Makes the snapshot that has `layers`, lowest first, and shows what they make.
     fn stack(&self, layers: &[SnapshotId]) -> Result<SnapshotId> {
-        let store = self.worker.store();
+        let store = self.lease.store();
         let (mut done, mut base) = self.longest_chain(layers)?;
         while let Some(layer) = layers.get(done)
             && store.is_stackable(layer)?
@@ -102,7 +101,7 @@ impl Stacker<'_> {
                         })
                     })
                 })?;
-                Ok(self.worker.lease.stack(layers, &shown, self.name)?)
+                Ok(self.lease.stack(layers, &shown, &self.name)?)
             }
         }
     }
@@ -112,7 +111,7 @@ impl Stacker<'_> {
     fn longest_chain(&self, layers: &[SnapshotId]) -> Result<(usize, Vec<SnapshotId>)> {
         for count in (1..=layers.len()).rev() {
             let top = &layers[count - 1];
-            if self.worker.store().chain(top)? == layers[..count] {
+            if self.lease.store().chain(top)? == layers[..count] {
                 return Ok((count, vec![top.clone()]));
             }
         }
@@ -123,7 +122,7 @@ impl Stacker<'_> {
     fn join(&self, mut snapshots: Vec<SnapshotId>) -> Result<SnapshotId> {
         match snapshots.len() {
             1 => Ok(snapshots.remove(0)),
-            _ => Ok(self.worker.lease.merge(&snapshots, self.name)?),
+            _ => Ok(self.lease.merge(&snapshots, &self.name)?),
         }
     }
 
@@ -144,7 +143,7 @@ impl Stacker<'_> {
     }
 
     fn view(&self, snapshot: &SnapshotId) -> Result<Root> {
-        let mount = self.worker.store().view(snapshot)?;
+        let mount = self.lease.store().view(snapshot)?;
         Ok(Root::from_fd(larder_exec::mount::open(&mount)?))
     }
 
@@ -154,9 +153,9 @@ impl Stacker<'_> {
         base: Option<&SnapshotId>,
         work: impl FnOnce(&ActiveSnapshot, &Root) -> Result<()>,
     ) -> Result<SnapshotId> {
-        let active = self.worker.lease.prepare(&NewSnapshot {
+        let active = self.lease.prepare(&NewSnapshot {
             parent: base,
-            description: self.name,
+            description: &self.name,
             record_type: RecordType::Regular,
         })?;
         let root = Root::from_fd(larder_exec::mount::open(&active.mount()?)?);
@@ -194,15 +193,10 @@ impl Stacker<'_> {
         })
     }
 
-    fn read_layer(
-        &self,
-        active: &ActiveSnapshot,
-        root: &Root,
-        layer: impl Read,
-    ) -> Result<()> {
+    fn read_layer(&self, active: &ActiveSnapshot, root: &Root, layer: impl Read) -> Result<()> {
         let mut on_warning = |warning: Warning| self.progress.warn(warning.to_string());
         let options = ApplyOptions {
-            ownership: self.worker.store().ownership(),
+            ownership: self.lease.store().ownership(),
             quota: active.quota(),
             ..ApplyOptions::new(&mut on_warning)
         };
