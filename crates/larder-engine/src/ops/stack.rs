@@ -227,3 +227,7 @@ impl Write for Pipe<'_> {
         self.writer.flush()
     }
 }
+
+#[cfg(test)]
+#[path = "stack_tests.rs"]
+mod tests;

@@ -98,6 +98,50 @@ pub(super) fn inherit_attributes(
     Ok(())
 }
 
+/// Removes those of a layer's `whiteouts` that hide nothing, since their directory is not in the
+/// layers `below` (topmost first): overlayfs would show them.
+pub(super) fn drop_idle_whiteouts(
+    layer: &Path,
+    whiteouts: &[PathBuf],
+    below: &[PathBuf],
+) -> io::Result<()> {
+    let mut known: HashMap<&Path, bool> = HashMap::new();
+    for path in whiteouts {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            continue;
+        };
+        let hides = match known.get(parent) {
+            Some(hides) => *hides,
+            None => *known.entry(parent).or_insert(is_dir_below(parent, below)?),
+        };
+        if hides {
+            continue;
+        }
+        let directory = match open_beneath(&open_dir(CWD, layer)?, parent) {
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => continue,
+            opened => opened?,
+        };
+        let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        if stat.is_ok_and(|stat| is_whiteout(&stat)) {
+            let stat = rustix::fs::fstat(&directory)?;
+            rustix::fs::unlinkat(&directory, name, AtFlags::empty())?;
+            rustix::fs::futimens(&directory, &times(&stat))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_dir_below(path: &Path, below: &[PathBuf]) -> io::Result<bool> {
+    for lower in below {
+        match find_below(&open_dir(CWD, lower)?, path)? {
+            Below::Hidden => return Ok(false),
+            Below::Absent => {}
+            Below::Directory(_) => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
 /// What a layer has at a path.
 enum Below {
     /// Nothing: the next layer below shows.

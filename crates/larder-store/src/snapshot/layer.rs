@@ -12,7 +12,7 @@ use rustix::fs::Mode;
 
 use super::active::SnapshotRow;
 use super::chain::Form;
-use super::flatten::{Files, flatten, inherit_attributes};
+use super::flatten::{Files, drop_idle_whiteouts, flatten, inherit_attributes};
 use super::info::{insert_layer_blob, missing};
 use crate::ceiling::Reservation;
 use crate::db::to_nanos;
@@ -48,6 +48,7 @@ pub struct UnpackedLayer {
     /// Directories that the archive has no entry for, the root included: they take the attributes
     /// of those below.
     implied: Vec<PathBuf>,
+    whiteouts: Vec<PathBuf>,
     linked: bool,
     /// Keeps the directory from being swept, as it keeps the lease. Released last, when the files
     /// are recorded or gone.
@@ -76,6 +77,7 @@ impl Lease {
             diff_id: diff_id.clone(),
             tar_bytes: 0,
             implied: vec![PathBuf::new()],
+            whiteouts: Vec::new(),
             linked: false,
             reservation: Reservation::new(self, EMPTY_BYTES)?,
         };
@@ -105,6 +107,7 @@ impl Lease {
         }
         layer.tar_bytes = stats.size_bytes;
         layer.implied.extend(stats.implied_dirs);
+        layer.whiteouts = stats.whiteouts;
         Ok(layer)
     }
 
@@ -172,6 +175,7 @@ impl Lease {
             None => Vec::new(),
         };
         let failed = |error: std::io::Error| Error::io("cannot store a layer", error);
+        drop_idle_whiteouts(&layer.files(), &layer.whiteouts, &below).map_err(failed)?;
         inherit_attributes(&layer.files(), &layer.implied, &below).map_err(failed)?;
         if self.store().snapshotter() != Snapshotter::Native {
             return Ok(Form::Directory);

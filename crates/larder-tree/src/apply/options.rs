@@ -123,6 +123,8 @@ pub struct ApplyStats {
     /// overlay they would hide the attributes of the same directories beneath, unless
     /// [`ApplyOptions::lower`] was given.
     pub implied_dirs: Vec<PathBuf>,
+    /// Where whiteouts were made for overlayfs, which a later entry may have replaced.
+    pub whiteouts: Vec<PathBuf>,
 }
 
 /// What [`unpack`](super::unpack) did.

@@ -44,6 +44,7 @@ pub fn apply_layer<'a>(
         size_bytes,
         entries,
         implied_dirs: unpacker.implied_dirs,
+        whiteouts: unpacker.whiteouts,
     })
 }
 
@@ -95,6 +96,7 @@ pub(super) struct Unpacker<'a> {
     /// Real paths of what the layer brought, with the directories above. Only for a plain tree.
     pub(super) placed: HashSet<PathBuf>,
     implied_dirs: Vec<PathBuf>,
+    pub(super) whiteouts: Vec<PathBuf>,
     pub(super) buffer: Vec<u8>,
 }
 
@@ -134,6 +136,7 @@ impl<'a> Unpacker<'a> {
             dirs: BTreeMap::new(),
             placed: HashSet::new(),
             implied_dirs: Vec::new(),
+            whiteouts: Vec::new(),
             buffer: Vec::new(),
         }
     }

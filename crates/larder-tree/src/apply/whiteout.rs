@@ -91,7 +91,9 @@ impl Unpacker<'_> {
             Err(Errno::NOENT) => {
                 let kind = FileType::CharacterDevice;
                 fs::mknodat(&*parent.fd, victim, kind, Mode::empty(), 0)
-                    .map_err(|errno| failed(path, errno))
+                    .map_err(|errno| failed(path, errno))?;
+                self.whiteouts.push(path.with_file_name(victim));
+                Ok(())
             }
             Err(errno) => Err(failed(path, errno)),
         }
