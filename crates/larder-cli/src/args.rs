@@ -7,6 +7,7 @@ mod call;
 mod compose;
 mod docker;
 mod doctor;
+mod llb;
 pub(crate) mod output;
 mod registry;
 mod store;
@@ -32,6 +33,7 @@ pub(crate) use docker::{
     ShimInstallArgs,
 };
 pub(crate) use doctor::DoctorArgs;
+pub(crate) use llb::{LlbBuildArgs, LlbCommand, LlbDumpArgs};
 pub(crate) use output::{OutputArg, OutputKind};
 pub(crate) use registry::{LoginArgs, LogoutArgs, PullArgs, PushArgs};
 pub(crate) use store::{
@@ -83,6 +85,9 @@ pub(crate) enum Command {
     Bake(Box<BakeArgs>),
     /// Build and run the services of a compose file
     Compose(Box<ComposeArgs>),
+    /// Build and show LLB definitions
+    #[command(subcommand)]
+    Llb(LlbCommand),
     /// Tell what defeats the cache, what it costs, and how to mend it
     Doctor(DoctorArgs),
     /// Explain why the steps of the last build were not cached

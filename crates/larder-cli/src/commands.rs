@@ -8,6 +8,7 @@ mod docker;
 mod doctor;
 mod explain;
 mod image;
+mod llb;
 mod login;
 mod records;
 mod registry;
@@ -114,6 +115,7 @@ pub(crate) fn run(cli: Cli, env: &Environment) -> anyhow::Result<Code> {
         Command::Build(args) => return build::run(*args, &context),
         Command::Bake(args) => return bake::run(&args, &context),
         Command::Compose(args) => return compose::run(*args, &context),
+        Command::Llb(command) => return llb::run(command, &context),
         Command::Doctor(args) => return doctor::run(&args, &context),
         Command::Explain(args) => explain::run(&args, &context)?,
         Command::Images(args) => image::list(&args, &context)?,

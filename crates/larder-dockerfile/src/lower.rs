@@ -65,6 +65,21 @@ pub struct Lowered {
     pub warnings: Vec<Warning>,
 }
 
+impl Lowered {
+    /// Returns a graph that comes from elsewhere as if a Dockerfile had become it: one with no
+    /// instructions, whose image has `config`.
+    pub fn new(definition: Definition, config: ImageConfig) -> Self {
+        Self {
+            definition,
+            config,
+            base: None,
+            steps: BTreeMap::new(),
+            source_date_epoch: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// The instruction that a vertex is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepInfo {

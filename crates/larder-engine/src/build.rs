@@ -3,9 +3,10 @@
 mod ask;
 mod check;
 pub(crate) mod inputs;
+pub(crate) mod llb;
 mod platforms;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use larder_dockerfile::{
@@ -20,7 +21,7 @@ use crate::cache::export;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Location, Result};
 use crate::history::IgnoreFile;
-use crate::images::Images;
+use crate::images::{ImageKey, Images, ResolvedImage};
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
 use crate::request::{
@@ -67,6 +68,8 @@ pub(crate) struct Prepared {
     pub(crate) multi_platform: bool,
     /// The directories that it reads, by their names in LLB.
     pub(crate) contexts: Vec<(String, ContextRoot)>,
+    /// Images that nobody else has looked up.
+    pub(crate) images: HashMap<ImageKey, ResolvedImage>,
     pub(crate) ignore: IgnoreFile,
     pub(crate) no_cache_flag: String,
     pub(crate) keep_cache_mounts: bool,
@@ -95,6 +98,9 @@ impl Build<'_> {
     /// Reads what `request` names, and lowers its Dockerfile.
     pub(crate) fn prepare(self, mut request: BuildRequest) -> Result<Prepared> {
         let cache_exports = export::requested(&mut request)?;
+        if let Some(llb) = request.llb.take() {
+            return self.prepare_llb(llb, request, cache_exports);
+        }
         let inputs = self.read(&mut request, false)?;
         let mut builds = Vec::with_capacity(inputs.options.len());
         for (index, options) in inputs.options.iter().enumerate() {
@@ -122,6 +128,7 @@ impl Build<'_> {
             builds,
             multi_platform: inputs.options[0].multi_platform,
             contexts: inputs.contexts,
+            images: HashMap::new(),
             ignore: inputs.ignore,
             no_cache_flag: no_cache_flag(&request),
             keep_cache_mounts: request.no_cache.keep_cache_mounts,

@@ -87,6 +87,7 @@ struct State {
 }
 
 /// The ignore file of a build.
+#[derive(Default)]
 pub(crate) struct IgnoreFile {
     pub(crate) name: String,
     pub(crate) patterns: Vec<String>,
@@ -139,6 +140,25 @@ impl<'a> History<'a> {
         };
         history.find_counterparts();
         Ok(history)
+    }
+
+    /// Returns the history of a build within this one. It is not kept, but what becomes known of
+    /// its vertices is known here, too.
+    pub(crate) fn nested<'n>(&'n self, lowered: &'n Lowered) -> History<'n> {
+        History {
+            store: self.store,
+            scope: String::new(),
+            lowered,
+            ignore_name: String::new(),
+            ignore_patterns: Vec::new(),
+            no_cache_flag: String::new(),
+            earlier: BuildReport::default(),
+            steps: HashMap::new(),
+            counterparts: HashMap::new(),
+            notes: self.notes,
+            run: Default::default(),
+            states: Mutex::default(),
+        }
     }
 
     /// Takes note that this is one of several targets, and of the scopes of all.

@@ -87,6 +87,11 @@ impl<'a> Images<'a> {
         }
     }
 
+    /// Returns a finder that asks registries even if the store has an image of the name.
+    pub(crate) fn asking_registries(&self) -> Self {
+        Self::new(self.engine, self.lease, true)
+    }
+
     /// Returns all images found so far, by what their vertices are known by.
     pub(crate) fn into_found(self) -> HashMap<ImageKey, ResolvedImage> {
         let looked_up = self

@@ -6,4 +6,5 @@ pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod local;
+pub(crate) mod nested;
 pub(crate) mod stack;

@@ -1,6 +1,7 @@
 //! What a build is asked to do, and what comes of it.
 
 mod cache;
+mod llb;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -13,6 +14,7 @@ use crate::event::MissCause;
 
 pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget};
 pub use larder_cache::ManifestForm;
+pub use llb::{Llb, LlbInput};
 
 /// A build.
 pub struct BuildRequest {
@@ -20,6 +22,9 @@ pub struct BuildRequest {
     pub context: ContextSource,
     /// The Dockerfile.
     pub dockerfile: DockerfileSource,
+    /// What is built in place of the Dockerfile: then no context is read, and all that belongs to
+    /// Dockerfiles has no effect.
+    pub llb: Option<LlbInput>,
     /// Directories that stages and images can be replaced with, by name.
     pub named_contexts: BTreeMap<String, PathBuf>,
     /// Images that stages and other images can be replaced with, by name; as written, for messages
@@ -67,6 +72,7 @@ impl BuildRequest {
         Self {
             context,
             dockerfile: DockerfileSource::Default,
+            llb: None,
             named_contexts: BTreeMap::new(),
             image_contexts: BTreeMap::new(),
             target: None,

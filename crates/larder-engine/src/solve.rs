@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::Scope;
 use std::time::Duration;
 
+use larder_llb::pb::op::Op;
 use larder_llb::{Definition, Vertex};
 use larder_oci::Digest;
 use larder_solver::{
@@ -243,7 +244,7 @@ where
             digest: vertex.digest.clone(),
             inputs: vertex.inputs.iter().map(edge).collect(),
             ignore_cache: vertex.ignores_cache(),
-            limited: !matches!(vertex.op.op, Some(larder_llb::pb::op::Op::Source(_))),
+            limited: !matches!(vertex.op.op, Some(Op::Source(_) | Op::Build(_))),
         });
         self.feed(Event::AddJob {
             job: JobId(index as u64),
@@ -440,8 +441,14 @@ where
                 vertex,
                 lock,
             } => {
-                let (worker, _) = self.worker(request, &vertex);
-                self.lock_key(worker, request, lock);
+                let (worker, vertex) = self.worker(request, &vertex);
+                if matches!(vertex.op.op, Some(Op::Build(_))) {
+                    // A build may be nested in itself, and would wait for itself.
+                    let waited = false;
+                    self.feed(Event::KeyLocked { request, waited });
+                } else {
+                    self.lock_key(worker, request, lock);
+                }
             }
             Command::UnlockKey { lock } => {
                 self.locks

@@ -75,6 +75,8 @@ pub(crate) struct BuildWorker<'a> {
     pub(crate) emptied: &'a Mutex<HashSet<String>>,
     /// What this target's steps have emptied.
     pub(crate) emptied_bytes: AtomicU64,
+    /// How many builds this one is nested in.
+    pub(crate) depth: usize,
     /// Whether steps that ignore the cache empty their cache mounts.
     pub(crate) empties_cache_mounts: bool,
     pub(crate) reports: Mutex<Vec<StepReport>>,
@@ -372,7 +374,6 @@ impl Worker for BuildWorker<'_> {
                 );
                 Ok(CacheMap::Root { keys })
             }
-            Some(pb::op::Op::Build(_)) => Err(unavailable("nested builds")),
             _ => Err(unavailable("an op of this kind")),
         }
     }
@@ -510,7 +511,10 @@ impl Worker for BuildWorker<'_> {
                 let results = self.inputs(inputs, indexes)?.into_iter();
                 Ok(results.map(ResultRef::Snapshot).collect())
             }
-            Some(pb::op::Op::Build(_)) => Err(unavailable("nested builds").into()),
+            Some(pb::op::Op::Build(build)) => {
+                let built = ops::nested::run(self, build, inputs, cancel)?;
+                Ok(vec![ResultRef::Snapshot(built)])
+            }
             None => Err(unavailable("an op of this kind").into()),
         }
     }
@@ -583,6 +587,24 @@ impl Worker for BuildWorker<'_> {
 }
 
 impl BuildWorker<'_> {
+    /// Returns who does the work of a build within this one.
+    pub(crate) fn nested<'n>(
+        &'n self,
+        lowered: &'n Lowered,
+        images: &'n HashMap<ImageKey, ResolvedImage>,
+    ) -> BuildWorker<'n> {
+        BuildWorker {
+            lease: self.lease.clone(),
+            lowered,
+            images,
+            history: self.history.nested(lowered),
+            emptied_bytes: AtomicU64::new(0),
+            depth: self.depth + 1,
+            reports: Mutex::default(),
+            ..*self
+        }
+    }
+
     /// Returns the snapshots of those of a vertex' inputs that `indexes` name.
     fn inputs(
         &self,

@@ -165,6 +165,14 @@ impl Definition {
         self.result.as_ref()
     }
 
+    /// Has all steps run again, whatever records there are; sources are as they are.
+    pub fn ignore_cache(&mut self) {
+        for vertex in &mut self.vertices {
+            let is_source = matches!(vertex.op.op, Some(pb::op::Op::Source(_)));
+            vertex.metadata.ignore_cache |= !is_source;
+        }
+    }
+
     /// Returns the texts that vertices were made from.
     pub fn sources(&self) -> &[SourceFile] {
         &self.sources

@@ -109,7 +109,7 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) check: bool,
     /// What to do in place of building: `check`, `outline` or `targets`, with `,format=json` for
-    /// programs
+    /// programs; `llb` prints the graph
     #[arg(long, alias = "print", value_name = "METHOD", value_parser = super::call::parse)]
     pub(crate) call: Option<CallArg>,
     #[command(flatten)]

@@ -22,11 +22,13 @@ pub(crate) enum Method {
     Check,
     /// A question about the build's input.
     Ask(Question),
+    /// The graph that would be built.
+    Llb,
 }
 
 impl Method {
     /// What can be called, for messages.
-    const NAMES: &str = "build, check, outline, targets or subrequests.describe";
+    const NAMES: &str = "build, check, outline, targets, subrequests.describe or llb";
 
     /// Reads a method as `--call` names it; `None` if there is no such method.
     pub(crate) fn parse(name: &str) -> Option<Self> {
@@ -36,6 +38,7 @@ impl Method {
             "outline" => Self::Ask(Question::Outline),
             "targets" => Self::Ask(Question::Targets),
             "subrequests.describe" => Self::Ask(Question::Describe),
+            "llb" => Self::Llb,
             _ => return None,
         })
     }
@@ -48,6 +51,7 @@ impl Method {
             Self::Ask(Question::Outline) => "outline",
             Self::Ask(Question::Targets) => "targets",
             Self::Ask(Question::Describe) => "subrequests.describe",
+            Self::Llb => "llb",
         }
     }
 }
@@ -61,7 +65,7 @@ impl CallArg {
     };
 }
 
-/// Reads `METHOD[,format=json|text][,ignorestatus=BOOL]`.
+/// Reads `METHOD[,format=json|text][,ignorestatus=BOOL]`; a graph has no text, but is `proto`.
 pub(crate) fn parse(text: &str) -> Result<CallArg, String> {
     let mut method = None;
     let (mut json, mut ignore_status) = (false, false);
@@ -70,6 +74,10 @@ pub(crate) fn parse(text: &str) -> Result<CallArg, String> {
             None if method.is_none() => method = Some(self::method(field)?),
             None => return Err(format!("`{field}` is one method too many")),
             Some(("format", "json")) => json = true,
+            Some(("format", "proto")) if method == Some(Method::Llb) => json = false,
+            Some(("format", "text")) if method == Some(Method::Llb) => {
+                return Err("`text` is no format of llb (expected json or proto)".to_owned());
+            }
             Some(("format", "text" | "")) => json = false,
             Some(("format", format)) => {
                 return Err(format!("`{format}` is no format (expected json or text)"));
@@ -131,7 +139,7 @@ mod tests {
             (
                 "",
                 Err(
-                    "`` is no method (expected build, check, outline, targets or subrequests.describe)",
+                    "`` is no method (expected build, check, outline, targets, subrequests.describe or llb)",
                 ),
             ),
             (
@@ -140,9 +148,29 @@ mod tests {
             ),
             ("check,lint", Err("`lint` is one method too many")),
             (
+                "llb,format=json",
+                Ok(CallArg {
+                    method: Method::Llb,
+                    json: true,
+                    ignore_status: false,
+                }),
+            ),
+            (
+                "llb,format=proto",
+                Ok(CallArg {
+                    method: Method::Llb,
+                    json: false,
+                    ignore_status: false,
+                }),
+            ),
+            (
+                "llb,format=text",
+                Err("`text` is no format of llb (expected json or proto)"),
+            ),
+            (
                 "format=json",
                 Err(
-                    "a method is missing (expected build, check, outline, targets or subrequests.describe)",
+                    "a method is missing (expected build, check, outline, targets, subrequests.describe or llb)",
                 ),
             ),
             ("check,colour=no", Err("invalid print field: colour")),

@@ -2,7 +2,7 @@
 
 pub(crate) mod call;
 pub(crate) mod input;
-mod outputs;
+pub(crate) mod outputs;
 pub(crate) mod plan;
 mod proxies;
 pub(crate) mod report;
@@ -57,7 +57,7 @@ pub(crate) fn run(args: BuildArgs, context: &Context<'_>) -> anyhow::Result<Code
 }
 
 /// Builds one image. Returns what came of it, and what the user was warned of.
-fn build(
+pub(crate) fn build(
     request: BuildRequest,
     mode: Mode,
     options: Options,
@@ -124,7 +124,7 @@ pub(crate) fn shown<T>(
 }
 
 /// Tells what came of a build that worked.
-fn tell(outcome: &BuildOutcome, mode: Mode) -> io::Result<()> {
+pub(crate) fn tell(outcome: &BuildOutcome, mode: Mode) -> io::Result<()> {
     if let (Mode::Quiet, Some(image)) = (mode, &outcome.image) {
         output::print(&format!("{}\n", image.id()))?;
     }

@@ -152,6 +152,10 @@ impl Run<'_> {
         let contexts = prepared.iter_mut();
         let contexts = contexts.flat_map(|target| std::mem::take(&mut target.contexts));
         let contexts = contexts.collect();
+        let mut images = images;
+        for target in &mut prepared {
+            images.extend(std::mem::take(&mut target.images));
+        }
         let mut cache_imports: Vec<CacheImport> = Vec::new();
         for import in prepared
             .iter_mut()
@@ -279,6 +283,7 @@ impl Run<'_> {
             history,
             emptied: &shared.emptied,
             emptied_bytes: AtomicU64::new(0),
+            depth: 0,
             empties_cache_mounts: !prepared.keep_cache_mounts,
             reports: Mutex::default(),
             imports: &shared.imports,

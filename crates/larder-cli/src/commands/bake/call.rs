@@ -116,6 +116,10 @@ fn call(
 ) -> Result<(String, Method, Called), BuildError> {
     let called = match method {
         Method::Ask(question) => Called::Answered(engine.ask(question, target.request, sink)?),
+        Method::Llb => {
+            let message = "`llb` is asked of one build at a time: `larder build --print=llb`";
+            return Err(BuildError::invalid(message));
+        }
         Method::Check | Method::Build => Called::Checked(engine.check(target.request, sink)?),
     };
     Ok((target.name, method, called))

@@ -1,6 +1,6 @@
 //! `larder build --call`
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use larder_engine::request::BuildRequest;
 use larder_engine::{Answer, Question};
 
@@ -21,6 +21,7 @@ pub(crate) fn run(
     context: &Context<'_>,
 ) -> anyhow::Result<Code> {
     match call.method {
+        Method::Llb => print_llb(request, call.json, mode, options, context),
         Method::Ask(question) => ask(question, request, call.json, mode, options, context),
         Method::Check | Method::Build => run_checks(request, call, mode, options, context),
     }
@@ -42,6 +43,30 @@ fn ask(
     .context("failed to solve")
     .context("failed to build")?;
     output::print(&told(&answer, json))?;
+    Ok(exit::SUCCESS)
+}
+
+/// Writes the graph that would be built.
+fn print_llb(
+    request: BuildRequest,
+    json: bool,
+    mode: Mode,
+    options: Options,
+    context: &Context<'_>,
+) -> anyhow::Result<Code> {
+    let llb = shown(mode, options, context, |engine, sink, _| {
+        engine.llb(request, sink)
+    })?
+    .map_err(anyhow::Error::new)
+    .context("failed to solve")
+    .context("failed to build")?;
+    if json {
+        output::print(&llb.to_json()?)?;
+    } else if output::stdout_is_terminal() {
+        bail!("a definition is not for terminals: send it to a file, or ask for `format=json`");
+    } else {
+        output::print_bytes(&llb.to_bytes())?;
+    }
     Ok(exit::SUCCESS)
 }
 

@@ -13,10 +13,7 @@ use crate::output;
 /// Resolves `--output`, `--push`, `--load` and `--annotation`.
 pub(crate) fn resolve(args: &BuildArgs) -> anyhow::Result<Vec<Output>> {
     check(args)?;
-    let mut outputs = Vec::new();
-    for arg in &args.outputs {
-        outputs.extend(output_of(arg)?);
-    }
+    let mut outputs = of(&args.outputs)?;
     if args.push {
         push(&mut outputs);
     }
@@ -35,6 +32,13 @@ pub(crate) fn resolve(args: &BuildArgs) -> anyhow::Result<Vec<Output>> {
         }
     }
     Ok(outputs)
+}
+
+/// Returns the outputs that `args` ask for.
+pub(crate) fn of(args: &[OutputArg]) -> anyhow::Result<Vec<Output>> {
+    let outputs = args.iter().map(output_of);
+    let outputs = outputs.collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(outputs.into_iter().flatten().collect())
 }
 
 /// Returns the output that `arg` asks for, if any.

@@ -67,6 +67,7 @@ impl Plan {
             }
         }
         let request = BuildRequest {
+            llb: None,
             context: context_source,
             dockerfile,
             named_contexts,
@@ -192,15 +193,18 @@ pub(crate) fn build_args(
         notes.push(format!("{error:#}"));
         Vec::new()
     });
-    let epoch = env
-        .non_empty(EPOCH)
-        .map(|epoch| (EPOCH.to_owned(), epoch.to_owned()));
-    for (key, value) in proxies.into_iter().chain(epoch) {
+    for (key, value) in proxies.into_iter().chain(epoch(env)) {
         if !pairs.iter().any(|(given, _)| *given == key) {
             pairs.push((key, value));
         }
     }
     pairs
+}
+
+/// Returns the build argument that dates an image, if the environment has it.
+pub(crate) fn epoch(env: &Environment) -> Option<(String, String)> {
+    let epoch = env.non_empty(EPOCH)?;
+    Some((EPOCH.to_owned(), epoch.to_owned()))
 }
 
 /// Returns what the image is for, each platform once: what is asked, else what the environment

@@ -1,0 +1,120 @@
+//! `larder llb`: builds and shows LLB definitions.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use larder_engine::request::{
+    BuildRequest, ContextSource, ImageOutput, Llb, LlbInput, NoCache, NoCacheSteps, Output,
+};
+
+use super::Context;
+use super::build::secrets::FlagSecrets;
+use super::build::{self, input, outputs, plan, report};
+use crate::args::{CacheFromArg, KeyValue, LlbBuildArgs, LlbCommand, LlbDumpArgs};
+use crate::exit::{self, Code};
+use crate::output;
+
+/// How large a definition may be.
+const MAX_BYTES: u64 = 32 << 20;
+
+/// Does what is asked for with a definition. Returns the exit code.
+pub(crate) fn run(command: LlbCommand, context: &Context<'_>) -> anyhow::Result<Code> {
+    match command {
+        LlbCommand::Build(args) => run_build(*args, context),
+        LlbCommand::Dump(args) => dump(&args),
+    }
+}
+
+fn run_build(args: LlbBuildArgs, context: &Context<'_>) -> anyhow::Result<Code> {
+    let mode = plan::display_mode(args.progress, args.quiet, context.env)?;
+    let mut notes = Vec::new();
+    let display = plan::display_options(context, &mut notes);
+    notes.extend(args.cache_to.iter().filter_map(|to| to.note.clone()));
+    for note in &notes {
+        output::tell(&format!("WARNING: {note}"));
+    }
+    let metadata_file = args.metadata_file.clone();
+    let request = request(args, context)?;
+    let (outcome, _) = build::build(request, mode, display, context)?;
+    if let Some(file) = metadata_file {
+        fs_err::write(file, report::metadata(&outcome, &[]))?;
+    }
+    build::tell(&outcome, mode)?;
+    Ok(exit::SUCCESS)
+}
+
+fn request(args: LlbBuildArgs, context: &Context<'_>) -> anyhow::Result<BuildRequest> {
+    let mut outputs = outputs::of(&args.outputs)?;
+    if args.outputs.is_empty() && !args.tags.is_empty() {
+        outputs.push(Output::Image(ImageOutput::default()));
+    }
+    let llb = LlbInput::new(&definition(&args.file)?, locals(args.locals)?)?;
+    let steps = match args.no_cache {
+        true => NoCacheSteps::All,
+        false => NoCacheSteps::None,
+    };
+    let cache_imports = args.cache_from.into_iter();
+    Ok(BuildRequest {
+        llb: Some(llb),
+        build_args: plan::epoch(context.env).into_iter().collect(),
+        no_cache: NoCache {
+            steps,
+            keep_cache_mounts: false,
+        },
+        secrets: Arc::new(FlagSecrets::new(args.secrets, context.env)?),
+        tags: args.tags,
+        outputs,
+        cache_imports: cache_imports
+            .flat_map(|CacheFromArg(imports)| imports)
+            .collect(),
+        cache_exports: args.cache_to.into_iter().map(|to| to.export).collect(),
+        ..BuildRequest::new(ContextSource::Empty)
+    })
+}
+
+fn locals(given: Vec<KeyValue>) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let mut locals = BTreeMap::new();
+    for KeyValue { key, value } in given {
+        let Some(directory) = value.map(PathBuf::from) else {
+            bail!("`--local`: `{key}` needs a directory: `{key}=DIR`");
+        };
+        input::require_directory("--local", &directory)?;
+        locals.insert(key, directory);
+    }
+    Ok(locals)
+}
+
+fn dump(args: &LlbDumpArgs) -> anyhow::Result<Code> {
+    let llb = Llb::read(&definition(&args.file)?)?;
+    let text = match args.dot {
+        true => llb.to_dot(),
+        false => llb.to_json(),
+    };
+    output::print(&text?)?;
+    Ok(exit::SUCCESS)
+}
+
+/// Reads a definition.
+fn definition(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if file == Path::new("-") {
+        if output::stdin_is_terminal() {
+            bail!("a definition is expected in a file, or on standard input");
+        }
+        io::stdin()
+            .take(MAX_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .context("cannot read standard input")?;
+    } else {
+        fs_err::File::open(file)?
+            .take(MAX_BYTES + 1)
+            .read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 > MAX_BYTES {
+        bail!("the definition has more than {MAX_BYTES} bytes, as none has");
+    }
+    Ok(bytes)
+}
