@@ -35,6 +35,8 @@ pub struct Vertex {
     pub metadata: VertexMetadata,
     /// A name made of the op.
     name: String,
+    /// The op as it was encoded, by whom ever: what the digest is of.
+    encoded: Vec<u8>,
 }
 
 /// What is known of a vertex beside its op; none of it enters a digest or a key.

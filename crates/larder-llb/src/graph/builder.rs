@@ -2,7 +2,7 @@
 
 use larder_oci::Digest;
 
-use super::codec::encode;
+use super::codec::{Decoded, encode};
 use super::{Definition, Edge, GraphError, SourceFile, SourceRange, Vertex, VertexMetadata};
 use super::{name, validate};
 use crate::pb;
@@ -45,8 +45,14 @@ impl GraphBuilder {
                 index: edge.index as i64,
             })
             .collect();
-        let digest = Digest::sha256(encode(&op));
-        self.add_encoded(digest.clone(), op, metadata, self.graph.vertices.len())?;
+        let encoded = encode(&op);
+        let digest = Digest::sha256(&encoded);
+        let decoded = Decoded {
+            digest: digest.clone(),
+            op,
+            encoded,
+        };
+        self.add_decoded(decoded, metadata, self.graph.vertices.len())?;
         if let Some(location) = location {
             let known = self.graph.locations.entry(digest.clone()).or_default();
             if !known.contains(&location) {
@@ -87,13 +93,17 @@ impl GraphBuilder {
     }
 
     /// Adds a decoded op. `position` is its place in what was decoded, for messages.
-    pub(super) fn add_encoded(
+    pub(super) fn add_decoded(
         &mut self,
-        digest: Digest,
-        op: pb::Op,
+        decoded: Decoded,
         metadata: VertexMetadata,
         position: usize,
     ) -> Result<(), GraphError> {
+        let Decoded {
+            digest,
+            op,
+            encoded,
+        } = decoded;
         if let Some(&known) = self.graph.positions.get(&digest) {
             merge_metadata(&mut self.graph.vertices[known].metadata, metadata);
             return Ok(());
@@ -130,6 +140,7 @@ impl GraphBuilder {
             inputs,
             metadata,
             name,
+            encoded,
         });
         Ok(())
     }

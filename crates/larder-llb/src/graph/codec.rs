@@ -12,10 +12,11 @@ use crate::{caps, pb};
 /// How many ops a definition may have.
 const MAX_OPS: usize = 100_000;
 
-/// An op as it is found in a definition.
-struct Decoded {
-    digest: Digest,
-    op: pb::Op,
+/// An op, and the bytes that its digest is of.
+pub(super) struct Decoded {
+    pub(super) digest: Digest,
+    pub(super) op: pb::Op,
+    pub(super) encoded: Vec<u8>,
 }
 
 impl Definition {
@@ -47,9 +48,18 @@ impl Definition {
         };
         let mut builder = GraphBuilder::default();
         for position in needed(&ops, &result) {
-            let Decoded { digest, op } = &mut ops[position];
+            let Decoded {
+                digest,
+                op,
+                encoded,
+            } = &mut ops[position];
             let metadata = metadata(digest)?;
-            builder.add_encoded(digest.clone(), std::mem::take(op), metadata, position)?;
+            let decoded = Decoded {
+                digest: digest.clone(),
+                op: std::mem::take(op),
+                encoded: std::mem::take(encoded),
+            };
+            builder.add_decoded(decoded, metadata, position)?;
         }
         builder.graph.tail_caps = metadata(&tail.digest)?.caps;
         if let Some(source) = &definition.source {
@@ -65,7 +75,7 @@ impl Definition {
             return definition;
         };
         for vertex in &self.vertices {
-            definition.def.push(encode(&vertex.op));
+            definition.def.push(vertex.encoded.clone());
             definition
                 .metadata
                 .insert(vertex.digest.to_string(), vertex.metadata.clone());
@@ -123,8 +133,11 @@ impl Definition {
 
 fn decode(bytes: &[u8], position: usize) -> Result<Decoded, GraphError> {
     let op = pb::Op::decode(bytes).map_err(|source| GraphError::Decode { position, source })?;
-    let digest = Digest::sha256(bytes);
-    Ok(Decoded { digest, op })
+    Ok(Decoded {
+        digest: Digest::sha256(bytes),
+        op,
+        encoded: bytes.to_vec(),
+    })
 }
 
 /// Returns what the last op of a definition names.

@@ -1,0 +1,727 @@
+//! `larder llb`, and `larder build --print=llb`: definitions that no Dockerfile says.
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use larder_llb::pb::file_action::Action;
+use larder_llb::pb::op::Op;
+use larder_llb::{Message as _, pb};
+use larder_oci::Digest;
+use larder_testkit::{Base, EntryKind, Larder, OciArchive, Project, Run, Scratch, project};
+
+/// A state that a definition describes: an output of an op.
+#[derive(Debug, Clone)]
+struct State {
+    digest: String,
+    index: i64,
+}
+
+/// A definition in the making.
+#[derive(Debug, Clone, Default)]
+struct Graph {
+    definition: pb::Definition,
+}
+
+impl Graph {
+    fn add(&mut self, op: Op, inputs: &[&State]) -> State {
+        let input = |state: &&State| pb::Input {
+            digest: state.digest.clone(),
+            index: state.index,
+        };
+        let op = pb::Op {
+            op: Some(op),
+            inputs: inputs.iter().map(input).collect(),
+            ..pb::Op::default()
+        };
+        let bytes = op.encode_to_vec();
+        let digest = Digest::sha256(&bytes).to_string();
+        self.definition.def.push(bytes);
+        State { digest, index: 0 }
+    }
+
+    fn source(&mut self, identifier: &str) -> State {
+        let source = pb::SourceOp {
+            identifier: identifier.to_owned(),
+            ..pb::SourceOp::default()
+        };
+        self.add(Op::Source(source), &[])
+    }
+
+    fn busybox(&mut self) -> State {
+        self.source("docker-image://docker.io/library/busybox:latest")
+    }
+
+    /// Runs a command of the shell in `root`, with further mounts; `change` has the last word.
+    fn run(
+        &mut self,
+        root: &State,
+        command: &str,
+        mounts: &[(&State, pb::Mount)],
+        change: impl FnOnce(&mut pb::ExecOp),
+    ) -> State {
+        let mut inputs = vec![root];
+        let mut exec = pb::ExecOp {
+            meta: Some(pb::Meta {
+                args: ["/bin/sh", "-c", command].map(str::to_owned).to_vec(),
+                cwd: "/".to_owned(),
+                ..pb::Meta::default()
+            }),
+            mounts: vec![bind("/", 0)],
+            ..pb::ExecOp::default()
+        };
+        for (state, mount) in mounts {
+            exec.mounts.push(pb::Mount {
+                input: inputs.len() as i64,
+                ..mount.clone()
+            });
+            inputs.push(state);
+        }
+        change(&mut exec);
+        self.add(Op::Exec(exec), &inputs)
+    }
+
+    fn sh(&mut self, root: &State, command: &str) -> State {
+        self.run(root, command, &[], |_| {})
+    }
+
+    fn file(&mut self, actions: Vec<(i64, i64, i64, Action)>, inputs: &[&State]) -> State {
+        let action = |(input, secondary_input, output, action)| pb::FileAction {
+            input,
+            secondary_input,
+            output,
+            action: Some(action),
+        };
+        let actions = actions.into_iter().map(action).collect();
+        self.add(Op::File(pb::FileOp { actions }), inputs)
+    }
+
+    fn diff(&mut self, lower: Option<&State>, upper: Option<&State>) -> State {
+        let inputs: Vec<&State> = lower.into_iter().chain(upper).collect();
+        let lower_input = lower.map_or(-1, |_| 0);
+        let diff = pb::DiffOp {
+            lower: Some(pb::LowerDiffInput { input: lower_input }),
+            upper: Some(pb::UpperDiffInput {
+                input: upper.map_or(-1, |_| lower_input + 1),
+            }),
+        };
+        self.add(Op::Diff(diff), &inputs)
+    }
+
+    fn merge(&mut self, inputs: &[&State]) -> State {
+        let input = |input| pb::MergeInput { input };
+        let merge = pb::MergeOp {
+            inputs: (0..inputs.len() as i64).map(input).collect(),
+        };
+        self.add(Op::Merge(merge), inputs)
+    }
+
+    /// Builds the definition in the file `name` of `state`.
+    fn build(&mut self, state: &State, name: &str) -> State {
+        let build = pb::BuildOp {
+            builder: -1,
+            inputs: [(
+                "buildkit.llb.definition".to_owned(),
+                pb::BuildInput { input: 0 },
+            )]
+            .into(),
+            attrs: [("llbbuild.filename".to_owned(), name.to_owned())].into(),
+            ..pb::BuildOp::default()
+        };
+        self.add(Op::Build(build), &[state])
+    }
+
+    /// Says something of a vertex.
+    fn about(&mut self, state: &State, change: impl FnOnce(&mut pb::OpMetadata)) {
+        let metadata = &mut self.definition.metadata;
+        change(metadata.entry(state.digest.clone()).or_default());
+    }
+
+    /// Returns the definition of one of the states.
+    fn of(&self, state: &State) -> Vec<u8> {
+        let input = pb::Input {
+            digest: state.digest.clone(),
+            index: state.index,
+        };
+        let tail = pb::Op {
+            inputs: vec![input],
+            ..pb::Op::default()
+        };
+        let mut definition = self.definition.clone();
+        definition.def.push(tail.encode_to_vec());
+        definition.encode_to_vec()
+    }
+}
+
+fn bind(dest: &str, output: i64) -> pb::Mount {
+    pb::Mount {
+        dest: dest.to_owned(),
+        output,
+        ..pb::Mount::default()
+    }
+}
+
+fn mkfile(path: &str, data: impl Into<Vec<u8>>) -> Action {
+    Action::Mkfile(pb::FileActionMkFile {
+        path: path.to_owned(),
+        mode: 0o644,
+        data: data.into(),
+        timestamp: -1,
+        ..pb::FileActionMkFile::default()
+    })
+}
+
+fn copy(src: &str, dest: &str) -> Action {
+    Action::Copy(pb::FileActionCopy {
+        src: src.to_owned(),
+        dest: dest.to_owned(),
+        mode: -1,
+        timestamp: -1,
+        create_dest_path: true,
+        dir_copy_contents: true,
+        ..pb::FileActionCopy::default()
+    })
+}
+
+fn rm(path: &str, allow_not_found: bool) -> Action {
+    Action::Rm(pb::FileActionRm {
+        path: path.to_owned(),
+        allow_not_found,
+        allow_wildcard: true,
+    })
+}
+
+fn feed(larder: &Larder, args: &[&str], definition: &[u8]) -> Run {
+    let scratch = Scratch::new();
+    let file = scratch.join("definition");
+    fs::write(&file, definition).unwrap();
+    let mut command = larder.command(["llb"]);
+    let stdin = std::fs::File::open(&file).unwrap();
+    Run::of(command.args(args).stdin(stdin))
+}
+
+fn build(project: &Project, args: &[&str], definition: &[u8]) -> Run {
+    let args = [&["build", "--progress", "plain"], args].concat();
+    feed(project.larder(), &args, definition)
+}
+
+/// Builds, and returns the files of the result: paths to what they hold; directories to nothing.
+fn files(project: &Project, definition: &[u8]) -> BTreeMap<String, String> {
+    let out = Scratch::new();
+    let directory = out.join("out");
+    let _ = build(project, &["-o", directory.to_str().unwrap()], definition).success();
+    let mut found = BTreeMap::new();
+    collect(&directory, Path::new(""), &mut found);
+    found
+}
+
+fn collect(base: &Path, path: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(base.join(path)).unwrap() {
+        let path = path.join(entry.unwrap().file_name());
+        let at = base.join(&path);
+        let text = if at.is_symlink() {
+            format!("-> {}", fs::read_link(&at).unwrap().display())
+        } else if at.is_dir() {
+            collect(base, &path, found);
+            String::new()
+        } else {
+            fs::read_to_string(&at).unwrap_or_default()
+        };
+        found.insert(path.to_str().unwrap().to_owned(), text);
+    }
+}
+
+fn tree(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let entries = entries.iter();
+    entries
+        .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
+        .collect()
+}
+
+fn archive(project: &Project, definition: &[u8]) -> OciArchive {
+    let path = project.scratch().join("out.tar");
+    let output = format!("type=oci,dest={}", path.display());
+    let _ = build(project, &["-o", &output], definition).success();
+    OciArchive::open(&path).unwrap()
+}
+
+fn layers(archive: &OciArchive) -> Vec<Digest> {
+    let layers = archive.manifest().unwrap().layers;
+    layers.into_iter().map(|layer| layer.digest).collect()
+}
+
+#[test]
+fn merges_and_diffs_are_exported_with_the_layers_that_they_are_made_of() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let base = graph.busybox();
+    let lower = graph.sh(&base, "mkdir /d && echo a > /d/a && echo b > /d/b");
+    let upper = graph.sh(&lower, "rm -r /d && mkdir /d && echo c > /d/c");
+    let top = graph.sh(&upper, "echo top > /top");
+    let other = graph.sh(&base, "mkdir /d && echo b > /d/b && echo kept > /d/kept");
+    let change = graph.diff(Some(&lower), Some(&top));
+    let merged = graph.merge(&[&other, &change]);
+
+    let whole = layers(&archive(&project, &graph.of(&top)));
+    let other_layers = layers(&archive(&project, &graph.of(&other)));
+    let of_change = archive(&project, &graph.of(&change));
+    assert_eq!(layers(&of_change), whole[whole.len() - 2..]);
+    let paths = |layer: usize| -> Vec<String> {
+        let entries = of_change.layers().unwrap().remove(layer);
+        entries.into_iter().map(|entry| entry.path).collect()
+    };
+    assert_eq!(paths(0), ["d/", "d/.wh.a", "d/.wh.b", "d/c"]);
+
+    let both = layers(&archive(&project, &graph.of(&merged)));
+    assert_eq!(both, [&other_layers[..], &layers(&of_change)].concat());
+
+    // The step sees what an image with these layers holds.
+    let list = graph.sh(&merged, "find /d /top | sort > /list");
+    let list = graph.file(vec![(-1, 0, 0, copy("/list", "/"))], &[&list]);
+    assert_eq!(
+        files(&project, &graph.of(&list)),
+        tree(&[("list", "/d\n/d/c\n/d/kept\n/top\n")])
+    );
+    let run = build(&project, &[], &graph.of(&list)).success();
+    assert!(run.stderr.contains("CACHED"), "{}", run.stderr);
+    assert!(run.stderr.contains("diff ("), "{}", run.stderr);
+}
+
+#[test]
+fn unrelated_trees_have_differences_and_what_is_equal_has_none() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let a = graph.file(
+        vec![
+            (-1, -1, -1, mkfile("/same", "x")),
+            (0, -1, 0, mkfile("/gone", "y")),
+        ],
+        &[],
+    );
+    let b = graph.file(
+        vec![
+            (-1, 0, -1, copy("/same", "/")),
+            (1, -1, 0, mkfile("/new", "z")),
+        ],
+        &[&a],
+    );
+    let difference = graph.diff(Some(&a), Some(&b));
+    let image = archive(&project, &graph.of(&difference));
+    let entries = image.layers().unwrap();
+    let paths: Vec<&str> = entries[0].iter().map(|entry| &*entry.path).collect();
+    assert_eq!((entries.len(), &paths[..]), (1, &[".wh.gone", "new"][..]));
+    assert_eq!(
+        files(&project, &graph.of(&difference)),
+        tree(&[("new", "z")])
+    );
+
+    let base = graph.file(vec![(-1, -1, 0, mkfile("/gone", "other"))], &[]);
+    let merged = graph.merge(&[&base, &difference]);
+    assert_eq!(files(&project, &graph.of(&merged)), tree(&[("new", "z")]));
+
+    for nothing in [
+        graph.diff(None, None),
+        graph.diff(Some(&a), Some(&a)),
+        graph.merge(&[]),
+    ] {
+        let nothing = graph.of(&nothing);
+        assert_eq!(files(&project, &nothing), tree(&[]));
+        assert_eq!(layers(&archive(&project, &nothing)), []);
+    }
+    let upper = graph.diff(None, Some(&a));
+    assert_eq!(
+        layers(&archive(&project, &graph.of(&upper))),
+        layers(&archive(&project, &graph.of(&a)))
+    );
+    let removed = graph.diff(Some(&a), None);
+    let merged = graph.merge(&[&b, &removed]);
+    assert_eq!(files(&project, &graph.of(&merged)), tree(&[("new", "z")]));
+}
+
+#[test]
+fn a_step_has_an_output_for_each_mount_that_asks_for_one() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let base = graph.busybox();
+    let seed = graph.file(vec![(-1, -1, 0, mkfile("/sub/seed", "seed"))], &[]);
+    let empty = graph.diff(None, None);
+    // A mount in another comes after it, whatever the order is.
+    let command = "echo new > /out/new && ! touch /ro/x 2>/dev/null && echo s > /scratch/s \
+                   && echo d > /dropped/d && cat /dropped/sub/in/deep > /deep && test -e /a/b/seed";
+    let deep = graph.file(vec![(-1, -1, 0, mkfile("/deep", "deep"))], &[]);
+    let mounts = [
+        (&deep, bind("/dropped/sub/in", -1)),
+        (&seed, bind("/out", 1)),
+        (
+            &seed,
+            pb::Mount {
+                readonly: true,
+                ..bind("/ro", 2)
+            },
+        ),
+        (&empty, bind("/scratch", 3)),
+        (&seed, bind("/dropped", -1)),
+        (
+            &seed,
+            pb::Mount {
+                selector: "sub".to_owned(),
+                readonly: true,
+                ..bind("a/b", -1)
+            },
+        ),
+    ];
+    let step = graph.run(&base, command, &mounts, |_| {});
+    let output = |index| State {
+        index,
+        ..step.clone()
+    };
+    let graph = &graph;
+    let of = |index| files(&project, &graph.of(&output(index)));
+    assert_eq!(
+        of(1),
+        tree(&[("sub", ""), ("sub/seed", "seed"), ("new", "new\n")])
+    );
+    assert_eq!(of(2), tree(&[("sub", ""), ("sub/seed", "seed")]));
+    assert_eq!(of(3), tree(&[("s", "s\n")]));
+    assert_eq!(of(0)["deep"], "deep");
+}
+
+#[test]
+fn a_root_that_is_read_only_stays_as_it_is() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let base = graph.busybox();
+    let small = graph.file(vec![(-1, 0, 0, copy("/bin", "/bin"))], &[&base]);
+    let empty = graph.diff(None, None);
+    let command = "! touch /x 2>/dev/null && echo out > /out/o";
+    let step = graph.run(&small, command, &[(&empty, bind("/out", 0))], |exec| {
+        exec.mounts[0].readonly = true;
+        exec.mounts[0].output = -1;
+    });
+    assert_eq!(files(&project, &graph.of(&step)), tree(&[("o", "out\n")]));
+    let step = graph.run(&small, command, &[(&empty, bind("/out", 1))], |exec| {
+        exec.mounts[0].readonly = true;
+    });
+    let found = files(&project, &graph.of(&step));
+    assert!(found.contains_key("bin/sh"), "{found:?}");
+    assert!(
+        !found.contains_key("x") && !found.contains_key("out"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn steps_say_which_codes_are_no_failure_and_secrets_may_be_left_out() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let base = graph.busybox();
+    let secret = |optional| pb::SecretEnv {
+        id: "token".to_owned(),
+        name: "TOKEN".to_owned(),
+        optional,
+    };
+    let command = "echo \"[$TOKEN]\" > /t; exit 7";
+    let step = graph.run(&base, command, &[], |exec| {
+        exec.secretenv.push(secret(true));
+        exec.meta.as_mut().unwrap().valid_exit_codes = vec![0, 7];
+    });
+    let read = graph.file(vec![(-1, 0, 0, copy("/t", "/"))], &[&step]);
+    assert_eq!(files(&project, &graph.of(&read)), tree(&[("t", "[]\n")]));
+    let step = graph.run(&base, command, &[], |exec| {
+        exec.meta.as_mut().unwrap().valid_exit_codes = vec![8];
+    });
+    let _ = build(&project, &[], &graph.of(&step))
+        .exit(1)
+        .says("did not complete successfully: exit code: 7");
+    let step = graph.run(&base, "test \"$TOKEN\" = s3cret", &[], |exec| {
+        exec.secretenv.push(secret(false));
+    });
+    let definition = graph.of(&step);
+    let _ = build(&project, &[], &definition).exit(1).says("token");
+    let file = project.scratch().join("secret");
+    fs::write(&file, "s3cret").unwrap();
+    let flag = format!("id=token,src={}", file.display());
+    let _ = build(&project, &["--secret", &flag], &definition).success();
+}
+
+#[test]
+fn file_ops_have_many_actions_and_outputs() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let symlink = Action::Symlink(pb::FileActionSymlink {
+        oldpath: "a.txt".to_owned(),
+        newpath: "/link".to_owned(),
+        timestamp: -1,
+        ..pb::FileActionSymlink::default()
+    });
+    let mkdir = Action::Mkdir(pb::FileActionMkDir {
+        path: "/d/e".to_owned(),
+        mode: 0o755,
+        make_parents: true,
+        timestamp: -1,
+        ..pb::FileActionMkDir::default()
+    });
+    // No input, so that the results of actions are counted from 0.
+    let made = graph.file(
+        vec![
+            (-1, -1, -1, mkfile("/a.txt", "a")),
+            (0, -1, -1, mkfile("/b.txt", "b")),
+            (1, -1, 1, mkdir),
+            (2, -1, -1, symlink),
+            (3, -1, -1, rm("/b*", false)),
+            (4, -1, -1, rm("/none", true)),
+            // What an earlier action left is a source, too.
+            (5, 1, 0, copy("/b.txt", "/copied/")),
+        ],
+        &[],
+    );
+    assert_eq!(
+        files(&project, &graph.of(&made)),
+        tree(&[
+            ("a.txt", "a"),
+            ("d", ""),
+            ("d/e", ""),
+            ("link", "-> a.txt"),
+            ("copied", ""),
+            ("copied/b.txt", "b"),
+        ])
+    );
+    let second = State { index: 1, ..made };
+    assert_eq!(
+        files(&project, &graph.of(&second)),
+        tree(&[("a.txt", "a"), ("b.txt", "b"), ("d", ""), ("d/e", "")])
+    );
+    let missing = graph.file(vec![(0, -1, 0, rm("/none", false))], &[&second]);
+    let _ = build(&project, &[], &graph.of(&missing))
+        .exit(1)
+        .says("none");
+}
+
+#[test]
+fn builds_are_nested() {
+    let project = project!(Base::Busybox);
+    let mut inner = Graph::default();
+    let base = inner.busybox();
+    let made = inner.sh(&base, "echo inner > /made");
+    let made = inner.file(vec![(-1, 0, 0, copy("/made", "/"))], &[&made]);
+    let definition = inner.of(&made);
+
+    let mut graph = Graph::default();
+    let file = graph.file(vec![(-1, -1, 0, mkfile("/dir/build.llb", definition))], &[]);
+    let built = graph.build(&file, "/dir/build.llb");
+    let outer = graph.file(vec![(0, -1, 0, mkfile("/outer", "outer"))], &[&built]);
+    let definition = graph.of(&outer);
+    assert_eq!(
+        files(&project, &definition),
+        tree(&[("made", "inner\n"), ("outer", "outer")])
+    );
+    let again = build(&project, &[], &definition).success();
+    assert!(!again.stderr.contains("echo inner"), "{}", again.stderr);
+
+    for (content, name, expected) in [
+        (&b"no definition"[..], "/x", "`/x` is no LLB definition"),
+        (b"", "/y", "no such file"),
+        (b"", "/", "is not a regular file"),
+    ] {
+        let file = graph.file(vec![(-1, -1, 0, mkfile("/x", content))], &[]);
+        let built = graph.build(&file, name);
+        let _ = build(&project, &[], &graph.of(&built))
+            .exit(1)
+            .says(expected);
+    }
+}
+
+#[test]
+fn a_build_that_is_nested_in_itself_ends() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let local = graph.source("local://here");
+    let built = graph.build(&local, "self");
+    let definition = graph.of(&built);
+    let directory = project.scratch().join("here");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("self"), &definition).unwrap();
+    let local = format!("here={}", directory.display());
+    let _ = build(&project, &["--local", &local], &definition)
+        .exit(1)
+        .says("nested deeper than 16 levels");
+}
+
+#[test]
+fn only_what_the_result_needs_is_done() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let base = graph.busybox();
+    let failing = graph.sh(&base, "exit 3");
+    let missing = graph.source("local://nowhere");
+    let _ = graph.merge(&[&failing, &missing]);
+    let wanted = graph.file(vec![(-1, -1, 0, mkfile("/wanted", "w"))], &[]);
+    let through = Op::Passthrough(pb::PassthroughOp {
+        id: "both".to_owned(),
+        outputs: vec![1, 0],
+    });
+    let other = graph.file(vec![(-1, -1, 0, mkfile("/other", "o"))], &[]);
+    let through = graph.add(through, &[&other, &wanted]);
+    graph.about(&wanted, |about| {
+        about
+            .description
+            .insert("llb.customname".to_owned(), "what is wanted".to_owned());
+    });
+    assert_eq!(
+        files(&project, &graph.of(&through)),
+        tree(&[("wanted", "w")])
+    );
+    let second = State {
+        index: 1,
+        ..through
+    };
+    assert_eq!(files(&project, &graph.of(&second)), tree(&[("other", "o")]));
+    let run = build(&project, &[], &graph.of(&wanted)).success();
+    let _ = run.says("what is wanted").says("CACHED");
+    let _ = build(&project, &[], &graph.of(&missing))
+        .exit(1)
+        .says("nowhere");
+}
+
+#[test]
+fn steps_that_ignore_the_cache_run_again() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let base = graph.busybox();
+    let dated = graph.sh(&base, "cat /proc/sys/kernel/random/uuid > /u");
+    let read = graph.file(vec![(-1, 0, 0, copy("/u", "/"))], &[&dated]);
+    let definition = graph.of(&read);
+    let uuid = |definition: &[u8]| files(&project, definition)["u"].clone();
+    let first = uuid(&definition);
+    assert_eq!(uuid(&definition), first);
+    graph.about(&dated, |about| about.ignore_cache = true);
+    let second = uuid(&graph.of(&read));
+    assert_ne!(second, first);
+    assert_eq!(uuid(&definition), second);
+    let _ = build(&project, &["--no-cache"], &definition).success();
+    assert_ne!(uuid(&definition), second);
+}
+
+#[test]
+fn caches_hold_merges_and_diffs() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let base = graph.busybox();
+    let lower = graph.sh(&base, "echo lower > /lower");
+    let upper = graph.sh(&lower, "echo upper > /upper && rm /lower");
+    let difference = graph.diff(Some(&lower), Some(&upper));
+    let merged = graph.merge(&[&base, &difference]);
+    let last = graph.sh(&merged, "test ! -e /lower && cat /upper > /last");
+    let last = graph.file(vec![(-1, 0, 0, copy("/last", "/"))], &[&last]);
+    let definition = graph.of(&last);
+    let cache = project.scratch().join("cache");
+    let to = format!("type=local,dest={},mode=max", cache.display());
+    let _ = build(&project, &["--cache-to", &to], &definition).success();
+
+    let elsewhere = project!(Base::Busybox);
+    let from = format!("type=local,src={}", cache.display());
+    let out = elsewhere.scratch().join("out");
+    let flags = ["--import-cache", &from, "-o", out.to_str().unwrap()];
+    let run = build(&elsewhere, &flags, &definition).success();
+    assert_eq!(fs::read_to_string(out.join("last")).unwrap(), "upper\n");
+    assert!(!run.stderr.contains("0.0 upper"), "{}", run.stderr);
+    assert!(run.stderr.contains("CACHED"), "{}", run.stderr);
+}
+
+#[test]
+fn what_is_no_definition_is_refused() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let base = graph.busybox();
+    graph.about(&base, |about| {
+        about.caps.insert("exec.teleport".to_owned(), true);
+    });
+    for (definition, expected) in [
+        (b"garbage".to_vec(), "no LLB definition"),
+        (Vec::new(), "invalid empty definition"),
+        (graph.of(&base), "unknown API capability exec.teleport"),
+        (
+            graph.of(&State {
+                index: 3,
+                ..base.clone()
+            }),
+            "there is no output 3",
+        ),
+    ] {
+        let _ = build(&project, &[], &definition).exit(1).says(expected);
+    }
+    let unknown = Graph::default().source("gopher://x");
+    let mut graph = Graph::default();
+    let same = graph.source("gopher://x");
+    assert_eq!(same.digest, unknown.digest);
+    let _ = build(&project, &[], &graph.of(&same))
+        .exit(1)
+        .says("gopher://");
+}
+
+#[test]
+fn a_printed_definition_builds_what_the_dockerfile_does() {
+    let project = project!(Base::Busybox);
+    project.write(&[
+        (
+            "Dockerfile",
+            "FROM busybox AS made\nCOPY --link a.txt /x/\nRUN cat /x/a.txt > /made\n\
+             FROM scratch\nCOPY --from=made /made /x /\n",
+        ),
+        ("a.txt", "a\n"),
+    ]);
+    let printed = project.build(&["--print=llb"]).success();
+    let definition = pb::Definition::decode(&printed.stdout[..]).unwrap();
+    assert!(definition.def.len() > 5);
+    let lines = project.build(&["--print", "llb,format=json"]).success();
+    let text = lines.text();
+    assert_eq!(text.lines().count(), definition.def.len());
+    for line in text.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(line["Digest"].as_str().unwrap().starts_with("sha256:"));
+    }
+    let dumped = feed(project.larder(), &["dump"], &printed.stdout).success();
+    assert_eq!(dumped.text(), text);
+    let dot = feed(project.larder(), &["dump", "--dot"], &printed.stdout).success();
+    assert!(dot.text().starts_with("digraph {\n"));
+
+    let by_dockerfile = project.scratch().join("a");
+    let _ = project
+        .build(&["-o", by_dockerfile.to_str().unwrap()])
+        .success();
+    let by_definition = project.scratch().join("b");
+    let context = format!("context={}", project.context().display());
+    let flags = ["--local", &context, "-o", by_definition.to_str().unwrap()];
+    let run = build(&project, &flags, &printed.stdout).success();
+    assert!(run.stderr.contains("CACHED"), "{}", run.stderr);
+    let read = |directory: &PathBuf| {
+        let mut found = BTreeMap::new();
+        collect(directory, Path::new(""), &mut found);
+        found
+    };
+    assert_eq!(read(&by_definition), read(&by_dockerfile));
+    assert_eq!(read(&by_definition)["made"], "a\n");
+}
+
+#[test]
+fn an_image_of_a_definition_has_the_usual_config() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let file = graph.file(vec![(-1, -1, 0, mkfile("/f", "f"))], &[]);
+    let _ = build(&project, &["-t", "plain:1"], &graph.of(&file)).success();
+    let image = archive(&project, &graph.of(&file));
+    let config = image.config().unwrap();
+    assert_eq!(config.config.working_dir, "/");
+    assert!(config.config.env[0].starts_with("PATH=/usr/local/sbin:"));
+    assert_eq!(config.history.len(), 1);
+    assert_eq!(config.history[0].comment, "buildkit.exporter.image.v0");
+    assert_eq!(config.history[0].created_by, "mkfile /f");
+    let kinds: Vec<EntryKind> = image.layers().unwrap()[0]
+        .iter()
+        .map(|entry| entry.kind.clone())
+        .collect();
+    assert_eq!(kinds, [EntryKind::File(b"f".to_vec())]);
+    let run = project.larder().run(["images"]).success();
+    assert!(run.text().contains("plain"), "{}", run.text());
+}
