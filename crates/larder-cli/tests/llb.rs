@@ -172,6 +172,16 @@ fn mkfile(path: &str, data: impl Into<Vec<u8>>) -> Action {
     })
 }
 
+fn mkdir(path: &str) -> Action {
+    Action::Mkdir(pb::FileActionMkDir {
+        path: path.to_owned(),
+        mode: 0o755,
+        make_parents: true,
+        timestamp: -1,
+        ..pb::FileActionMkDir::default()
+    })
+}
+
 fn copy(src: &str, dest: &str) -> Action {
     Action::Copy(pb::FileActionCopy {
         src: src.to_owned(),
@@ -344,7 +354,13 @@ fn a_step_has_an_output_for_each_mount_that_asks_for_one() {
     let project = project!(Base::Busybox);
     let mut graph = Graph::default();
     let base = graph.busybox();
-    let seed = graph.file(vec![(-1, -1, 0, mkfile("/sub/seed", "seed"))], &[]);
+    let seed = graph.file(
+        vec![
+            (-1, -1, -1, mkdir("/sub")),
+            (0, -1, 0, mkfile("/sub/seed", "seed")),
+        ],
+        &[],
+    );
     let empty = graph.diff(None, None);
     // A mount in another comes after it, whatever the order is.
     let command = "echo new > /out/new && ! touch /ro/x 2>/dev/null && echo s > /scratch/s \
@@ -455,19 +471,12 @@ fn file_ops_have_many_actions_and_outputs() {
         timestamp: -1,
         ..pb::FileActionSymlink::default()
     });
-    let mkdir = Action::Mkdir(pb::FileActionMkDir {
-        path: "/d/e".to_owned(),
-        mode: 0o755,
-        make_parents: true,
-        timestamp: -1,
-        ..pb::FileActionMkDir::default()
-    });
     // No input, so that the results of actions are counted from 0.
     let made = graph.file(
         vec![
             (-1, -1, -1, mkfile("/a.txt", "a")),
             (0, -1, -1, mkfile("/b.txt", "b")),
-            (1, -1, 1, mkdir),
+            (1, -1, 1, mkdir("/d/e")),
             (2, -1, -1, symlink),
             (3, -1, -1, rm("/b*", false)),
             (4, -1, -1, rm("/none", true)),
@@ -508,8 +517,8 @@ fn builds_are_nested() {
     let definition = inner.of(&made);
 
     let mut graph = Graph::default();
-    let file = graph.file(vec![(-1, -1, 0, mkfile("/dir/build.llb", definition))], &[]);
-    let built = graph.build(&file, "/dir/build.llb");
+    let file = graph.file(vec![(-1, -1, 0, mkfile("/build.llb", definition))], &[]);
+    let built = graph.build(&file, "/build.llb");
     let outer = graph.file(vec![(0, -1, 0, mkfile("/outer", "outer"))], &[&built]);
     let definition = graph.of(&outer);
     assert_eq!(
@@ -637,12 +646,14 @@ fn what_is_no_definition_is_refused() {
     graph.about(&base, |about| {
         about.caps.insert("exec.teleport".to_owned(), true);
     });
+    let mut sound = Graph::default();
+    sound.busybox();
     for (definition, expected) in [
         (b"garbage".to_vec(), "no LLB definition"),
         (Vec::new(), "invalid empty definition"),
         (graph.of(&base), "unknown API capability exec.teleport"),
         (
-            graph.of(&State {
+            sound.of(&State {
                 index: 3,
                 ..base.clone()
             }),

@@ -54,6 +54,10 @@ fn become_process(
     }
     let execute = || {
         prepared?;
+        if request.readonly_root {
+            sys::set_readonly(root.as_fd(), false)
+                .map_err(|error| Failure::new(Stage::Root, "/", error))?;
+        }
         enter_root(root)?;
         enter_directory(&request.cwd)?;
         identity::set_limits(&request.rlimits)?;

@@ -107,6 +107,7 @@ pub fn run(
     drop(parcel);
     drop(theirs);
     let root = &prepared.descriptors[request.root];
+    let root = prepared.writable_root.as_ref().unwrap_or(root);
     let watched = Watched {
         socket: ours,
         stdout: streams.stdout,

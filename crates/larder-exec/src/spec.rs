@@ -17,6 +17,9 @@ pub struct ProcessSpec {
     pub hostname: String,
     /// The root filesystem: a detached mount, as from [`mount::open`](crate::mount::open).
     pub root: OwnedFd,
+    /// Whether the process may not write to the root filesystem; other mounts lie in it all the
+    /// same.
+    pub readonly_root: bool,
     /// Further mounts, in order: later ones may lie in earlier ones.
     pub mounts: Vec<MountPoint>,
     /// What it can reach.
@@ -58,6 +61,7 @@ impl ProcessSpec {
             user: User::default(),
             hostname: Self::HOSTNAME.to_owned(),
             root,
+            readonly_root: false,
             mounts: Vec::new(),
             network: Network::Host,
             security: Security::Sandbox,

@@ -11,7 +11,7 @@ use larder_oci::{Digest, DigestError};
 
 use crate::pb;
 pub use builder::GraphBuilder;
-pub use validate::Problem;
+pub use validate::{Problem, output_mounts};
 
 /// One output of a vertex: the unit that is solved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

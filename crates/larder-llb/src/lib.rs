@@ -37,7 +37,7 @@ mod json;
 
 pub use graph::{
     Definition, Edge, GraphBuilder, GraphError, Problem, SourceFile, SourceRange, Vertex,
-    VertexMetadata,
+    VertexMetadata, output_mounts,
 };
 pub use prost::{DecodeError, Message};
 

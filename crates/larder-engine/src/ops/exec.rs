@@ -26,6 +26,10 @@ use crate::worker::{BuildWorker, ResultRef};
 
 pub(crate) mod watch;
 
+/// Where the root filesystem is mounted.
+const ROOT: &str = "/";
+/// BuildKit's `PATH` for steps that have none.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// BuildKit's bound on the size of a secret.
 const MAX_SECRET_BYTES: usize = 500 << 10;
 
@@ -47,7 +51,7 @@ pub(crate) fn run(
         active: HashMap::new(),
         held: Vec::new(),
     };
-    let (root, mounts) = step.mounts(exec, progress, cancel)?;
+    let (root, mounts) = step.mounts(exec, &meta.cwd, progress, cancel)?;
     let spec = step.spec(exec, &meta, root, mounts)?;
     let process = larder_exec::Cancel::new().map_err(BuildError::from)?;
     cancel.ends(&process);
@@ -161,6 +165,7 @@ impl Step<'_> {
     fn mounts(
         &mut self,
         exec: &pb::ExecOp,
+        cwd: &str,
         progress: &VertexProgress<'_>,
         cancel: &CancelFlag,
     ) -> Result<(OwnedFd, Vec<MountPoint>), WorkError> {
@@ -168,7 +173,7 @@ impl Step<'_> {
         let mut root = None;
         let mut mounts = Vec::new();
         for (position, mount) in exec.mounts.iter().enumerate() {
-            if mount.dest == "/" {
+            if mount.dest == ROOT {
                 root = Some(self.bind(position, mount)?);
                 continue;
             }
@@ -191,11 +196,13 @@ impl Step<'_> {
                 pb::MountType::Ssh => continue,
             };
             mounts.push(MountPoint {
-                target: mount.dest.clone(),
+                target: target(cwd, &mount.dest),
                 source,
                 readonly: mount.readonly,
             });
         }
+        // What lies in another mount comes after it.
+        mounts.sort_by(|a, b| a.target.cmp(&b.target));
         let root = root.ok_or_else(|| BuildError::invalid("a step has no root filesystem"))?;
         Ok((root, mounts))
     }
@@ -203,7 +210,8 @@ impl Step<'_> {
     /// Returns a mount of an input, or of an empty tree.
     fn bind(&mut self, position: usize, mount: &pb::Mount) -> Result<OwnedFd, WorkError> {
         let input = usize::try_from(mount.input).ok();
-        let writable = !mount.readonly;
+        // Mount points are made in the root filesystem even if the process can't write to it.
+        let writable = !mount.readonly || mount.dest == ROOT;
         let whole = match input {
             Some(input) if !writable => self
                 .worker
@@ -360,6 +368,9 @@ impl Step<'_> {
         })?);
         let user = users::resolve_user(&tree, &meta.user)?;
         let mut env = meta.env.clone();
+        if !has_variable(&env, "PATH") {
+            env.push(DEFAULT_PATH.to_owned());
+        }
         if !has_variable(&env, "HOME") {
             env.push(format!("HOME={}", user.home));
         }
@@ -421,6 +432,10 @@ impl Step<'_> {
                 .collect(),
             resolv_conf: larder_exec::resolv_conf(network, &DnsConfig::default()),
             cgroup_parent: (!meta.cgroup_parent.is_empty()).then(|| meta.cgroup_parent.clone()),
+            readonly_root: exec
+                .mounts
+                .iter()
+                .any(|mount| mount.dest == ROOT && mount.readonly),
             ..ProcessSpec::new(root, meta.args.clone())
         })
     }
@@ -429,10 +444,7 @@ impl Step<'_> {
     fn commit(mut self, exec: &pb::ExecOp, outputs: &[usize]) -> Result<Vec<ResultRef>, WorkError> {
         let mut results = Vec::with_capacity(outputs.len());
         for &output in outputs {
-            let position = exec
-                .mounts
-                .iter()
-                .position(|mount| mount.output == output as i64);
+            let position = larder_llb::output_mounts(exec).nth(output);
             let position = position
                 .ok_or_else(|| BuildError::invalid(format!("a step has no output {output}")))?;
             let result = match self.active.remove(&position) {
@@ -470,6 +482,15 @@ fn lost(input: usize, error: BuildError) -> WorkError {
     match error.class() {
         ErrorClass::NotFound => WorkError::InputLost(input, error),
         _ => WorkError::Failed(error),
+    }
+}
+
+/// Returns where a mount lies; relative to the working directory if its destination is.
+fn target(cwd: &str, dest: &str) -> String {
+    if dest.starts_with('/') {
+        dest.to_owned()
+    } else {
+        format!("{}/{dest}", cwd.trim_end_matches('/'))
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 
 use crate::container::resource;
+use crate::mount;
 use crate::spawner::protocol::{MAX_MOUNTS, Request, RequestMount, RequestSource};
 use crate::{
     Error, ErrorKind, MountPoint, MountSource, Network, ProcessSpec, ResourceLimits, Result,
@@ -20,6 +21,8 @@ pub(super) struct Prepared {
     /// The bytes of its files.
     pub(super) files: Vec<u8>,
     pub(super) descriptors: Vec<OwnedFd>,
+    /// The root filesystem where the process gets one that it can't write to.
+    pub(super) writable_root: Option<OwnedFd>,
     pub(super) stdio: Stdio,
     pub(super) signals: Option<OwnedFd>,
     /// User and group.
@@ -37,7 +40,13 @@ pub(super) fn prepare(spec: ProcessSpec) -> Result<Prepared> {
         .map(rlimit)
         .collect::<Result<Vec<_>>>()?;
     let mut files = Vec::new();
-    let mut descriptors = vec![spec.root];
+    let (root, writable_root) = if spec.readonly_root {
+        let (root, writable) = mount::split(spec.root)?;
+        (root, Some(writable))
+    } else {
+        (spec.root, None)
+    };
+    let mut descriptors = vec![root];
     let system = [
         ("/etc/resolv.conf", spec.resolv_conf),
         ("/etc/hosts", hosts(&spec.hostname, &spec.extra_hosts)?),
@@ -92,9 +101,11 @@ pub(super) fn prepare(spec: ProcessSpec) -> Result<Prepared> {
             mounts,
             stdio: [0; 3],
             root: 0,
+            readonly_root: writable_root.is_some(),
         },
         files,
         descriptors,
+        writable_root,
         stdio: spec.stdio,
         signals: spec.signals,
         cgroup_parent: spec.cgroup_parent,

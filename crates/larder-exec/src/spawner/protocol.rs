@@ -43,6 +43,7 @@ pub(crate) struct Request {
     pub(crate) mounts: Vec<RequestMount>,
     pub(crate) stdio: [usize; 3],
     pub(crate) root: usize,
+    pub(crate) readonly_root: bool,
 }
 
 /// A resource: its `RLIMIT_*` name in lower case.

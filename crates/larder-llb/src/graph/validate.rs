@@ -50,12 +50,20 @@ pub(super) fn output(vertex: &Vertex, index: i64) -> Result<usize> {
 /// Returns how many outputs an op has.
 fn output_count(op: &pb::Op) -> usize {
     match &op.op {
-        Some(Op::Exec(exec)) => exec.mounts.iter().filter(|it| makes_output(it)).count(),
+        Some(Op::Exec(exec)) => output_mounts(exec).count(),
         Some(Op::File(file)) => file.actions.iter().filter(|it| it.output >= 0).count(),
         Some(Op::Passthrough(passthrough)) => passthrough.outputs.len(),
         Some(Op::Source(_) | Op::Build(_) | Op::Merge(_) | Op::Diff(_)) => 1,
         None => 0,
     }
+}
+
+/// Returns the mounts of an exec op that make its outputs, in the order of these.
+pub fn output_mounts(exec: &pb::ExecOp) -> impl Iterator<Item = usize> {
+    let mounts = exec.mounts.iter().enumerate();
+    mounts
+        .filter(|(_, mount)| makes_output(mount))
+        .map(|(position, _)| position)
 }
 
 /// Returns whether a mount makes an output. Those of other types have none, whatever they say.
