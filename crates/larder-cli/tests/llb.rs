@@ -530,7 +530,7 @@ fn builds_are_nested() {
 
     for (content, name, expected) in [
         (&b"no definition"[..], "/x", "`/x` is no LLB definition"),
-        (b"", "/y", "no such file"),
+        (b"", "/y", "cannot open `/y`"),
         (b"", "/", "is not a regular file"),
     ] {
         let file = graph.file(vec![(-1, -1, 0, mkfile("/x", content))], &[]);
