@@ -5,6 +5,7 @@
 //! - [`Definition`] is a decoded and validated graph; [`GraphBuilder`] makes one.
 //! - [`cache_map`] gives the digests that identify an op in cache keys, equal to BuildKit's.
 //! - [`dump`] shows definitions to people; [`caps`] has the names that definitions ask for.
+//! - [`git`] has the forms in which repositories are named, and what LLB says of them.
 //!
 //! ```
 //! use larder_llb::{Definition, Edge, GraphBuilder, VertexMetadata, pb};
@@ -31,6 +32,7 @@
 pub mod cache_map;
 pub mod caps;
 pub mod dump;
+pub mod git;
 mod graph;
 pub mod http;
 mod json;
