@@ -26,7 +26,7 @@ use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
 use crate::request::{
     BuildRequest, CacheExport, CacheImport, ContextSource, DockerfileSource, NetworkMode,
-    NoCacheSteps, Output, SecretProvider,
+    NoCacheSteps, Output, SecretProvider, SshProvider,
 };
 use crate::task::Tasks;
 pub use ask::Question;
@@ -75,6 +75,7 @@ pub(crate) struct Prepared {
     pub(crate) keep_cache_mounts: bool,
     pub(crate) host_ca: bool,
     pub(crate) secrets: Arc<dyn SecretProvider>,
+    pub(crate) ssh: Arc<dyn SshProvider>,
     pub(crate) cache_imports: Vec<CacheImport>,
     pub(crate) cache_exports: Vec<CacheExport>,
     pub(crate) tags: Vec<ImageRef>,
@@ -134,6 +135,7 @@ impl Build<'_> {
             keep_cache_mounts: request.no_cache.keep_cache_mounts,
             host_ca: request.host_ca || self.engine.config.build.host_ca,
             secrets: request.secrets,
+            ssh: request.ssh,
             cache_imports: request.cache_imports,
             cache_exports,
             tags: request.tags,

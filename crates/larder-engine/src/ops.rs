@@ -2,9 +2,11 @@
 
 pub(crate) mod exec;
 pub(crate) mod file;
+pub(crate) mod git;
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod local;
 pub(crate) mod nested;
 pub(crate) mod stack;
+pub(crate) mod ssh;

@@ -2,6 +2,7 @@
 
 mod cache;
 mod llb;
+mod ssh;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -15,6 +16,7 @@ use crate::event::MissCause;
 pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget};
 pub use larder_cache::ManifestForm;
 pub use llb::{Llb, LlbInput};
+pub use ssh::{NoSsh, SshAgent, SshProvider};
 
 /// A build.
 pub struct BuildRequest {
@@ -55,6 +57,8 @@ pub struct BuildRequest {
     pub host_ca: bool,
     /// Where secrets come from.
     pub secrets: Arc<dyn SecretProvider>,
+    /// Where SSH agents come from.
+    pub ssh: Arc<dyn SshProvider>,
     /// The names the image gets.
     pub tags: Vec<ImageRef>,
     /// Where the result goes; an empty list keeps it in the cache only.
@@ -87,6 +91,7 @@ impl BuildRequest {
             ulimits: Vec::new(),
             host_ca: false,
             secrets: Arc::new(NoSecrets),
+            ssh: Arc::new(NoSsh),
             tags: Vec::new(),
             outputs: Vec::new(),
             cache_imports: Vec::new(),

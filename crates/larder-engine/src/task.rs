@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::OnceLock;
-use std::thread::{Scope, ScopedJoinHandle};
+use std::thread::{JoinHandle, Scope, ScopedJoinHandle};
 
 /// The threads and the runtime of an engine.
 #[derive(Default)]
@@ -23,6 +23,16 @@ impl Tasks {
         std::thread::Builder::new()
             .name(name)
             .spawn_scoped(scope, work)
+    }
+
+    /// Runs `work` on a thread of its own, named `name`, that its owner joins.
+    pub(crate) fn spawn_owned<T: Send + 'static>(
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> std::io::Result<JoinHandle<T>> {
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(work)
     }
 
     /// Waits for `future` on the calling thread. Must not be called from within a future.

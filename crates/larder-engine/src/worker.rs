@@ -26,7 +26,7 @@ use crate::history::{self, History};
 use crate::images::{ImageKey, ResolvedImage};
 use crate::ops::{self, host, local::LocalContext, stack::Stacker};
 use crate::progress::{Reporter, VertexProgress};
-use crate::request::{Output, SecretProvider, StepReport};
+use crate::request::{Output, SecretProvider, SshProvider, StepReport};
 use crate::solve::{Found, Missed, WorkError, Worker};
 use crate::web::WebFiles;
 
@@ -68,6 +68,9 @@ pub(crate) struct BuildWorker<'a> {
     /// The local contexts of all targets, by name.
     pub(crate) contexts: &'a BTreeMap<String, ops::local::ContextRoot>,
     pub(crate) secrets: &'a dyn SecretProvider,
+    pub(crate) ssh: &'a dyn SshProvider,
+    /// Where references of git repositories lead, for all targets.
+    pub(crate) repositories: &'a ops::git::Resolutions,
     pub(crate) variables: host::Variables<'a>,
     pub(crate) host_ca: bool,
     pub(crate) history: History<'a>,
@@ -332,7 +335,8 @@ impl Worker for BuildWorker<'_> {
     type Lock = KeyLock;
 
     fn cache_map_waits(&self, vertex: &Vertex) -> bool {
-        matches!(&vertex.op.op, Some(pb::op::Op::Source(source)) if ops::http::is_http(source))
+        matches!(&vertex.op.op, Some(pb::op::Op::Source(source))
+            if ops::http::is_http(source) || ops::git::is_git(source))
     }
 
     fn cache_map(
@@ -362,6 +366,10 @@ impl Worker for BuildWorker<'_> {
             }
             Some(pb::op::Op::Source(source)) if ops::http::is_http(source) => {
                 let digest = ops::http::resolve(self, vertex, source, progress, cancel)?;
+                Ok(CacheMap::Root { keys: vec![digest] })
+            }
+            Some(pb::op::Op::Source(source)) if ops::git::is_git(source) => {
+                let digest = ops::git::resolve(self, source, progress, cancel)?;
                 Ok(CacheMap::Root { keys: vec![digest] })
             }
             Some(pb::op::Op::Source(source)) => {
@@ -472,6 +480,9 @@ impl Worker for BuildWorker<'_> {
                 }
                 if ops::http::is_http(source) {
                     return Ok(vec![ops::http::load(self, source, progress, cancel)?]);
+                }
+                if ops::git::is_git(source) {
+                    return Ok(vec![ops::git::load(self, source, progress, cancel)?]);
                 }
                 let image = self.image(vertex, source)?;
                 let fetcher = Fetcher {

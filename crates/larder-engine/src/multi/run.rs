@@ -19,6 +19,7 @@ use crate::event::EventSink;
 use crate::exporter::{self, Export};
 use crate::history::{History, IgnoreFile, Notes};
 use crate::images::{ImageKey, Images, ResolvedImage};
+use crate::ops::git::Resolutions;
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
 use crate::request::{BuildOutcome, CacheImport, ImageOutcome, Output, StepReport};
@@ -46,6 +47,7 @@ struct Shared<'a> {
     web: &'a WebFiles<'a>,
     notes: Notes,
     emptied: Mutex<HashSet<String>>,
+    repositories: Resolutions,
     variables: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
 
@@ -178,6 +180,7 @@ impl Run<'_> {
             web,
             notes: Notes::default(),
             emptied: Mutex::default(),
+            repositories: Resolutions::default(),
             variables: &|name| std::env::var(name).ok(),
         };
         let targets = self.targets(&prepared, reporters, &shared)?;
@@ -278,6 +281,8 @@ impl Run<'_> {
             images: &shared.images,
             contexts: &shared.contexts,
             secrets: &*prepared.secrets,
+            ssh: &*prepared.ssh,
+            repositories: &shared.repositories,
             variables: shared.variables,
             host_ca: prepared.host_ca,
             history,

@@ -20,6 +20,7 @@ use crate::cancel::CancelFlag;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::LogStream;
 use crate::ops::host;
+use crate::ops::ssh::{self, AgentSocket};
 use crate::progress::VertexProgress;
 use crate::solve::WorkError;
 use crate::worker::{BuildWorker, ResultRef};
@@ -95,12 +96,6 @@ fn refuse_unavailable(exec: &pb::ExecOp) -> Result<()> {
         "`RUN --security=insecure`"
     } else if !exec.cdi_devices.is_empty() {
         "`RUN --device`"
-    } else if exec
-        .mounts
-        .iter()
-        .any(|mount| mount.mount_type() == pb::MountType::Ssh)
-    {
-        "`RUN --mount=type=ssh`"
     } else {
         return Ok(());
     };
@@ -143,6 +138,8 @@ struct Step<'a> {
 }
 
 enum Held {
+    #[expect(dead_code, reason = "it serves as long as it lives")]
+    Agent(AgentSocket),
     Cache(CacheMountGuard),
     Discarded(ActiveSnapshot),
 }
@@ -154,6 +151,7 @@ impl Step<'_> {
         let mut mounts = Vec::new();
         for held in &self.held {
             match held {
+                Held::Agent(_) => {}
                 Held::Cache(guard) => mounts.push(guard),
                 Held::Discarded(active) => snapshots.push(active),
             }
@@ -193,7 +191,10 @@ impl Step<'_> {
                     Some(secret) => secret,
                     None => continue,
                 },
-                pb::MountType::Ssh => continue,
+                pb::MountType::Ssh => match self.agent(mount)? {
+                    Some(socket) => socket,
+                    None => continue,
+                },
             };
             mounts.push(MountPoint {
                 target: target(cwd, &mount.dest),
@@ -339,6 +340,27 @@ impl Step<'_> {
             uid: option.uid,
             gid: option.gid,
         }))
+    }
+
+    /// Returns the mount of an agent's socket; `None` for one that is optional and not there.
+    fn agent(&mut self, mount: &pb::Mount) -> Result<Option<MountSource>> {
+        let option = mount.ssh_opt.clone().unwrap_or_default();
+        let id = match option.id.as_str() {
+            "" => "default",
+            id => id,
+        };
+        let agent = match option.optional {
+            true => ssh::find(self.worker.ssh, id)?,
+            false => Some(ssh::required(self.worker.ssh, id)?),
+        };
+        let Some(agent) = agent else {
+            return Ok(None);
+        };
+        let owner = (option.uid, option.gid);
+        let socket = AgentSocket::serve(agent, owner, option.mode & 0o777)?;
+        let source = MountSource::Bind(socket.mount()?);
+        self.held.push(Held::Agent(socket));
+        Ok(Some(source))
     }
 
     fn secret_bytes(&self, id: &str, optional: bool) -> Result<Option<Vec<u8>>> {

@@ -113,6 +113,13 @@ impl Remote {
         self.with_user(None)
     }
 
+    /// Returns the address without a password.
+    pub fn without_password(&self) -> String {
+        let user = self.user.as_ref();
+        let user = user.map(|user| user.split(':').next().unwrap_or_default());
+        self.with_user(user)
+    }
+
     /// Returns user and password, without escapes.
     pub fn credentials(&self) -> Option<(String, String)> {
         let user = self.user.as_ref()?;

@@ -1,0 +1,126 @@
+//! Git repositories: where a reference leads, and what lies there.
+//!
+//! All is done by the system's `git`, which is given no configuration but ours, no hooks, and no
+//! file of a repository to obey. What it fetches stays in a bare repository, one an address, which
+//! the store keeps as it keeps cache mounts: locked while it is used, told by `du`, pruned with them.
+//! Files come out of it as an archive, unpacked beneath a handle like any other.
+//!
+//! | asked for | what is asked of the server |
+//! | --- | --- |
+//! | a whole commit that was fetched before, or its result is in the cache | nothing |
+//! | a branch, a tag, the default branch | once in a run, where it leads |
+//! | a commit that is not there yet | that commit, without its ancestors if the server can |
+//!
+//! Credentials reach `git` in its environment, bound to the repository's address. They are in no
+//! argument, file, key or message.
+
+mod auth;
+mod checkout;
+mod command;
+mod git_dir;
+mod repository;
+mod resolve;
+mod submodules;
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use larder_llb::git::GitSource;
+use larder_llb::pb;
+use larder_oci::Digest;
+
+use crate::cancel::CancelFlag;
+use crate::error::{BuildError, Result};
+use crate::event::LogStream;
+use crate::ops::host;
+use crate::progress::VertexProgress;
+use crate::request::{SecretProvider, SshProvider};
+use crate::worker::{BuildWorker, ResultRef};
+
+pub(crate) use checkout::Checkout;
+pub(crate) use resolve::Resolved;
+
+/// What it takes to reach repositories.
+#[derive(Clone, Copy)]
+pub(crate) struct Access<'a> {
+    pub(crate) secrets: &'a dyn SecretProvider,
+    pub(crate) ssh: &'a dyn SshProvider,
+    pub(crate) variables: host::Variables<'a>,
+    pub(crate) cancel: &'a CancelFlag,
+}
+
+/// Where references lead: asked once in a run, so that all of it sees the same.
+#[derive(Default)]
+pub(crate) struct Resolutions(Mutex<HashMap<(String, String), Resolved>>);
+
+impl Resolutions {
+    /// Returns where the reference of a source leads.
+    pub(crate) fn resolve(&self, source: &GitSource, access: Access<'_>) -> Result<Resolved> {
+        if let Some(resolved) = resolve::without_asking(source)? {
+            return Ok(resolved);
+        }
+        let key = (source.remote.url().to_owned(), source.reference.clone());
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().get(&key).cloned();
+        let resolved = match found {
+            Some(resolved) => resolved,
+            None => {
+                let resolved = resolve::ask(source, access)?;
+                known().entry(key).or_insert(resolved).clone()
+            }
+        };
+        resolve::check(source, &resolved)?;
+        Ok(resolved)
+    }
+}
+
+/// Returns whether a source is a repository.
+pub(crate) fn is_git(source: &pb::SourceOp) -> bool {
+    source.identifier.starts_with("git://")
+}
+
+/// Finds out where the reference of a source leads, and returns the op's digest.
+pub(crate) fn resolve(
+    worker: &BuildWorker<'_>,
+    source: &pb::SourceOp,
+    progress: &VertexProgress<'_>,
+    cancel: &CancelFlag,
+) -> Result<Digest> {
+    let source = read(source)?;
+    let resolved = worker.repositories.resolve(&source, access(worker, cancel))?;
+    let line = format!("{}\t{}\n", resolved.object, resolved.reference);
+    progress.log(LogStream::Stdout, line.as_bytes());
+    Ok(resolved.cache_digest(&source))
+}
+
+/// Returns the files that a source asks for.
+pub(crate) fn load(
+    worker: &BuildWorker<'_>,
+    source: &pb::SourceOp,
+    progress: &VertexProgress<'_>,
+    cancel: &CancelFlag,
+) -> Result<ResultRef> {
+    let source = read(source)?;
+    let access = access(worker, cancel);
+    let resolved = worker.repositories.resolve(&source, access)?;
+    let checkout = Checkout {
+        lease: &worker.lease,
+        access,
+        progress,
+    };
+    Ok(ResultRef::Snapshot(checkout.run(&source, &resolved)?))
+}
+
+fn access<'a>(worker: &BuildWorker<'a>, cancel: &'a CancelFlag) -> Access<'a> {
+    Access {
+        secrets: worker.secrets,
+        ssh: worker.ssh,
+        variables: worker.variables,
+        cancel,
+    }
+}
+
+/// Reads the source op of a repository.
+fn read(source: &pb::SourceOp) -> Result<GitSource> {
+    GitSource::of_op(source).map_err(|error| BuildError::invalid(error.to_string()))
+}
