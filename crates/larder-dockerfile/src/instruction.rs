@@ -85,6 +85,7 @@ pub(crate) struct Copy {
     pub(crate) link: bool,
     pub(crate) parents: bool,
     pub(crate) unpack: Option<bool>,
+    pub(crate) keep_git_dir: Option<bool>,
     pub(crate) exclude: Vec<String>,
 }
 

@@ -30,8 +30,7 @@
 //! assert_eq!(lowered.config.history[0].created_by, "COPY . /app/ # buildkit");
 //! ```
 //!
-//! **Limitations**: ADD from git, named contexts from git,
-//! `RUN --mount=type=ssh`, `RUN --device`, `SOURCE_DATE_EPOCH` taken from a context, and Windows
+//! **Limitations**: `RUN --device`, `SOURCE_DATE_EPOCH` taken from a context, and Windows
 //! images are refused with an error that says so. An error of the parser hides what the build checks
 //! find elsewhere in the file.
 
@@ -59,7 +58,7 @@ pub use dockerfile::Dockerfile;
 pub use error::{Error, ErrorKind};
 pub use ignore::parse_ignore;
 pub use lint::{Rule, Warning};
-pub use lower::{EnvOrigin, HttpContext, Lowered, StepInfo};
+pub use lower::{EnvOrigin, HttpContext, Lowered, StepInfo, git_context};
 pub use options::{
     ImageRequest, ImageResolver, LocalContext, LowerOptions, NamedContext, Network, NoCache,
     OciLayout, PathMatcher, ResolveError, ResolveMode, ResolvedImage, Ulimit,

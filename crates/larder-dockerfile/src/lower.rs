@@ -32,7 +32,7 @@ use dag::Dag;
 pub use env::EnvOrigin;
 use env::{Env, split_pair};
 use local::Locals;
-pub use remote::HttpContext;
+pub use remote::{HttpContext, git_context};
 pub(crate) use stages::default_bases;
 use stages::{Command, Stages};
 

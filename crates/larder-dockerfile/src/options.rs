@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use larder_llb::Definition;
+use larder_llb::git::GitRef;
 use larder_oci::{Digest, ImageConfig, ImageRef, Platform};
 
 use crate::lower::Lowered;
@@ -200,8 +201,8 @@ pub enum NamedContext {
     Http(String),
     /// An image in a directory of the client.
     OciLayout(OciLayout),
-    /// Another build context by its URL (git): refused when it is used.
-    Other(String),
+    /// The files of a git repository.
+    Git(GitRef),
 }
 
 /// An image in an OCI layout.

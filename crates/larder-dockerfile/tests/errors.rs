@@ -284,6 +284,31 @@ fn lowering_errors_name_their_line() {
             2,
             "checksum can't be specified for multiple sources",
         ),
+        (
+            "FROM base\nADD --checksum=ab a /\n",
+            2,
+            "checksum requires HTTP(S) or Git sources",
+        ),
+        (
+            "FROM base\nADD https://x.test/a.git?branch=m&tag=t /\n",
+            2,
+            "branch conflicts with tag",
+        ),
+        (
+            "FROM base\nADD --keep-git-dir=false https://x.test/a.git?keep-git-dir=1 /\n",
+            2,
+            "inconsistent keep-git-dir configuration",
+        ),
+        (
+            "FROM base\nADD --checksum=ab https://x.test/a.git?checksum=cd /\n",
+            2,
+            "checksum mismatch \"ab\" != \"cd\"",
+        ),
+        (
+            "FROM base\nRUN --mount=type=ssh,source=/x y\n",
+            2,
+            "ssh does not support source",
+        ),
     ] {
         check(text, line, message);
     }
@@ -297,14 +322,6 @@ fn lowering_errors_name_their_line() {
 #[test]
 fn what_is_not_there_yet_says_so() {
     for (text, part) in [
-        (
-            "FROM base\nADD git@x.test:a b\n",
-            "can't fetch git repositories yet",
-        ),
-        (
-            "FROM base\nRUN --mount=type=ssh x\n",
-            "can't forward SSH agents yet",
-        ),
         (
             "# syntax=example.com/my/frontend:1\nFROM base\n",
             "frontend image `example.com/my/frontend:1`",

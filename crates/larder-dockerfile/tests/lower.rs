@@ -11,6 +11,7 @@ use larder_dockerfile::{
     LowerOptions, Lowered, NamedContext, Network, NoCache, OciLayout, ResolveError, ResolveMode,
     ResolvedImage, Ulimit,
 };
+use larder_llb::git::GitRef;
 use larder_llb::{Vertex, pb};
 use larder_oci::{Digest, HistoryEntry, ImageConfig};
 
@@ -457,8 +458,9 @@ fn named_contexts_stand_in_for_stages_images_and_sources() {
             ..LocalContext::new(name)
         })
     };
+    let git = |url| NamedContext::Git(GitRef::parse(url).unwrap().unwrap());
     let text = "FROM base AS dep\nRUN never\nFROM base\nCOPY --from=dep /a/b /a\n\
-        COPY --from=extra . /e/\nRUN --mount=from=img,target=/i x\n";
+        COPY --from=extra . /e/\nRUN --mount=from=img,target=/i x\nCOPY --from=repo a /\n";
     let lowered = lower_with(text, |options| {
         options.named_contexts = [
             ("dep".to_owned(), context("dep")),
@@ -467,7 +469,7 @@ fn named_contexts_stand_in_for_stages_images_and_sources() {
                 context("extra"),
             ),
             ("img".to_owned(), NamedContext::Image("other:1".into())),
-            ("unused".to_owned(), NamedContext::Other("git://x".into())),
+            ("repo".to_owned(), git("https://e.test/a.git#main:d")),
         ]
         .into();
     });
@@ -479,10 +481,116 @@ fn named_contexts_stand_in_for_stages_images_and_sources() {
     assert_eq!(attr(dep, "sharedkeyhint").as_deref(), Some("context:dep"));
     assert_eq!(attr("[context extra]", "followpaths"), None);
     vertex(&lowered, "[context img] docker.io/library/other:1");
-    let mut options = options();
-    options.named_contexts = [("base".to_owned(), NamedContext::Other("git://x".into()))].into();
-    let error = try_lower(text, &options, &images(|_| {})).unwrap_err();
-    assert!(error.to_string().contains("`git://x`"), "{error}");
+    let repository = source(
+        &lowered,
+        "[internal] load git source https://e.test/a.git#main:d",
+    );
+    assert_eq!(repository.identifier, "git://e.test/a.git#main:d");
+}
+
+#[test]
+fn add_takes_git_repositories() {
+    let text = "FROM base\nADD --keep-git-dir=true --chown=1 https://e.test/a.git#v1 /src/\n\
+        ADD --link --checksum=abc git@e.test:a/b.git?subdir=/d&submodules=false /src/\n";
+    let lowered = lower(text);
+    let name = "[2/3] ADD --keep-git-dir=true --chown=1 https://e.test/a.git#v1 /src/";
+    let both = lowered.definition.vertices().iter();
+    let both: Vec<_> = both.filter(|vertex| vertex.name() == name).collect();
+    assert_eq!(both.len(), 2);
+    let Some(pb::op::Op::Source(first)) = &both[0].op.op else {
+        panic!("{:?}", both[0].op);
+    };
+    assert_eq!(first.identifier, "git://e.test/a.git#v1");
+    assert_eq!(
+        attrs(first),
+        [
+            ("git.authheadersecret", "GIT_AUTH_HEADER"),
+            ("git.authtokensecret", "GIT_AUTH_TOKEN"),
+            ("git.fullurl", "https://e.test/a.git"),
+            ("git.keepgitdir", "true"),
+        ]
+    );
+    let caps = &both[0].metadata.caps;
+    for cap in ["source.git", "source.git.fullurl", "source.git.keepgitdir"] {
+        assert!(caps.contains_key(cap), "{caps:?}");
+    }
+    let Some(pb::op::Op::File(file)) = &both[1].op.op else {
+        panic!("{:?}", both[1].op);
+    };
+    let Some(pb::file_action::Action::Copy(copy)) = &file.actions[0].action else {
+        panic!("{file:?}");
+    };
+    assert_eq!((&*copy.src, &*copy.dest), ("/", "/src/"));
+    assert!(copy.create_dest_path && copy.owner.is_some());
+    assert!(!copy.dir_copy_contents && !copy.allow_wildcard && !copy.follow_symlink);
+    let history = &lowered.config.history;
+    assert_eq!(
+        history[history.len() - 2].created_by,
+        "ADD --chown=1 https://e.test/a.git#v1 /src/ # buildkit"
+    );
+    let name =
+        "[3/3] ADD --link --checksum=abc git@e.test:a/b.git?subdir=/d&submodules=false /src/";
+    let second = source(&lowered, name);
+    assert_eq!(second.identifier, "git://e.test/a/b.git#:/d");
+    assert_eq!(
+        attrs(second),
+        [
+            ("git.authheadersecret", "GIT_AUTH_HEADER"),
+            ("git.authtokensecret", "GIT_AUTH_TOKEN"),
+            ("git.checksum", "abc"),
+            ("git.fullurl", "git@e.test:a/b.git"),
+            ("git.mountsshsock", "default"),
+            ("git.skipsubmodules", "true"),
+        ]
+    );
+}
+
+#[test]
+fn run_mounts_ssh_agents() {
+    let text = "FROM base\n\
+        RUN --mount=type=ssh --mount=type=secret,id=s --mount=type=ssh,id=k,target=/a,required,mode=0644,uid=1 x\n\
+        ENV SSH_AUTH_SOCK=/own\nRUN --mount=type=ssh,gid=5 y\n";
+    let lowered = lower(text);
+    let exec = |name: &str| exec(&lowered, name).clone();
+    let agents = |exec: &pb::ExecOp| -> Vec<(String, pb::SshOpt)> {
+        let mounts = exec.mounts.iter();
+        let mounts = mounts.filter_map(|it| Some((it.dest.clone(), it.ssh_opt.clone()?)));
+        mounts.collect()
+    };
+    let option = |id: &str, uid, gid, mode, optional| pb::SshOpt {
+        id: id.to_owned(),
+        uid,
+        gid,
+        mode,
+        optional,
+    };
+    let first = exec("2/3] RUN");
+    assert_eq!(
+        agents(&first),
+        [
+            (
+                "/run/buildkit/ssh_agent.0".to_owned(),
+                option("", 0, 0, 0o600, true)
+            ),
+            ("/a".to_owned(), option("k", 1, 0, 0o644, false)),
+        ]
+    );
+    assert!(first.mounts[1].secret_opt.is_some(), "{:?}", first.mounts);
+    let env = |exec: &pb::ExecOp| exec.meta.clone().unwrap().env;
+    let last = "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0";
+    assert_eq!(env(&first).last().map(String::as_str), Some(last));
+    assert!(
+        vertex(&lowered, "2/3] RUN")
+            .metadata
+            .caps
+            .contains_key("exec.mount.ssh")
+    );
+    let second = exec("3/3] RUN");
+    let sockets: Vec<String> = env(&second)
+        .into_iter()
+        .filter(|text| text.starts_with("SSH_AUTH_SOCK="))
+        .collect();
+    assert_eq!(sockets, ["SSH_AUTH_SOCK=/own"]);
 }
 
 fn source<'a>(lowered: &'a Lowered, name: &str) -> &'a pb::SourceOp {

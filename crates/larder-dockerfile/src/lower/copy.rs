@@ -1,15 +1,15 @@
 //! COPY and ADD.
 
 mod mode;
-mod remote;
 
+use larder_llb::git::{GitRef, GitSource};
 use larder_llb::pb;
 use larder_oci::Digest;
 
 use super::Lowering;
 use super::config::{file_node, owner as owner_of};
 use super::dag::{Node, NodeRef};
-use super::remote::{file_name, http_node};
+use super::remote::{file_name, git_node, http_node};
 use super::stages::Command;
 use crate::error::{Error, Lines};
 use crate::expand::Expander;
@@ -52,6 +52,16 @@ impl Lowering<'_> {
                 Kind::Http => {
                     let shown = self.step_name(id, &name);
                     self.download(&copy, source, shown, command.instruction.lines)?
+                }
+                Kind::Git(named) => {
+                    let shown = self.step_name(id, &name);
+                    let node = git_node(&git_source(&copy, named)?, shown);
+                    let node = self.dag.add(node.at(command.instruction.lines));
+                    let action = pb::FileActionCopy {
+                        src: "/".to_owned(),
+                        ..pb::FileActionCopy::default()
+                    };
+                    (Some(node), action)
                 }
             });
         }
@@ -328,39 +338,76 @@ fn index_in(inputs: &mut Vec<NodeRef>, node: NodeRef) -> i64 {
 }
 
 /// What a source is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     /// Paths of the build context, or of a stage.
     Path,
     /// A file on a web server.
     Http,
+    /// A git repository.
+    Git(Box<GitRef>),
+}
+
+impl Kind {
+    fn of(source: &str) -> Result<Self, Error> {
+        match GitRef::parse(source) {
+            // What could be a path is one.
+            Some(Ok(named)) if !named.looks_local => Ok(Self::Git(Box::new(named))),
+            Some(Err(error)) if !source.starts_with("github.com/") => {
+                Err(Error::dockerfile(error.to_string()))
+            }
+            None if source.starts_with("http://") || source.starts_with("https://") => {
+                Ok(Self::Http)
+            }
+            _ => Ok(Self::Path),
+        }
+    }
 }
 
 /// Returns what each source is, if it may be that here.
 fn check(copy: &Copy) -> Result<Vec<Kind>, Error> {
+    let kinds: Result<Vec<Kind>, Error> = copy.sources.iter().map(|it| Kind::of(it)).collect();
+    let kinds = kinds?;
     if !copy.checksum.is_empty() {
         if copy.sources.len() != 1 {
             let message = "checksum can't be specified for multiple sources";
             return Err(Error::dockerfile(message));
         }
-        if !remote::is_http(&copy.sources[0]) && !remote::is_git(&copy.sources[0]) {
+        if kinds[0] == Kind::Path {
             let message = "checksum requires HTTP(S) or Git sources";
             return Err(Error::dockerfile(message));
         }
     }
-    let kind = |source: &String| {
-        let (git, http) = (remote::is_git(source), remote::is_http(source));
-        match (copy.is_add, git, http) {
-            (_, false, false) => Ok(Kind::Path),
-            (true, false, true) => Ok(Kind::Http),
-            (false, true, _) => Err(Error::dockerfile("source can't be a git ref for COPY")),
-            (false, false, true) => Err(Error::dockerfile("source can't be a URL for COPY")),
-            (true, true, _) => Err(Error::unsupported(format!(
-                "ADD `{source}` is not available: larder can't fetch git repositories yet"
-            ))),
+    for kind in kinds.iter().filter(|_| !copy.is_add) {
+        match kind {
+            Kind::Path => {}
+            Kind::Git(_) => return Err(Error::dockerfile("source can't be a git ref for COPY")),
+            Kind::Http => return Err(Error::dockerfile("source can't be a URL for COPY")),
         }
-    };
-    copy.sources.iter().map(kind).collect()
+    }
+    Ok(kinds)
+}
+
+/// Returns the source for a repository that ADD names: what its flags say must not be other than
+/// what the URL says.
+fn git_source(copy: &Copy, named: &GitRef) -> Result<GitSource, Error> {
+    if let (Some(flag), Some(query)) = (copy.keep_git_dir, named.keep_git_dir)
+        && flag != query
+    {
+        return Err(Error::dockerfile("inconsistent keep-git-dir configuration"));
+    }
+    let mut source = GitSource::new(named, copy.keep_git_dir == Some(true));
+    if !copy.checksum.is_empty() {
+        if !source.checksum.is_empty() && source.checksum != copy.checksum {
+            return Err(Error::dockerfile(format!(
+                "checksum mismatch {} != {}",
+                golang::quote(&copy.checksum),
+                golang::quote(&source.checksum)
+            )));
+        }
+        source.checksum.clone_from(&copy.checksum);
+    }
+    Ok(source)
 }
 
 /// Makes what is special in the action for a source that is a path.

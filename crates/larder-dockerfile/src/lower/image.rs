@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use larder_llb::git::{GitRef, GitSource};
 use larder_llb::pb;
 use larder_oci::{ImageConfig, ImageRef, Platform};
 
 use super::dag::{Node, NodeRef};
-use super::remote::{CONTEXT_FILE, http_node};
+use super::remote::{CONTEXT_FILE, git_node, http_node};
 use super::stages::State;
 use super::{DEFAULT_PATH, Lowered, Lowering, StepInfo, range};
 use crate::error::{Error, ErrorKind};
@@ -35,6 +36,8 @@ enum Origin {
     Input(String, Arc<Lowered>),
     /// A file on a web server, with the name of its context and its URL.
     Http(String, String),
+    /// A git repository.
+    Git(GitRef),
 }
 
 /// Finds what the state begins with, before anything is looked up.
@@ -101,9 +104,7 @@ fn context_origin(
         }
         NamedContext::Input(lowered) => Ok(Origin::Input(name.to_owned(), Arc::clone(lowered))),
         NamedContext::Http(url) => Ok(Origin::Http(name.to_owned(), url.clone())),
-        NamedContext::Other(url) => Err(Error::unsupported(format!(
-            "build context `{name}` is not available: larder can't use `{url}` as a named context yet"
-        ))),
+        NamedContext::Git(named) => Ok(Origin::Git(named.clone())),
     }
 }
 
@@ -122,7 +123,11 @@ pub(super) fn request(
     }
     match origin(options, state).map_err(|error| error.at(state.lines))? {
         Origin::Image(request, _) => Ok(Some(request)),
-        Origin::Scratch | Origin::Local(..) | Origin::Input(..) | Origin::Http(..) => Ok(None),
+        Origin::Scratch
+        | Origin::Local(..)
+        | Origin::Input(..)
+        | Origin::Http(..)
+        | Origin::Git(_) => Ok(None),
     }
 }
 
@@ -253,6 +258,12 @@ impl Lowering<'_> {
             Origin::Http(name, url) => {
                 let shown = format!("[context {name}] {url}");
                 let node = http_node(&url, CONTEXT_FILE, None, shown);
+                let node = self.dag.add(node.at(self.stages.states[id].lines));
+                self.begin_with(id, node, platform);
+            }
+            Origin::Git(named) => {
+                let shown = format!("[internal] load git source {}", named.redacted());
+                let node = git_node(&GitSource::new(&named, false), shown);
                 let node = self.dag.add(node.at(self.stages.states[id].lines));
                 self.begin_with(id, node, platform);
             }

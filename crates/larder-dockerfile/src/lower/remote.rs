@@ -1,5 +1,6 @@
-//! What is fetched: files from web servers, and the build contexts that are such files.
+//! What is fetched: files from web servers, git repositories, and the build contexts that are such.
 
+use larder_llb::git::{GitRef, GitSource};
 use larder_llb::http::url_name;
 use larder_llb::{Definition, pb};
 use larder_oci::Digest;
@@ -55,6 +56,29 @@ impl HttpContext {
         let (definition, _) = dag.finish(Some(result), None)?;
         Ok(definition)
     }
+}
+
+/// Returns the graph whose result is the build context in a git repository; `.git` is kept if
+/// `keep_git_dir` or the repository's own options say so.
+///
+/// # Errors
+/// `Internal` if the graph can't be made.
+pub fn git_context(named: &GitRef, keep_git_dir: bool) -> Result<Definition, Error> {
+    let mut dag = Dag::default();
+    let name = format!("[internal] load git source {}", named.redacted());
+    let node = git_node(&GitSource::new(named, keep_git_dir), name);
+    let result = dag.add(node);
+    let (definition, _) = dag.finish(Some(result), None)?;
+    Ok(definition)
+}
+
+/// Returns the node of a git repository.
+pub(super) fn git_node(source: &GitSource, name: String) -> Node {
+    let mut node = Node::new(pb::op::Op::Source(source.to_op()), name);
+    for cap in source.caps() {
+        node.cap(&cap);
+    }
+    node
 }
 
 /// Returns the node of a file that is downloaded, and saved as `filename`.

@@ -20,6 +20,8 @@ use mounts::{Attached, Mounts, tmpfs};
 
 const SCRIPT_DIR: &str = "/dev/pipes/";
 const SCRIPT_MODE: i32 = 0o755;
+/// Tells programs where their agent is.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
 impl Lowering<'_> {
     pub(super) fn run(&mut self, id: usize, command: &Command, run: &Run) -> Result<(), Error> {
@@ -144,7 +146,7 @@ impl Lowering<'_> {
             pb::SecurityMode::Sandbox
         };
         let mut exec = pb::ExecOp {
-            meta: Some(self.meta(id, args)),
+            meta: Some(self.meta(id, args, &mounts.agents)),
             mounts: Vec::new(),
             network: network.into(),
             security: security.into(),
@@ -163,7 +165,8 @@ impl Lowering<'_> {
         let mut node = Node::new(pb::op::Op::Exec(pb::ExecOp::default()), name)
             .command(&instruction.code)
             .at(instruction.lines);
-        for cap in exec_caps(&exec, &attached, mounts.has_secrets) {
+        let uses = (mounts.has_secrets, !mounts.agents.is_empty());
+        for cap in exec_caps(&exec, &attached, uses) {
             node.cap(cap);
         }
         for mut part in attached {
@@ -174,6 +177,7 @@ impl Lowering<'_> {
             exec.mounts.push(part.mount);
         }
         exec.mounts.extend(mounts.secrets);
+        exec.mounts.extend(mounts.agents);
         node.op = pb::op::Op::Exec(exec);
         let default = self.options.target_platform();
         node.platform = Some(state.image_platform.as_ref().unwrap_or(default).clone());
@@ -185,13 +189,19 @@ impl Lowering<'_> {
         self.stages.states[id].output = Some(output);
     }
 
-    fn meta(&self, id: usize, args: Vec<String>) -> pb::Meta {
+    fn meta(&self, id: usize, args: Vec<String>, agents: &[pb::Mount]) -> pb::Meta {
         let state = &self.stages.states[id];
         let options = self.options;
         let given = options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME");
+        let mut env = state.env.to_list();
+        if let Some(socket) = agents.first()
+            && state.env.get(AGENT_VARIABLE).is_none()
+        {
+            env.push(format!("{AGENT_VARIABLE}={}", socket.dest));
+        }
         pb::Meta {
             args,
-            env: state.env.to_list(),
+            env,
             cwd: if state.dir.is_empty() {
                 "/".to_owned()
             } else {
@@ -249,8 +259,12 @@ impl Lowering<'_> {
     }
 }
 
-/// Returns the capabilities that an exec needs.
-fn exec_caps(exec: &pb::ExecOp, attached: &[Attached], has_secrets: bool) -> Vec<&'static str> {
+/// Returns the capabilities that an exec needs, which may use secrets and agents.
+fn exec_caps(
+    exec: &pb::ExecOp,
+    attached: &[Attached],
+    (has_secrets, has_agents): (bool, bool),
+) -> Vec<&'static str> {
     let mut caps = vec!["exec.meta.base", "exec.meta.setsdefaultpath"];
     for part in attached {
         if !part.mount.selector.is_empty() {
@@ -274,6 +288,7 @@ fn exec_caps(exec: &pb::ExecOp, attached: &[Attached], has_secrets: bool) -> Vec
     for (needed, cap) in [
         (has_secrets, "exec.mount.secret"),
         (!exec.secretenv.is_empty(), "exec.secretenv"),
+        (has_agents, "exec.mount.ssh"),
         (exec.network() != pb::NetMode::Unset, "exec.meta.network"),
         (
             exec.security() != pb::SecurityMode::Sandbox,

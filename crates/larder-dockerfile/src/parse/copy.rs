@@ -55,6 +55,7 @@ pub(super) fn parse(statement: &Statement) -> Result<Copy, String> {
         link: flags.bool("link").unwrap_or_default(),
         parents: flags.bool("parents").unwrap_or_default(),
         unpack: flags.bool("unpack"),
+        keep_git_dir: flags.bool("keep-git-dir"),
         exclude: flags.list("exclude").map(str::to_owned).collect(),
         ..Copy::default()
     };

@@ -15,6 +15,7 @@ use crate::path;
 
 const SECRET_MODE: u32 = 0o400;
 const CACHE_MODE: u32 = 0o755;
+const AGENT_MODE: u32 = 0o600;
 /// Where the seed of a cache mount with an owner of its own lies.
 const CACHE_SEED: &str = "/cache";
 
@@ -30,6 +31,8 @@ pub(super) struct Mounts {
     pub(super) attached: Vec<Attached>,
     /// They follow the others, and are not sorted among them.
     pub(super) secrets: Vec<pb::Mount>,
+    /// They follow the secrets.
+    pub(super) agents: Vec<pb::Mount>,
     pub(super) secret_env: Vec<pb::SecretEnv>,
     pub(super) has_secrets: bool,
     /// Variables whose values names must not show.
@@ -66,11 +69,7 @@ impl Lowering<'_> {
                 secret(mount, mounts);
                 return Ok(());
             }
-            MountType::Ssh => {
-                return Err(Error::unsupported(
-                    "RUN --mount=type=ssh is not available: larder can't forward SSH agents yet",
-                ));
-            }
+            MountType::Ssh => return agent(mount, mounts),
             _ => {}
         }
         let dest = absolute_target(&self.stages.states[id].dir, &mount.target);
@@ -242,4 +241,29 @@ fn secret(mount: &Mount, mounts: &mut Mounts) {
     };
     file.set_mount_type(pb::MountType::Secret);
     mounts.secrets.push(file);
+}
+
+fn agent(mount: &Mount, mounts: &mut Mounts) -> Result<(), Error> {
+    if !mount.source.is_empty() {
+        return Err(Error::dockerfile("ssh does not support source"));
+    }
+    let dest = match mount.target.as_str() {
+        "" => format!("/run/buildkit/ssh_agent.{}", mounts.agents.len()),
+        target => target.to_owned(),
+    };
+    let mut socket = pb::Mount {
+        input: -1,
+        dest,
+        ssh_opt: Some(pb::SshOpt {
+            id: mount.id.clone(),
+            uid: mount.uid.unwrap_or_default(),
+            gid: mount.gid.unwrap_or_default(),
+            mode: mount.mode.unwrap_or(AGENT_MODE),
+            optional: !mount.required,
+        }),
+        ..pb::Mount::default()
+    };
+    socket.set_mount_type(pb::MountType::Ssh);
+    mounts.agents.push(socket);
+    Ok(())
 }

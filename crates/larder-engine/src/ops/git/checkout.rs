@@ -13,7 +13,6 @@ use super::repository::Repository;
 use super::submodules::{self, Submodule};
 use super::{Access, Resolved, git_dir};
 use crate::error::{BuildError, ErrorClass, Result};
-use crate::event::LogStream;
 use crate::progress::VertexProgress;
 
 /// How deep submodules may have submodules.
@@ -40,11 +39,6 @@ struct Part {
 impl Checkout<'_> {
     /// Returns a snapshot of what `source` asks for, where its reference leads to `resolved`.
     pub(crate) fn run(&self, source: &GitSource, resolved: &Resolved) -> Result<SnapshotId> {
-        let Resolved {
-            object, reference, ..
-        } = resolved;
-        let line = format!("{object}\t{reference}\n");
-        self.progress.log(LogStream::Stdout, line.as_bytes());
         let auth = Auth::new(source, self.access)?;
         let git = Git {
             access: self.access,
