@@ -678,7 +678,7 @@ fn mistakes_are_told_with_their_place() {
         (
             "target \"default\" { ssh = [\"default\"] }",
             &[],
-            "target.default: `ssh` is not supported yet",
+            "make sure SSH_AUTH_SOCK is set",
         ),
         (
             "target \"default\" { tags = [\"A:\"] }",

@@ -208,7 +208,7 @@ fn what_is_wrong_is_told_with_file_line_and_key() {
     for (file, expect) in [
         (
             "services:\n  a:\n    build: {context: ., ssh: [default]}\n",
-            "compose.yaml:3: services.a.build.ssh: ssh is not supported yet",
+            "compose.yaml:3: services.a.build.ssh: `--ssh`: agent `default`: invalid empty ssh agent socket",
         ),
         (
             "services:\n  a:\n    build: {context: missing}\n",

@@ -357,7 +357,10 @@ fn wrong_mounts_are_refused_with_their_place() {
             "missing",
         ),
         ("RUN --mount=from=nowhere,target=/m true", "nowhere"),
-        ("RUN --mount=type=ssh true", "type=ssh"),
+        (
+            "RUN --mount=type=ssh,required true",
+            "no SSH key \"default\" forwarded from the client",
+        ),
     ] {
         project.write(&[("Dockerfile", &format!("FROM busybox\n{step}\n"))]);
         let run = project.build(&[]).exit(1).says(expected);

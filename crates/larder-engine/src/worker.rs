@@ -369,7 +369,7 @@ impl Worker for BuildWorker<'_> {
                 Ok(CacheMap::Root { keys: vec![digest] })
             }
             Some(pb::op::Op::Source(source)) if ops::git::is_git(source) => {
-                let digest = ops::git::resolve(self, source, progress, cancel)?;
+                let digest = ops::git::resolve(self, vertex, source, progress, cancel)?;
                 Ok(CacheMap::Root { keys: vec![digest] })
             }
             Some(pb::op::Op::Source(source)) => {

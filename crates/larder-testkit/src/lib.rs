@@ -10,6 +10,7 @@
 //! - [`WebServer`] answers requests as a test tells it to, and keeps them.
 //! - [`MadeImage`] is an image with layers of a test's own making, hostile ones too.
 //! - [`OciArchive`] reads what larder wrote, by another implementation of tar than larder's.
+//! - [`GitRepository`] is a git repository of a test's own making, [`GitServer`] serves them over http.
 //! - [`User`], [`SmallDisk`] and [`kill_after`] make the hard cases: no root, no space, no warning.
 //!
 //! A test that can't run here says so with [`skip!`]:
@@ -35,6 +36,7 @@
 mod apt;
 mod bases;
 mod disk;
+mod git;
 mod http;
 mod image;
 mod kill;
@@ -52,6 +54,7 @@ mod user;
 pub use apt::install;
 pub use bases::{Base, target_dir};
 pub use disk::SmallDisk;
+pub use git::{GitRepository, GitServer};
 pub use http::{Response, request};
 pub use image::{MadeImage, tar_of};
 pub use kill::{kill_after, kill_many, processes_left, random_delays};

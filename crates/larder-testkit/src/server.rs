@@ -14,8 +14,10 @@ pub struct WebRequest {
     pub target: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The content.
+    /// The content, where it is text.
     pub body: String,
+    /// The content's bytes.
+    pub bytes: Vec<u8>,
 }
 
 impl WebRequest {
@@ -225,6 +227,7 @@ fn read(stream: &TcpStream) -> Option<WebRequest> {
         method: method.to_owned(),
         target: target.to_owned(),
         headers,
-        body: String::from_utf8(body).ok()?,
+        body: String::from_utf8_lossy(&body).into_owned(),
+        bytes: body,
     })
 }

@@ -8,7 +8,7 @@ use larder_oci::{ImageRef, Platform};
 use super::cache::{CacheFromArg, CacheToArg};
 use super::call::CallArg;
 use super::output::{AnnotationArg, OutputArg};
-use super::values::{self, HostArg, KeyValue, NamedContext, SecretArg};
+use super::values::{self, HostArg, KeyValue, NamedContext, SecretArg, SshArg};
 use crate::progress::Mode;
 
 /// The flags of `larder build`: those of `docker buildx build`.
@@ -58,6 +58,9 @@ pub(crate) struct BuildArgs {
     /// Secret that RUN steps can mount
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]", value_parser = values::secret)]
     pub(crate) secrets: Vec<SecretArg>,
+    /// SSH agent or keys that RUN steps can mount, and sources are fetched with
+    #[arg(long = "ssh", value_name = "default|ID[=SOCKET|KEY[,KEY]]", value_parser = values::ssh)]
+    pub(crate) ssh: Vec<SshArg>,
     /// Where the result goes: a directory, or `type=image|registry|oci|docker|tar|local[,dest=PATH]`
     /// [default: the local image store]
     #[arg(short, long = "output", value_name = "DEST", value_parser = super::output::parse)]
@@ -140,8 +143,6 @@ fn no_cache(text: &str) -> Result<NoCacheArg, String> {
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct ForeignArgs {
     #[arg(long, hide = true)]
-    ssh: Vec<String>,
-    #[arg(long, hide = true)]
     allow: Vec<String>,
     #[arg(long, hide = true)]
     attest: Vec<String>,
@@ -193,7 +194,6 @@ impl ForeignArgs {
     /// Names the first flag whose effect the user must not go without.
     pub(crate) fn check(&self) -> Result<Vec<String>, String> {
         let missing = [
-            ("--ssh", !self.ssh.is_empty()),
             ("--allow", !self.allow.is_empty()),
             (
                 "--attest",

@@ -68,6 +68,24 @@ pub(crate) enum SecretSource {
     ById,
 }
 
+/// An SSH agent, or keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SshArg {
+    pub(crate) id: String,
+    /// A socket, or keys; the user's own agent if there are none.
+    pub(crate) paths: Vec<PathBuf>,
+}
+
+impl Default for SshArg {
+    /// Returns the user's own agent.
+    fn default() -> Self {
+        Self {
+            id: "default".to_owned(),
+            paths: Vec::new(),
+        }
+    }
+}
+
 pub(crate) fn image_ref(text: &str) -> Result<ImageRef, String> {
     text.parse::<ImageRef>().map_err(|error| error.to_string())
 }
@@ -244,6 +262,23 @@ pub(super) fn secret(text: &str) -> Result<SecretArg, String> {
     Ok(SecretArg { id, source })
 }
 
+/// Parses `ID`, `ID=SOCKET` or `ID=KEY,KEY`.
+pub(crate) fn ssh(text: &str) -> Result<SshArg, String> {
+    let (id, paths) = text.split_once('=').unwrap_or((text, ""));
+    let mut ssh = SshArg::default();
+    if !id.is_empty() {
+        id.clone_into(&mut ssh.id);
+    }
+    for path in paths.split(',').filter(|path| !path.is_empty()) {
+        match path {
+            "raw=false" => {}
+            "raw" | "raw=true" => return Err("`raw` is not supported: only agents are".to_owned()),
+            path => ssh.paths.push(PathBuf::from(path)),
+        }
+    }
+    Ok(ssh)
+}
+
 /// Parses `HOST:TARGET[:ro]`, or `TARGET` alone.
 pub(crate) fn volume(text: &str) -> Result<Volume, String> {
     let parts: Vec<&str> = text.split(':').collect();
@@ -304,6 +339,23 @@ pub(super) fn csv_fields(line: &str) -> Result<Vec<String>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn agents_are_sockets_or_keys() {
+        for (text, id, paths) in [
+            ("default", "default", &[][..]),
+            ("", "default", &[]),
+            ("k=", "k", &[]),
+            ("k=/s", "k", &["/s"]),
+            ("k=/a,/b", "k", &["/a", "/b"]),
+            ("k=/s,raw=false", "k", &["/s"]),
+        ] {
+            let paths = paths.iter().map(PathBuf::from).collect();
+            let id = id.to_owned();
+            assert_eq!(ssh(text), Ok(SshArg { id, paths }), "{text}");
+        }
+        assert!(ssh("k=/s,raw=true").is_err());
+    }
 
     #[test]
     fn secrets_come_from_files_and_variables() {

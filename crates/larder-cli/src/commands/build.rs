@@ -7,6 +7,7 @@ pub(crate) mod plan;
 mod proxies;
 pub(crate) mod report;
 pub(crate) mod secrets;
+pub(crate) mod ssh;
 
 use std::io;
 use std::sync::{Mutex, PoisonError};

@@ -26,12 +26,13 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use larder_llb::git::GitSource;
-use larder_llb::pb;
+use larder_llb::{Vertex, pb};
 use larder_oci::Digest;
 
 use crate::cancel::CancelFlag;
 use crate::error::{BuildError, Result};
 use crate::event::LogStream;
+use crate::explain::SourcePart;
 use crate::ops::host;
 use crate::progress::VertexProgress;
 use crate::request::{SecretProvider, SshProvider};
@@ -82,14 +83,22 @@ pub(crate) fn is_git(source: &pb::SourceOp) -> bool {
 /// Finds out where the reference of a source leads, and returns the op's digest.
 pub(crate) fn resolve(
     worker: &BuildWorker<'_>,
+    vertex: &Vertex,
     source: &pb::SourceOp,
     progress: &VertexProgress<'_>,
     cancel: &CancelFlag,
 ) -> Result<Digest> {
     let source = read(source)?;
-    let resolved = worker.repositories.resolve(&source, access(worker, cancel))?;
+    let resolved = worker
+        .repositories
+        .resolve(&source, access(worker, cancel))?;
     let line = format!("{}\t{}\n", resolved.object, resolved.reference);
     progress.log(LogStream::Stdout, line.as_bytes());
+    let part = SourcePart::new(
+        source.redacted(),
+        [("the commit", resolved.object.as_str())],
+    );
+    worker.history.add_source(vertex, part);
     Ok(resolved.cache_digest(&source))
 }
 

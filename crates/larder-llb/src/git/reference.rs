@@ -1,6 +1,6 @@
 use super::remote::{self, Parts, Scheme, decode};
-use super::{GitError, Remote};
-use crate::git::is_commit;
+use super::source::shown;
+use super::{GitError, Remote, is_commit};
 
 const TAGS: &str = "refs/tags/";
 const BRANCHES: &str = "refs/heads/";
@@ -69,16 +69,7 @@ impl GitRef {
 
     /// Returns the text for people, without passwords.
     pub fn redacted(&self) -> String {
-        let mut text = self.remote.redacted();
-        if !self.reference.is_empty() || !self.subdir.is_empty() {
-            text.push('#');
-            text.push_str(&self.reference);
-        }
-        if !self.subdir.is_empty() {
-            text.push(':');
-            text.push_str(&self.subdir);
-        }
-        text
+        shown(&self.remote.redacted(), &self.reference, &self.subdir)
     }
 
     fn of_parts(parts: &Parts<'_>, looks_local: bool) -> Result<Self, GitError> {

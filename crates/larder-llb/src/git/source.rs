@@ -61,6 +61,11 @@ impl GitSource {
         }
     }
 
+    /// Returns what it is for people, without passwords.
+    pub fn redacted(&self) -> String {
+        shown(&self.remote.redacted(), &self.reference, &self.subdir)
+    }
+
     /// Returns the op. The identifier is the same for all protocols.
     pub fn to_op(&self) -> pb::SourceOp {
         let attrs = self.attrs().into_iter();
@@ -174,16 +179,8 @@ impl GitSource {
 
     fn identifier(&self) -> String {
         let path = absolute(self.remote.path());
-        let mut identifier = format!("git://{}{path}", self.remote.host());
-        if !self.reference.is_empty() || !self.subdir.is_empty() {
-            identifier.push('#');
-            identifier.push_str(&self.reference);
-        }
-        if !self.subdir.is_empty() {
-            identifier.push(':');
-            identifier.push_str(&self.subdir);
-        }
-        identifier
+        let address = format!("git://{}{path}", self.remote.host());
+        shown(&address, &self.reference, &self.subdir)
     }
 
     /// Returns the attributes with their values, and the capability that each asks for.
@@ -222,6 +219,15 @@ impl GitSource {
         }
         attrs.retain(|(_, value, _)| !value.is_empty());
         attrs
+    }
+}
+
+/// Returns `ADDRESS#REFERENCE:SUBDIR`, as far as these are there.
+pub(super) fn shown(address: &str, reference: &str, subdir: &str) -> String {
+    match (reference, subdir) {
+        ("", "") => address.to_owned(),
+        (reference, "") => format!("{address}#{reference}"),
+        (reference, subdir) => format!("{address}#{reference}:{subdir}"),
     }
 }
 

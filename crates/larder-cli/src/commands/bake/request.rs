@@ -12,8 +12,8 @@ use larder_engine::request::{BuildRequest, NetworkMode};
 use larder_oci::Platform;
 
 use crate::args::{
-    BuildArgs, ForeignArgs, HostArg, KeyValue, NoCacheArg, SecretArg, SecretSource, cache, output,
-    values,
+    BuildArgs, ForeignArgs, HostArg, KeyValue, NoCacheArg, SecretArg, SecretSource, SshArg, cache,
+    output, values,
 };
 use crate::commands::Context;
 use crate::commands::build::input::Stdin;
@@ -90,9 +90,6 @@ fn request(
 
 /// Refuses what larder lacks and what must not be left out silently.
 fn check_supported(target: &Target) -> anyhow::Result<()> {
-    if target.ssh.iter().flatten().next().is_some() {
-        bail!("`ssh` is not supported yet");
-    }
     if let Some(attest) = target
         .attest
         .iter()
@@ -188,6 +185,7 @@ fn build_args(target: &Target, file: Option<String>, host_ca: bool) -> anyhow::R
         cache_from: parse("cache-from", caches_from, cache::cache_from)?,
         cache_to: parse("cache-to", caches_to, cache::cache_to)?,
         secrets: target.secrets.iter().flatten().map(secret).collect(),
+        ssh: target.ssh.iter().flatten().map(agent).collect(),
         outputs: parse("output", outputs, output::parse)?,
         load: false,
         push: false,
@@ -262,4 +260,13 @@ fn secret(secret: &larder_bake::SecretEntry) -> SecretArg {
         (file, _) => SecretSource::File(PathBuf::from(file)),
     };
     SecretArg { id, source }
+}
+
+fn agent(entry: &larder_bake::SshEntry) -> SshArg {
+    let mut agent = SshArg::default();
+    if !entry.id.is_empty() {
+        agent.id.clone_from(&entry.id);
+    }
+    agent.paths = entry.paths.iter().map(PathBuf::from).collect();
+    agent
 }

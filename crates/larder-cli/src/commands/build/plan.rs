@@ -10,6 +10,7 @@ use larder_oci::Platform;
 
 use super::input::{self, Stdin};
 use super::secrets::FlagSecrets;
+use super::ssh::FlagSsh;
 use super::{outputs, proxies};
 use crate::args::{
     BuildArgs, CacheFromArg, CallArg, ContextValue, HostArg, KeyValue, Method, NoCacheArg,
@@ -88,6 +89,7 @@ impl Plan {
             ulimits: args.ulimits,
             host_ca: args.host_ca,
             secrets: Arc::new(FlagSecrets::new(args.secrets, env)?),
+            ssh: Arc::new(FlagSsh::new(args.ssh, env)?),
             tags: args.tags,
             outputs,
             cache_imports: args

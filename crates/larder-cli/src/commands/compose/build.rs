@@ -141,7 +141,6 @@ fn check_flags(args: &ComposeBuildArgs) -> anyhow::Result<Vec<String>> {
             .is_some_and(|value| !matches!(value, "" | "false" | "disabled=true"))
     };
     let missing = [
-        ("--ssh", !args.ssh.is_empty()),
         ("--provenance", is_asked_for(&args.provenance)),
         ("--sbom", is_asked_for(&args.sbom)),
     ];

@@ -19,6 +19,7 @@ use crate::args::{
 use crate::commands::Context;
 use crate::commands::build::plan;
 use crate::commands::build::secrets::FlagSecrets;
+use crate::commands::build::ssh::FlagSsh;
 
 /// Returns the request of one target; `flags` hold for all targets.
 ///
@@ -30,7 +31,7 @@ pub(super) fn target_request(
     context: &Context<'_>,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<TargetRequest> {
-    check_supported(target, flags)?;
+    check_supported(target)?;
     let (source, dockerfile) = files(target)?;
     let mut request = BuildRequest::new(source);
     request.dockerfile = dockerfile;
@@ -52,6 +53,7 @@ pub(super) fn target_request(
     request.ulimits = ulimits(target)?;
     request.host_ca = flags.host_ca;
     request.secrets = secrets(target, context)?;
+    request.ssh = agents(target, flags, context)?;
     request.tags = tags(target)?;
     for source in &target.cache_from {
         let imports = cache::cache_from(source);
@@ -85,10 +87,7 @@ fn wrong(target: &BuildTarget, key: &str, problem: &str) -> anyhow::Error {
 }
 
 /// Refuses what larder lacks and what must not be left out silently.
-fn check_supported(target: &BuildTarget, flags: &ComposeBuildArgs) -> anyhow::Result<()> {
-    if !target.ssh.is_empty() || !flags.ssh.is_empty() {
-        return Err(wrong(target, "ssh", "ssh is not supported yet"));
-    }
+fn check_supported(target: &BuildTarget) -> anyhow::Result<()> {
     if let Some(entitlement) = target
         .entitlements
         .iter()
@@ -263,6 +262,28 @@ fn secrets(target: &BuildTarget, context: &Context<'_>) -> anyhow::Result<Arc<Fl
         format!("{at}: services.{service}.build.secrets")
     })?;
     Ok(Arc::new(secrets))
+}
+
+/// Returns the agents that flags and file name; the flags' come first.
+fn agents(
+    target: &BuildTarget,
+    flags: &ComposeBuildArgs,
+    context: &Context<'_>,
+) -> anyhow::Result<Arc<FlagSsh>> {
+    let parse = |text: &String| {
+        values::ssh(text).map_err(|problem| wrong(target, "ssh", &format!("`{text}`: {problem}")))
+    };
+    let mut agents = flags.ssh.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    for text in &target.ssh {
+        let agent = parse(text)?;
+        if !agents.iter().any(|known| known.id == agent.id) {
+            agents.push(agent);
+        }
+    }
+    let agents = FlagSsh::new(agents, context.env);
+    Ok(Arc::new(agents.map_err(|error| {
+        wrong(target, "ssh", &format!("{error:#}"))
+    })?))
 }
 
 fn tags(target: &BuildTarget) -> anyhow::Result<Vec<ImageRef>> {
