@@ -345,11 +345,51 @@ fn classify(text: &str) -> (ErrorClass, Option<&'static str>) {
     (ErrorClass::Unavailable, None)
 }
 
-/// Returns what matters of the words of git: its last fatal line, else its last.
+/// Returns what matters of the words of git: its last fatal line, else its last. What only says
+/// that another program has said why does not count.
 fn one_line(text: &str) -> String {
-    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
+    const EMPTY_WORDS: [&str; 3] = [
+        "fatal: Could not read from remote repository.",
+        "Please make sure you have the correct access rights",
+        "and the repository exists.",
+    ];
+    let lines = || {
+        let lines = text.lines().map(str::trim);
+        lines.filter(|line| !line.is_empty() && !EMPTY_WORDS.contains(line))
+    };
     let fatal = lines().rfind(|line| line.starts_with("fatal: ") || line.starts_with("error: "));
     let line = fatal.or(lines().last()).unwrap_or("git failed");
-    let shown = line.chars().filter(|c| !c.is_control());
-    shown.collect()
+    line.chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_in_one_line() {
+        for (text, line, class) in [
+            (
+                "remote: x\nfatal: repository 'http://e/a' not found\n",
+                "fatal: repository 'http://e/a' not found",
+                ErrorClass::NotFound,
+            ),
+            (
+                "git@e: Permission denied (publickey).\nfatal: Could not read from remote repository.\n\n\
+                 Please make sure you have the correct access rights\nand the repository exists.\n",
+                "git@e: Permission denied (publickey).",
+                ErrorClass::Denied,
+            ),
+            (
+                "fatal: could not read Username for 'http://e': terminal prompts disabled\n",
+                "fatal: could not read Username for 'http://e': terminal prompts disabled",
+                ErrorClass::Denied,
+            ),
+            ("\u{1b}[31mred\n", "[31mred", ErrorClass::Unavailable),
+            ("", "git failed", ErrorClass::Unavailable),
+        ] {
+            assert_eq!(one_line(text), line);
+            assert_eq!(classify(text).0, class, "{text}");
+        }
+    }
 }

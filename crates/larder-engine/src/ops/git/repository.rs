@@ -108,14 +108,15 @@ impl<'a> Repository<'a> {
         progress: &VertexProgress<'_>,
     ) -> Result<String> {
         let object = &resolved.object;
-        if self.peel(object).is_err() {
+        if self.peel(object).is_none() {
             let status = progress.status(format!("fetching {object}"), 0);
             self.fetch(object)?;
             status.done();
         }
-        let commit = self.peel(object).map_err(|failure| {
+        let commit = self.peel(object).ok_or_else(|| {
             let shown = self.remote.redacted();
-            self.failed(failure, &format!("{object} is no commit of {shown}"))
+            let message = format!("{object} is no commit of {shown}");
+            BuildError::new(ErrorClass::NotFound, message)
         })?;
         match &resolved.peeled {
             Some(peeled) if *peeled != commit => Err(BuildError::new(
@@ -127,13 +128,10 @@ impl<'a> Repository<'a> {
     }
 
     /// Returns the commit that an object is or names, if it is here.
-    fn peel(&self, object: &str) -> Result<String, Failure> {
+    fn peel(&self, object: &str) -> Option<String> {
         let name = format!("{object}^{{commit}}");
-        let commit = self.run_line(&["rev-parse", "--verify", "--quiet", &name])?;
-        match is_commit(&commit) {
-            true => Ok(commit),
-            false => Err(Failure::Said(String::new())),
-        }
+        let commit = self.run_line(&["rev-parse", "--verify", "--quiet", &name]);
+        commit.ok().filter(|commit| is_commit(commit))
     }
 
     /// Fetches an object: alone if the server can, else with its ancestors, else with all that the
