@@ -80,7 +80,7 @@ fn agent(directory: &Path, key: &Path) -> (Process, PathBuf) {
 }
 
 fn build(project: &Project, larder: &Larder, steps: &str, flags: &[&str]) -> larder_testkit::Run {
-    let dockerfile = format!("FROM python:3.12\nCOPY ask.py /\n{steps}\n");
+    let dockerfile = format!("FROM python:3.11-slim\nCOPY ask.py /\n{steps}\n");
     project.write(&[("Dockerfile", &dockerfile), ("ask.py", ASK)]);
     let args = ["build", "--progress=plain"].into_iter();
     let context = project.context();
@@ -161,7 +161,7 @@ fn bake_and_compose_lend_agents_too() {
     project.write(&[
         (
             "Dockerfile",
-            "FROM python:3.12\nCOPY ask.py /\nRUN --mount=type=ssh,id=k,required python3 /ask.py\n",
+            "FROM python:3.11-slim\nCOPY ask.py /\nRUN --mount=type=ssh,id=k,required python3 /ask.py\n",
         ),
         (".dockerignore", "one*"),
         ("ask.py", ASK),

@@ -7,8 +7,9 @@ use anyhow::{Context as _, anyhow, bail};
 use larder_engine::request::SshAgent;
 use rsa::RsaPrivateKey;
 use rsa::pkcs1::DecodeRsaPrivateKey as _;
+use rsa::pkcs1v15::SigningKey;
 use rsa::pkcs8::DecodePrivateKey as _;
-use rsa::sha2::Sha256;
+use rsa::sha2::{Sha256, Sha512};
 use rsa::signature::{SignatureEncoding as _, Signer as _};
 use ssh_key::private::{KeypairData, RsaKeypair};
 use ssh_key::{Algorithm, HashAlg, PrivateKey, Signature};
@@ -120,17 +121,23 @@ fn sign(key: &PrivateKey, data: &[u8], flags: u32) -> anyhow::Result<Signature> 
     let KeypairData::Rsa(rsa) = key.key_data() else {
         return Ok(key.try_sign(data)?);
     };
-    if flags & RSA_SHA2_512 != 0 {
-        return Ok(rsa.try_sign(data)?);
-    }
-    if flags & RSA_SHA2_256 == 0 {
+    // `ssh-key` makes another key of it.
+    let (public, private) = (&rsa.public, &rsa.private);
+    let primes = vec![(&private.p).try_into()?, (&private.q).try_into()?];
+    let (n, e) = ((&public.n).try_into()?, (&public.e).try_into()?);
+    let key = RsaPrivateKey::from_components(n, e, (&private.d).try_into()?, primes)?;
+    let (hash, signature) = if flags & RSA_SHA2_512 != 0 {
+        let signer = SigningKey::<Sha512>::new(key);
+        (HashAlg::Sha512, signer.try_sign(data)?)
+    } else if flags & RSA_SHA2_256 != 0 {
+        let signer = SigningKey::<Sha256>::new(key);
+        (HashAlg::Sha256, signer.try_sign(data)?)
+    } else {
         // SHA-1, which no server should want any more.
         bail!("a signature over SHA-1 is asked for");
-    }
-    let signer = rsa::pkcs1v15::SigningKey::<Sha256>::new(RsaPrivateKey::try_from(rsa)?);
-    let signature = signer.try_sign(data)?.to_vec();
-    let hash = Some(HashAlg::Sha256);
-    Ok(Signature::new(Algorithm::Rsa { hash }, signature)?)
+    };
+    let algorithm = Algorithm::Rsa { hash: Some(hash) };
+    Ok(Signature::new(algorithm, signature.to_vec())?)
 }
 
 /// Adds a string of the protocol: its length, and its bytes.
