@@ -8,5 +8,5 @@ pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod local;
 pub(crate) mod nested;
-pub(crate) mod stack;
 pub(crate) mod ssh;
+pub(crate) mod stack;

@@ -7,7 +7,7 @@ use larder_oci::ImageRef;
 
 use super::cache::{CacheFromArg, CacheToArg};
 use super::output::OutputArg;
-use super::values::{self, KeyValue, SecretArg};
+use super::values::{self, KeyValue, SecretArg, SshArg};
 use crate::progress::Mode;
 
 /// What is done with an LLB definition.
@@ -51,6 +51,9 @@ pub(crate) struct LlbBuildArgs {
     /// Secret that steps can mount
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]", value_parser = values::secret)]
     pub(crate) secrets: Vec<SecretArg>,
+    /// SSH agent or keys that steps can mount, and sources are fetched with
+    #[arg(long = "ssh", value_name = "default|ID[=SOCKET|KEY[,KEY]]", value_parser = values::ssh)]
+    pub(crate) ssh: Vec<SshArg>,
     /// How to show the build: auto, tty, plain, quiet, none or rawjson [env: BUILDKIT_PROGRESS]
     #[arg(long, value_name = "MODE", hide_possible_values = true)]
     pub(crate) progress: Option<Mode>,

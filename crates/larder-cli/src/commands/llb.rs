@@ -12,6 +12,7 @@ use larder_engine::request::{
 
 use super::Context;
 use super::build::secrets::FlagSecrets;
+use super::build::ssh::FlagSsh;
 use super::build::{self, input, outputs, plan, report};
 use crate::args::{CacheFromArg, KeyValue, LlbBuildArgs, LlbCommand, LlbDumpArgs};
 use crate::exit::{self, Code};
@@ -65,6 +66,7 @@ fn request(args: LlbBuildArgs, context: &Context<'_>) -> anyhow::Result<BuildReq
             keep_cache_mounts: false,
         },
         secrets: Arc::new(FlagSecrets::new(args.secrets, context.env)?),
+        ssh: Arc::new(FlagSsh::new(args.ssh, context.env)?),
         tags: args.tags,
         outputs,
         cache_imports: cache_imports

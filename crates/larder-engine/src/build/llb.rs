@@ -88,6 +88,7 @@ impl Build<'_> {
             keep_cache_mounts: request.no_cache.keep_cache_mounts,
             host_ca: request.host_ca || self.engine.config.build.host_ca,
             secrets: request.secrets,
+            ssh: request.ssh,
             cache_imports: request.cache_imports,
             cache_exports,
             tags: request.tags,
