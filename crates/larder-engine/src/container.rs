@@ -14,6 +14,7 @@ use larder_tree::beneath::{DirAttributes, Root};
 use larder_tree::users;
 
 use crate::cancel::CancelFlag;
+use crate::emulation;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{Fetcher, Origin};
@@ -116,6 +117,7 @@ pub struct Container {
     root: Mutex<Option<OwnedFd>>,
     request: ContainerRequest,
     config: ContainerConfig,
+    platform: Platform,
     volumes: PathBuf,
     /// Fields are dropped in order: the tree's mounts before the tree, that before its lease.
     active: ActiveSnapshot,
@@ -157,6 +159,7 @@ impl Engine {
             root: Mutex::new(Some(root)),
             request,
             config: image.config.config.clone(),
+            platform: image.config.platform(),
             volumes: self.volumes_directory(),
             active,
             lease,
@@ -213,7 +216,11 @@ impl Container {
         let exit = ops::exec::watch::run(watch, &process, || {
             larder_exec::run(spec, &mut |_, _| {}, &process)
         });
-        let exit = exit.map_err(|error| error.context("the container was stopped"))??;
+        let exit = exit.map_err(|error| error.context("the container was stopped"))?;
+        let exit = exit.map_err(|error| match error.kind() {
+            larder_exec::ErrorKind::Command => emulation::explain(error.into(), &self.platform),
+            _ => BuildError::from(error),
+        })?;
         match exit.outcome {
             Outcome::Exited(code) => Ok(code),
             Outcome::Signaled(signal) => Ok(128 + signal),
@@ -249,6 +256,7 @@ impl Container {
             env.push(format!("HOME={}", user.home));
         }
         let mut mounts = self.mounts()?;
+        mounts.extend(emulation::interpreter(&self.platform)?);
         if request.host_ca {
             ops::host::lend(&mut env, &mut mounts, &|name| std::env::var(name).ok())?;
         }

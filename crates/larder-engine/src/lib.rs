@@ -31,6 +31,7 @@ mod cancel;
 pub mod config;
 mod container;
 pub mod doctor;
+mod emulation;
 mod engine;
 mod error;
 pub mod event;

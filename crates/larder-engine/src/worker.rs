@@ -498,7 +498,7 @@ impl Worker for BuildWorker<'_> {
                 if vertex.ignores_cache() && self.empties_cache_mounts {
                     self.empty_cache_mounts(exec, progress)?;
                 }
-                ops::exec::run(self, exec, outputs, inputs, progress, cancel)
+                ops::exec::run(self, vertex, exec, outputs, inputs, progress, cancel)
             }
             Some(pb::op::Op::File(file)) => {
                 ops::file::run(self, vertex, file, outputs, inputs, progress)

@@ -36,6 +36,7 @@
 mod apt;
 mod bases;
 mod disk;
+mod emulator;
 mod git;
 mod http;
 mod image;
@@ -54,6 +55,7 @@ mod user;
 pub use apt::install;
 pub use bases::{Base, target_dir};
 pub use disk::SmallDisk;
+pub use emulator::Emulator;
 pub use git::{GitRepository, GitServer};
 pub use http::{Response, request};
 pub use image::{MadeImage, tar_of};

@@ -25,7 +25,7 @@ pub(crate) fn run(command: DockerCommand, context: &Context<'_>) -> anyhow::Resu
         DockerCommand::ComposeVersion(args) => {
             version::compose(args.short, args.format.as_deref() == Some("json"))
         }
-        DockerCommand::Builders(args) => builders::list(&args),
+        DockerCommand::Builders(args) => builders::list(&args, context),
         DockerCommand::Builder(args) => builders::inspect(&args, context),
         DockerCommand::ImagetoolsInspect(args) => imagetools::inspect(&args, context),
     }

@@ -10,7 +10,9 @@ mod written;
 
 use std::process::Command;
 
-use larder_oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform};
+use larder_oci::{
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, media_type,
+};
 use larder_testkit::{EntryKind, Larder, MadeImage, OciArchive, Registry, Run, Scratch, tar_of};
 use serde_json::json;
 
@@ -26,6 +28,7 @@ struct Setup {
 
 impl Setup {
     fn new() -> anyhow::Result<Self> {
+        anyhow::ensure!(rustix::process::geteuid().is_root(), "no root");
         let registry = Registry::start()?;
         let scratch = Scratch::new();
         let larder = Larder::new(env!("CARGO_BIN_EXE_larder"), &scratch);
@@ -43,6 +46,12 @@ impl Setup {
         format!("{}/{repository}", self.registry.host())
     }
 
+    /// Returns the same setup with another, empty state root.
+    fn elsewhere(&self) -> Larder {
+        let root = tempfile::tempdir_in(self.scratch.path()).unwrap();
+        self.larder.clone().with_root(root.keep())
+    }
+
     fn push_base(&self, platforms: &[&str]) {
         let images = platforms.iter().map(|text| {
             let platform: Platform = text.parse().unwrap();
@@ -50,26 +59,43 @@ impl Setup {
             MadeImage::for_platform(platform, &[tar_of(&files)])
         });
         let images: Vec<MadeImage> = images.collect();
-        let push = |image: &MadeImage| image.push(&self.registry, "base", &tag_of(image)).unwrap();
-        images.iter().for_each(|image| drop(push(image)));
+        for image in &images {
+            let tag = image.descriptor().platform.unwrap().architecture;
+            image.push(&self.registry, "base", &tag).unwrap();
+        }
+        let manifests: Vec<Descriptor> = images.iter().map(MadeImage::descriptor).collect();
+        self.push_index("base", &manifests);
+    }
+
+    /// Stores the index of images as `repository:1`.
+    fn push_index(&self, repository: &str, manifests: &[Descriptor]) {
         let index = json!({
             "schemaVersion": 2,
-            "mediaType": larder_oci::media_type::INDEX,
-            "manifests": images.iter().map(MadeImage::descriptor).collect::<Vec<_>>(),
+            "mediaType": media_type::INDEX,
+            "manifests": manifests,
         });
-        let media_type = larder_oci::media_type::INDEX;
+        let bytes = index.to_string();
         self.registry
-            .push_manifest("base", "1", media_type, index.to_string().as_bytes())
+            .push_manifest(repository, "1", media_type::INDEX, bytes.as_bytes())
             .unwrap();
     }
 
     /// Builds `dockerfile`, in which `BASE` stands for the base image.
     fn build(&self, dockerfile: &str, args: &[&str]) -> Run {
+        self.build_with(&self.larder, dockerfile, args)
+    }
+
+    fn build_with(&self, larder: &Larder, dockerfile: &str, args: &[&str]) -> Run {
+        Run::of(&mut self.command(larder, dockerfile, args))
+    }
+
+    fn command(&self, larder: &Larder, dockerfile: &str, args: &[&str]) -> Command {
         let dockerfile = dockerfile.replace("BASE", &self.name("base:1"));
         let files = [("Dockerfile", dockerfile.as_str()), ("a.txt", "a\n")];
         let context = self.scratch.context("context", &files);
-        let mut command = self.larder.command(["build", "--progress", "plain"]);
-        Run::of(command.args(args).arg(context))
+        let mut command = larder.command(["build", "--progress", "plain"]);
+        command.args(args).arg(context);
+        command
     }
 
     /// Builds, and returns the archive that comes of it.
@@ -86,29 +112,33 @@ impl Setup {
     fn manifest(&self, repository: &str, reference: &str) -> Vec<u8> {
         let path = format!("/v2/{repository}/manifests/{reference}");
         let accept = [
-            larder_oci::media_type::INDEX,
-            larder_oci::media_type::MANIFEST,
-            larder_oci::media_type::DOCKER_MANIFEST,
-            larder_oci::media_type::DOCKER_MANIFEST_LIST,
-        ];
-        let headers = [("Accept", accept.join(","))];
-        let headers: Vec<(&str, &str)> = headers.iter().map(|(k, v)| (*k, v.as_str())).collect();
+            media_type::INDEX,
+            media_type::MANIFEST,
+            media_type::DOCKER_MANIFEST,
+            media_type::DOCKER_MANIFEST_LIST,
+        ]
+        .join(",");
+        let headers = [("Accept", accept.as_str())];
         let found = self.registry.request("GET", &path, &headers, &[]).unwrap();
         assert_eq!(found.status, 200, "{path}");
         found.body
     }
 
-    fn has(&self, repository: &str, kind: &str, digest: &Digest) -> bool {
-        let path = format!("/v2/{repository}/{kind}/{digest}");
-        let accept = [("Accept", "*/*")];
-        let found = self.registry.request("HEAD", &path, &accept, &[]).unwrap();
-        found.status == 200
+    /// Checks that the registry has all of an index; returns it.
+    fn whole_index(&self, repository: &str, reference: &str) -> ImageIndex {
+        let bytes = self.manifest(repository, reference);
+        let index: ImageIndex = serde_json::from_slice(&bytes).unwrap();
+        for entry in &index.manifests {
+            let manifest = self.manifest(repository, entry.digest.as_str());
+            let manifest: ImageManifest = serde_json::from_slice(&manifest).unwrap();
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                let path = format!("/v2/{repository}/blobs/{}", blob.digest);
+                let found = self.registry.request("HEAD", &path, &[], &[]).unwrap();
+                assert_eq!(found.status, 200, "{path}");
+            }
+        }
+        index
     }
-}
-
-/// Returns the tag under which the image for a platform lies by itself.
-fn tag_of(image: &MadeImage) -> String {
-    image.descriptor().platform.unwrap().architecture
 }
 
 /// A registry with a base image for two platforms.
@@ -145,9 +175,4 @@ fn image_of(archive: &OciArchive, descriptor: &Descriptor) -> (ImageManifest, Im
     let manifest: ImageManifest = serde_json::from_slice(blob(&descriptor.digest)).unwrap();
     let config = serde_json::from_slice(blob(&manifest.config.digest)).unwrap();
     (manifest, config)
-}
-
-/// Runs a program, and returns what it writes.
-fn output(program: &str, args: &[&str]) -> String {
-    Run::of(Command::new(program).args(args)).success().text()
 }

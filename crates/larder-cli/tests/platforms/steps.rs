@@ -1,6 +1,12 @@
 //! What is built for each platform: which steps, called what, on which base.
 
-use crate::{BOTH, image_of, index_of, platforms, setup};
+use std::process::Command;
+
+use fs_err as fs;
+use larder_oci::{Descriptor, Platform};
+use larder_testkit::{Base, Emulator, EntryKind, MadeImage, skip, tar_of};
+
+use crate::{BOTH, Setup, image_of, index_of, platforms, setup};
 
 const CROSS: &str = "\
 FROM --platform=$BUILDPLATFORM BASE AS build
@@ -99,5 +105,111 @@ fn what_differs_between_platforms_is_told() {
     for platform in ["linux/amd64", "linux/arm64"] {
         let run = setup.build(changed, &["--platform", platform]);
         let _ = run.success().says("not cached: `--chmod` changed, line 2");
+    }
+}
+
+#[test]
+fn programs_that_nobody_emulates_are_told_of() {
+    let setup = setup!();
+    let files = [("for", EntryKind::File(b"pdp11".to_vec()))];
+    let made = MadeImage::for_platform(Platform::linux("pdp11", ""), &[tar_of(&files)]);
+    made.push(&setup.registry, "pdp11", "1").unwrap();
+    // An ELF program for that machine.
+    let mut program = b"\x7fELF\x02\x01\x01".to_vec();
+    program.resize(64, 0);
+    (program[16], program[18], program[20]) = (2, 65, 1);
+    let program = String::from_utf8(program).unwrap();
+    let dockerfile = format!(
+        "FROM {}\nCOPY program /program\nRUN [\"/program\"]\n",
+        setup.name("pdp11:1")
+    );
+    setup
+        .scratch
+        .context("context", &[("program*", program.as_str())]);
+    let copied = dockerfile.replace("RUN", "CMD");
+    let platform = ["--platform", "linux/amd64,linux/pdp11"];
+    let _ = setup.build(&copied, &platform).success();
+    let _ = setup
+        .build(&dockerfile, &platform)
+        .exit(1)
+        .says(" > [linux/pdp11 3/3] RUN [\"/program\"]:")
+        .says("can't run programs for linux/pdp11, and no emulator is registered: process \"/program\"")
+        .says(">>> RUN [\"/program\"]")
+        .says("hint: install one: the package `qemu-user-static`");
+}
+
+/// Makes `busybox:1` for two platforms in the registry.
+fn push_busybox(setup: &Setup, emulator: &Emulator) -> anyhow::Result<()> {
+    let native = setup
+        .registry
+        .push_archive(&Base::Busybox.archive()?, "busybox", "amd64")?;
+    let foreign = tar_of(&[
+        ("bin/", EntryKind::Directory),
+        (
+            "bin/busybox",
+            EntryKind::File(fs::read(emulator.busybox())?),
+        ),
+        ("bin/sh", EntryKind::Symlink("busybox".to_owned())),
+    ]);
+    let foreign = MadeImage::for_platform(Platform::linux("arm64", ""), &[foreign]);
+    foreign.push(&setup.registry, "busybox", "arm64")?;
+    let native = Descriptor {
+        platform: Some(Platform::host()),
+        ..native
+    };
+    setup.push_index("busybox", &[native, foreign.descriptor()]);
+    Ok(())
+}
+
+#[test]
+fn steps_for_another_platform_run_emulated() {
+    let emulator = match Emulator::new() {
+        Ok(emulator) => emulator,
+        Err(error) => skip!("no emulator: {error:#}"),
+    };
+    let setup = setup!();
+    if let Err(error) = push_busybox(&setup, &emulator) {
+        skip!("no busybox: {error:#}");
+    }
+    let dockerfile = format!(
+        "FROM {} AS made\nARG TARGETARCH\nRUN busybox uname -m > /machine\n\
+         FROM --platform=$BUILDPLATFORM made AS native\nFROM made\n",
+        setup.name("busybox:1")
+    );
+    let docker = setup.scratch.join("docker");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_larder"), &docker).unwrap();
+    for (emulator, name) in [
+        (emulator, "fixed"),
+        (Emulator::new().unwrap().by_path(), "found"),
+    ] {
+        let larder = setup.elsewhere();
+        let tree = setup.scratch.join(name);
+        let output = format!("type=local,dest={}", tree.display());
+        let args = ["--platform", BOTH, "-t", "made", "-o", &output, "--load"];
+        let command = setup.command(&larder, &dockerfile, &args);
+        let run = emulator.run(&command).success();
+        for (directory, machine) in [("linux_amd64", "x86_64"), ("linux_arm64", "aarch64")] {
+            let found = fs::read_to_string(tree.join(directory).join("machine"));
+            assert_eq!(found.unwrap().trim(), machine, "{name}: {}", run.stderr);
+        }
+        // The emulator was lent, and is in no layer.
+        let top = setup.scratch.path().components().nth(1).unwrap();
+        assert!(!tree.join("linux_arm64").join(top).exists(), "{name}");
+        assert!(!tree.join("linux_arm64/work").exists(), "{name}");
+        for (args, machine) in [
+            (&["--platform", "linux/arm64"][..], "aarch64"),
+            (&[], "x86_64"),
+        ] {
+            let verb = ["run", "--rm"].iter().chain(args);
+            let command = larder.command(verb.chain(&["made", "busybox", "uname", "-m"]));
+            assert_eq!(emulator.run(&command).success().text(), machine);
+        }
+        let mut docker = Command::new(&docker);
+        docker.args(["buildx", "inspect"]);
+        docker.env("LARDER_ROOT", larder.root());
+        let listed = emulator.run(&docker).success().text();
+        let begin = "Platforms:        linux/amd64, ";
+        assert!(listed.contains(begin), "{listed}");
+        assert!(listed.contains(", linux/arm64"), "{listed}");
     }
 }

@@ -7,7 +7,9 @@ use larder_exec::mount::{self, Access};
 use larder_exec::{
     DnsConfig, ExtraHost, MountPoint, MountSource, Network, Outcome, ProcessSpec, Security, Stream,
 };
-use larder_llb::pb;
+use larder_llb::cache_map::platform_of;
+use larder_llb::{Vertex, pb};
+use larder_oci::Platform;
 use larder_store::{
     ActiveSnapshot, CacheMountGuard, CacheMountRequest, NewSnapshot, RecordType, Sharing,
     SnapshotId, Watch,
@@ -17,6 +19,7 @@ use larder_tree::quota::Quota;
 use larder_tree::users;
 
 use crate::cancel::CancelFlag;
+use crate::emulation;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::LogStream;
 use crate::ops::host;
@@ -37,12 +40,15 @@ const MAX_SECRET_BYTES: usize = 500 << 10;
 /// Runs the process of `exec`. Returns a result for each of `outputs`.
 pub(crate) fn run(
     worker: &BuildWorker<'_>,
+    vertex: &Vertex,
     exec: &pb::ExecOp,
     outputs: &[usize],
     inputs: &[ResultRef],
     progress: &VertexProgress<'_>,
     cancel: &CancelFlag,
 ) -> Result<Vec<ResultRef>, WorkError> {
+    let platform = vertex.op.platform.as_ref();
+    let platform = platform.map_or_else(Platform::host, platform_of);
     let meta = exec.meta.clone().unwrap_or_default();
     refuse_unavailable(exec)?;
     let mut step = Step {
@@ -52,7 +58,8 @@ pub(crate) fn run(
         active: HashMap::new(),
         held: Vec::new(),
     };
-    let (root, mounts) = step.mounts(exec, &meta.cwd, progress, cancel)?;
+    let (root, mut mounts) = step.mounts(exec, &meta.cwd, progress, cancel)?;
+    mounts.extend(emulation::interpreter(&platform)?);
     let spec = step.spec(exec, &meta, root, mounts)?;
     let process = larder_exec::Cancel::new().map_err(BuildError::from)?;
     cancel.ends(&process);
@@ -73,7 +80,7 @@ pub(crate) fn run(
     let exit = exit.map_err(|error| match error.kind() {
         larder_exec::ErrorKind::Command => {
             progress.log(LogStream::Stderr, format!("{error}\n").as_bytes());
-            failed_process(&meta, "exit code: 1")
+            emulation::explain(failed_process(&meta, "exit code: 1"), &platform)
         }
         _ => BuildError::from(error),
     })?;

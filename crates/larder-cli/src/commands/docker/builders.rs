@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use larder_engine::PruneRequest;
-use larder_oci::Platform;
+use larder_engine::{Engine, PruneRequest};
 use serde_json::json;
 
 use super::super::Context;
@@ -32,7 +31,7 @@ const LISTING: Listing = Listing {
 };
 
 /// Lists it, and its node below it.
-pub(super) fn list(args: &BuildersArgs) -> anyhow::Result<()> {
+pub(super) fn list(args: &BuildersArgs, context: &Context<'_>) -> anyhow::Result<()> {
     let format = LISTING.parse_format(args.format.as_deref().unwrap_or_default());
     let format = format.map_err(|problem| anyhow!(problem).context("`--format`"))?;
     let is_table = matches!(format, Format::Table(_));
@@ -51,7 +50,7 @@ pub(super) fn list(args: &BuildersArgs) -> anyhow::Result<()> {
         "DriverEndpoint": format!("{branch}{NAME}"),
         "Status": STATUS,
         "Buildkit": BUILDKIT,
-        "Platforms": Platform::host().to_string(),
+        "Platforms": platforms(&context.engine()?),
         "Current": true,
     }));
     Ok(output::print(&LISTING.render(&format, &[builder, node]))?)
@@ -64,14 +63,14 @@ pub(super) fn inspect(args: &BuilderArgs, context: &Context<'_>) -> anyhow::Resu
         bail!("no builder \"{other}\" found: there is one, `{NAME}`, in this process");
     }
     let engine = context.engine()?;
-    let platform = Platform::host();
+    let platforms = platforms(&engine);
     let mut text = format!(
         "Name:   {NAME}\nDriver: {DRIVER}\n\nNodes:\n\
          Name:             {NAME}\n\
          Endpoint:         {NAME}\n\
          Status:           {STATUS}\n\
          BuildKit version: {BUILDKIT}\n\
-         Platforms:        {platform}\n\
+         Platforms:        {platforms}\n\
          Labels:\n \
          org.mobyproject.buildkit.worker.executor:    larder\n \
          org.mobyproject.buildkit.worker.network:     host\n \
@@ -82,6 +81,12 @@ pub(super) fn inspect(args: &BuilderArgs, context: &Context<'_>) -> anyhow::Resu
         text += &rule(index, policy);
     }
     Ok(output::print(&text)?)
+}
+
+/// Lists the platforms whose programs run here.
+fn platforms(engine: &Engine) -> String {
+    let platforms: Vec<String> = engine.platforms().iter().map(ToString::to_string).collect();
+    platforms.join(", ")
 }
 
 fn rule(index: usize, policy: &PruneRequest) -> String {
