@@ -299,10 +299,13 @@ impl Engine {
             let Some(report) = self.last_report(Some(scope))? else {
                 continue;
             };
-            steps.extend(report.steps.into_iter().map(|step| StepReport {
-                name: of_target(&report.target, &step.name),
-                ..step
-            }));
+            for step in report.steps {
+                let name = of_target(&report.target, &step.name);
+                // What several platforms share is one step.
+                if !steps.iter().any(|known: &StepReport| known.name == name) {
+                    steps.push(StepReport { name, ..step });
+                }
+            }
         }
         Ok(Some(steps))
     }

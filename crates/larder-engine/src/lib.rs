@@ -22,7 +22,7 @@
 //! The engine holds no algorithms: one module an op, a source, an exporter. It must not know
 //! terminals or flags.
 //!
-//! **Limitations**: images are pulled and pushed for this machine's platform only. Nested builds,
+//! **Limitations**: of an index, one image is pulled at a time. Nested builds,
 //! the diff op, and sources other than images and local directories are refused.
 
 mod build;

@@ -425,6 +425,27 @@ mod tests {
         );
     }
 
+    #[test]
+    fn other_platforms_have_other_keys() {
+        let arm = Platform::linux("arm", "v7");
+        let exec = pb::ExecOp {
+            meta: Some(pb::Meta {
+                args: vec!["x".to_owned()],
+                ..pb::Meta::default()
+            }),
+            ..pb::ExecOp::default()
+        };
+        let json = r#"{"Type":"buildkit.exec.v0","Exec":{"meta":{"args":["x"]}},"OS":"linux","Arch":"arm","Variant":"v7"}"#;
+        let map = exec::cache_map(&exec, &arm, 0);
+        assert_eq!(map.digest, Digest::sha256(json));
+        let manifest = Digest::sha256("manifest");
+        let json = format!(r#"{{"Digest":"{manifest}","OS":"linux","Arch":"arm","Variant":"v7"}}"#);
+        assert_eq!(
+            image_source_digests(&manifest, &arm, None),
+            [source_digest(Digest::sha256(json).as_str())]
+        );
+    }
+
     // What BuildKit hashes, as its types are declared.
     #[test]
     fn keys_are_digests_of_go_s_json() {

@@ -3,7 +3,8 @@
 use larder_tree::ErrorKind;
 use larder_tree::apply::LayerForm;
 use larder_tree::beneath::DirAttributes;
-use larder_tree::diff::{DigestWriter, LayerOptions, Style, write_layer};
+use larder_tree::diff::{DigestWriter, LayerOptions, Style, write_layer, write_trees};
+use larder_tree::tar::Kind;
 use rustix::fs::FileType;
 
 use crate::support::{TIME, Tree, has_user_xattrs, is_root, listing};
@@ -245,4 +246,49 @@ fn directories_nested_beyond_all_reason_are_refused() {
         write_layer(&tree.root(), None, Style::Tree, std::io::sink(), &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
     tree.root().clear().unwrap();
+}
+
+#[test]
+fn trees_of_one_archive_keep_their_links_to_themselves() {
+    let (one, other) = (Tree::new(), Tree::new());
+    for tree in [&one, &other] {
+        tree.dir("d", 0o755)
+            .file("d/a", 0o644, "text")
+            .link("b", "d/a");
+    }
+    let trees = [
+        ("one".into(), Some(one.root())),
+        ("empty".into(), None),
+        ("other".into(), Some(other.root())),
+    ];
+    let mut archive = Vec::new();
+    write_trees(&trees, &mut archive, &LayerOptions::default()).unwrap();
+    assert_eq!(
+        names(&archive),
+        [
+            "one",
+            "one/b",
+            "one/d",
+            "one/d/a",
+            "empty",
+            "other",
+            "other/b",
+            "other/d",
+            "other/d/a"
+        ]
+    );
+    let links = crate::support::headers(&archive)
+        .into_iter()
+        .filter_map(|header| match header.kind {
+            Kind::HardLink(target) => Some((header.path, target)),
+            _ => None,
+        });
+    let links: Vec<_> = links.collect();
+    assert_eq!(
+        links,
+        [
+            ("one/d/a".into(), "one/b".into()),
+            ("other/d/a".into(), "other/b".into())
+        ]
+    );
 }

@@ -31,6 +31,7 @@ const INFO: Listing = Listing {
         ("Driver", "DRIVER"),
         ("OSType", "OS TYPE"),
         ("Architecture", "ARCHITECTURE"),
+        ("Platforms", "PLATFORMS"),
         ("NCPU", "CPUS"),
         ("DockerRootDir", "ROOT DIR"),
         ("OperatingSystem", "OPERATING SYSTEM"),
@@ -111,6 +112,7 @@ pub(super) fn info(format: Option<&str>, context: &Context<'_>) -> anyhow::Resul
     let images = engine.images()?.len();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let (driver, root) = (engine.snapshotter(), engine.root().display());
+    let platforms: Vec<String> = engine.platforms().iter().map(ToString::to_string).collect();
     if let Some(format) = format {
         let fields = json!({
             "ServerVersion": DOCKER,
@@ -119,6 +121,7 @@ pub(super) fn info(format: Option<&str>, context: &Context<'_>) -> anyhow::Resul
             "Driver": driver,
             "OSType": platform.os,
             "Architecture": std::env::consts::ARCH,
+            "Platforms": platforms,
             "NCPU": cpus,
             "DockerRootDir": root.to_string(),
             "OperatingSystem": format!("larder {LARDER}"),
@@ -134,6 +137,7 @@ pub(super) fn info(format: Option<&str>, context: &Context<'_>) -> anyhow::Resul
         ("Operating System", format!("larder {LARDER}")),
         ("OSType", platform.os.clone()),
         ("Architecture", std::env::consts::ARCH.to_owned()),
+        ("Platforms", platforms.join(", ")),
         ("CPUs", cpus.to_string()),
         ("Docker Root Dir", root.to_string()),
     ] {
