@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ fn used_bytes(path: &Path) -> u64 {
     (stat.f_blocks - stat.f_bfree) * stat.f_frsize
 }
 
-/// Builds at random until all rounds are done; returns the last build's context.
+/// Builds at random until all rounds are done; returns the context of its builds.
 fn build_at_random(larder: &Larder, directory: &Path, seed: u64) -> PathBuf {
     let context = directory.join(format!("context{seed}"));
     fs::create_dir(&context).unwrap();
@@ -129,7 +130,9 @@ fn random_builds_of_many_processes_stay_below_the_ceiling() {
         .run(["import".as_ref(), archive.as_os_str()])
         .success();
     let (is_done, most) = (AtomicBool::new(false), AtomicU64::new(0));
-    let contexts: Vec<PathBuf> = std::thread::scope(|scope| {
+    // In the order in which they ended: what the last one used is the last to go.
+    let contexts = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_done.load(Ordering::SeqCst) {
                 most.fetch_max(used_bytes(&disk.path()) - empty, Ordering::SeqCst);
@@ -137,16 +140,22 @@ fn random_builds_of_many_processes_stay_below_the_ceiling() {
             }
         });
         let (larder, directory) = (&larder, project.scratch().path());
+        let contexts = &contexts;
+        let build = move |seed| {
+            let context = build_at_random(larder, directory, seed);
+            contexts.lock().unwrap().push(context);
+        };
         let builders: Vec<_> = (1..=BUILDERS as u64)
-            .map(|seed| scope.spawn(move || build_at_random(larder, directory, seed)))
+            .map(|seed| scope.spawn(move || build(seed)))
             .collect();
-        let contexts: Vec<_> = builders
+        let ended: Vec<_> = builders
             .into_iter()
             .map(std::thread::ScopedJoinHandle::join)
             .collect();
         is_done.store(true, Ordering::SeqCst);
-        contexts.into_iter().map(|one| one.unwrap()).collect()
+        ended.into_iter().for_each(|ended| ended.unwrap());
     });
+    let contexts = contexts.into_inner().unwrap();
     let most = most.into_inner();
     assert!(most <= MAX, "{most} bytes were in use");
     assert!(most > MAX / 2, "the ceiling was never near: {most}");
