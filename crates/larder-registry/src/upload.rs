@@ -182,9 +182,10 @@ impl<'a> Upload<'a> {
         if piece.is_whole {
             return error;
         }
-        // Some registries take a blob in one piece only, and some lose their way in several.
+        // Some registries take a blob in one piece only, and some lose their way in several. That is
+        // tried once, whatever went wrong before.
         self.piece_bytes = u64::MAX;
-        error.with_retry(Retry::Seldom)
+        error.with_retry(Retry::Backoff)
     }
 
     /// Asks how much of the blob the registry has.
