@@ -57,8 +57,15 @@ impl ResolvedImage {
     /// Returns whether it runs where it was asked for.
     pub(crate) fn fits(&self) -> bool {
         let own = self.config.platform();
-        let is_known = !own.os.is_empty() && !own.architecture.is_empty();
-        !is_known || own.rank_for(&self.platform).is_some()
+        self.has_no_platform() || own.rank_for(&self.platform).is_some()
+    }
+
+    fn is_just_for(&self, platform: &Platform) -> bool {
+        self.has_no_platform() || self.config.platform().satisfies(platform)
+    }
+
+    fn has_no_platform(&self) -> bool {
+        self.config.os.is_empty() || self.config.architecture.is_empty()
     }
 }
 
@@ -151,15 +158,16 @@ impl<'a> Images<'a> {
         let Some(image) = local else {
             return self.find_remote(image_ref, platform);
         };
-        // A digest means this image and no other.
-        if image.fits() || image_ref.digest().is_some() {
+        // An index has been searched, and a digest means this image and no other.
+        let is_searched = image.target != image.manifest_digest || image_ref.digest().is_some();
+        if is_searched || image.is_just_for(platform) {
             return Ok(image);
         }
         // In its registry, the name may stand for images for more platforms.
         match self.find_remote(image_ref, platform) {
             Err(error) if error.class() == ErrorClass::Canceled => Err(error),
             // Nobody has to have asked for the host's platform.
-            Err(_) if *platform == Platform::host() => Ok(image),
+            Err(_) if image.fits() || *platform == Platform::host() => Ok(image),
             Err(error) => {
                 let own = image.config.platform();
                 Err(error.with_hint(format!("the store has `{image_ref}` for {own} only")))

@@ -45,9 +45,9 @@ fn a_cache_has_the_steps_of_all_platforms() {
                 copies.filter_map(|line| line.split(' ').next()).collect();
             assert_eq!(numbers.len(), steps, "{from} {platforms}: {}", run.stderr);
             for number in numbers {
-                let cached = format!("{number} CACHED");
+                let end = format!("{number} CACHED");
                 assert!(
-                    run.stderr.contains(&cached),
+                    run.stderr.contains(&end),
                     "{from} {platforms}: {}",
                     run.stderr
                 );

@@ -43,11 +43,11 @@ fn targets_of_a_bake_file_read_each_other_on_each_platform() {
         .collect();
     let directory = setup.scratch.context("bake", &files);
     let metadata = setup.scratch.join("metadata");
-    let bake = |args: &[&str]| {
+    let run_bake = |args: &[&str]| {
         let mut command = setup.larder.command(["bake", "--progress", "plain"]);
         Run::of(command.args(args).current_dir(&directory))
     };
-    let run = bake(&["--metadata-file", metadata.to_str().unwrap()]).success();
+    let run = run_bake(&["--metadata-file", metadata.to_str().unwrap()]).success();
     for name in [
         "[lower linux/amd64 2/2] COPY a /amd64",
         "[lower linux/arm64 2/2] COPY a /arm64",
@@ -64,7 +64,7 @@ fn targets_of_a_bake_file_read_each_other_on_each_platform() {
         let manifest: larder_oci::ImageManifest = serde_json::from_slice(&manifest).unwrap();
         assert_eq!(manifest.layers.len(), 3);
     }
-    let _ = bake(&["--set", "top.platform=linux/s390x"]).exit(1).says(
+    let _ = run_bake(&["--set", "top.platform=linux/s390x"]).exit(1).says(
         "build context `lower` is a target that is built for linux/amd64, linux/arm64, not for linux/s390x",
     );
 }

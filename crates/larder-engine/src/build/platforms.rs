@@ -119,7 +119,12 @@ mod tests {
     #[test]
     fn several_platforms_or_an_argument_make_an_index() {
         let both = ["linux/amd64", "linux/arm64"];
-        let cases: [(&[&str], Option<&str>, Result<(usize, bool), &str>); 8] = [
+        type Case<'a> = (
+            &'a [&'a str],
+            Option<&'a str>,
+            Result<(usize, bool), &'a str>,
+        );
+        let cases: [Case<'_>; 8] = [
             (&[], None, Ok((1, false))),
             (&[], Some("1"), Ok((1, true))),
             (&both[..1], None, Ok((1, false))),

@@ -79,9 +79,12 @@ pub(super) fn header(architecture: &str) -> Option<[u8; HEADER_BYTES]> {
         "loong64" => (64, false, 258),
         _ => return None,
     };
-    let number = |value: u16| match is_big_endian {
-        true => value.to_be_bytes(),
-        false => value.to_le_bytes(),
+    let number = |value: u16| {
+        if is_big_endian {
+            value.to_be_bytes()
+        } else {
+            value.to_le_bytes()
+        }
     };
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(b"\x7fELF");

@@ -37,25 +37,22 @@ pub(crate) fn assemble(
         _ => Stored::single(read_image(lease, info, platform)?),
     };
     let Stored { index, images } = images;
-    let mut made: BTreeMap<Digest, ArchivedManifest> = BTreeMap::new();
-    let mut manifests = Vec::new();
+    let mut ready: BTreeMap<Digest, ArchivedManifest> = BTreeMap::new();
     for image in &images {
-        let archived = make(image)?;
-        manifests.push(image.manifest_digest.clone());
-        made.insert(image.manifest_digest.clone(), archived);
+        ready.insert(image.manifest_digest.clone(), make(image)?);
     }
     let Some(index) = index else {
-        let only = made.into_values().next().ok_or_else(nothing)?;
+        let only = ready.into_values().next().ok_or_else(nothing)?;
         return Ok(Assembled {
             descriptor: only.descriptor.clone(),
             manifests: vec![only],
         });
     };
     let mut attached = Vec::new();
-    let descriptor = reassemble(lease, info, &index, &made, &mut attached)?;
-    let mut manifests: Vec<ArchivedManifest> = manifests
+    let descriptor = reassemble(lease, info, &index, &ready, &mut attached)?;
+    let mut manifests: Vec<ArchivedManifest> = images
         .iter()
-        .filter_map(|digest| made.remove(digest))
+        .filter_map(|image| ready.remove(&image.manifest_digest))
         .collect();
     manifests.extend(attached);
     Ok(Assembled {
