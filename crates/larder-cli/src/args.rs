@@ -10,6 +10,7 @@ mod doctor;
 mod llb;
 pub(crate) mod output;
 mod registry;
+mod resources;
 mod store;
 pub(crate) mod values;
 
@@ -36,6 +37,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use llb::{LlbBuildArgs, LlbCommand, LlbDumpArgs};
 pub(crate) use output::{OutputArg, OutputKind};
 pub(crate) use registry::{LoginArgs, LogoutArgs, PullArgs, PushArgs};
+pub(crate) use resources::{ResourceArg, ResourceArgs};
 pub(crate) use store::{
     DuArgs, ExplainArgs, HistoryArgs, ImagesArgs, ImportArgs, InspectArgs, LoadArgs, PruneArgs,
     RmiArgs, RunArgs, SaveArgs, TagArgs,
@@ -127,6 +129,8 @@ pub(crate) enum Command {
     /// Answer the command lines of `docker`, `docker-compose` and `docker-buildx`
     #[command(subcommand)]
     Shim(ShimCommand),
+    /// Show how steps run here: network, devices, snapshots
+    Info,
     /// Show the version
     Version,
     #[command(subcommand, hide = true)]
@@ -245,9 +249,15 @@ mod tests {
 
     #[test]
     fn docker_s_other_flags_are_taken() {
-        let args = build("--rm --force-rm=false -m 1g --memory-swap -1 --provenance=false .");
+        let args =
+            build("--rm --force-rm=false -m 1g --memory-swap -1 --provenance=false --squash .");
         let notes = args.foreign.check().unwrap();
-        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        let resources = args.resources.resources().unwrap();
+        assert_eq!(
+            (resources.memory_bytes, resources.memory_swap_bytes),
+            (1 << 30, -1)
+        );
     }
 
     #[test]
@@ -301,6 +311,8 @@ mod tests {
     fn every_wrong_value_names_its_flag() {
         for (line, flag) in [
             ("build --ulimit x .", "--ulimit"),
+            ("build --resource x .", "--resource"),
+            ("build --allow x .", "--allow"),
             ("build --shm-size x .", "--shm-size"),
             ("build --add-host x .", "--add-host"),
             ("build --secret src=x .", "--secret"),

@@ -8,6 +8,7 @@ mod docker;
 mod doctor;
 mod explain;
 mod image;
+mod info;
 mod llb;
 mod login;
 mod records;
@@ -135,6 +136,7 @@ pub(crate) fn run(cli: Cli, env: &Environment) -> anyhow::Result<Code> {
         Command::Prune(args) => records::prune(&args, &context)?,
         Command::Shim(command) => shim::run(command)?,
         Command::Docker(command) => docker::run(command, &context)?,
+        Command::Info => info::run(&context)?,
         Command::Version => output::print(concat!("larder ", env!("CARGO_PKG_VERSION"), "\n"))?,
     }
     Ok(exit::SUCCESS)

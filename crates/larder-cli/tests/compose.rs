@@ -223,8 +223,8 @@ fn what_is_wrong_is_told_with_file_line_and_key() {
             "services.a.build.cache_to: `type=nope`",
         ),
         (
-            "services:\n  a:\n    build: {privileged: true}\n",
-            "services.a.build.entitlements: `security.insecure` is not supported",
+            "services:\n  a:\n    build: {entitlements: [nope]}\n",
+            "services.a.build.entitlements: unknown entitlement key `nope`",
         ),
         (
             "services:\n  a:\n    image: 'Bad Name'\n    build: .\n",

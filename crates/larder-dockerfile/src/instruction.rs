@@ -108,6 +108,16 @@ pub(crate) struct Run {
     pub(crate) mounts: Vec<MountFlag>,
     pub(crate) network: RunNetwork,
     pub(crate) insecure: bool,
+    pub(crate) devices: Vec<DeviceFlag>,
+}
+
+/// `--device=…`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct DeviceFlag {
+    /// `vendor.com/class=name`, or a class of devices.
+    pub(crate) name: String,
+    /// Whether the step fails without it.
+    pub(crate) required: bool,
 }
 
 /// `--mount=…`: its text, for variables are allowed in it, and its `from`, where they are not.

@@ -61,7 +61,7 @@ pub use lint::{Rule, Warning};
 pub use lower::{EnvOrigin, HttpContext, Lowered, StepInfo, git_context};
 pub use options::{
     ImageRequest, ImageResolver, LocalContext, LowerOptions, NamedContext, Network, NoCache,
-    OciLayout, PathMatcher, ResolveError, ResolveMode, ResolvedImage, Ulimit,
+    OciLayout, PathMatcher, ResolveError, ResolveMode, ResolvedImage, Resources, Ulimit,
 };
 pub use subrequest::{
     Answer, Outline, OutlineArg, OutlineCache, OutlineMount, Target, Targets, describe,

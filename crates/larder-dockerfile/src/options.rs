@@ -38,6 +38,8 @@ pub struct LowerOptions {
     pub hostname: Option<String>,
     /// The cgroup below which RUN steps run.
     pub cgroup_parent: Option<String>,
+    /// What the processes of each RUN step may use together.
+    pub resources: Resources,
     /// Where base images are looked for.
     pub resolve_mode: ResolveMode,
     /// The build context.
@@ -70,6 +72,7 @@ impl Default for LowerOptions {
             ulimits: Vec::new(),
             hostname: None,
             cgroup_parent: None,
+            resources: Resources::default(),
             resolve_mode: ResolveMode::Default,
             context: LocalContext::new("context"),
             remote_context: None,
@@ -131,6 +134,25 @@ pub enum ResolveMode {
     Pull,
     /// A local image, if there is one.
     Local,
+}
+
+/// What the processes of a step may use together; 0 and empty for no bound of one's own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Memory.
+    pub memory_bytes: i64,
+    /// Memory and swap together; -1 for no bound on swap.
+    pub memory_swap_bytes: i64,
+    /// The weight against other steps, where 1024 is the usual.
+    pub cpu_shares: i64,
+    /// The period in which time on processors is shared out.
+    pub cpu_period_micros: i64,
+    /// The time on processors in each period.
+    pub cpu_quota_micros: i64,
+    /// Processors, as in `0-2,5`.
+    pub cpuset_cpus: String,
+    /// Memory nodes, as in `0-1`.
+    pub cpuset_mems: String,
 }
 
 /// A limit of a process's resources.

@@ -19,6 +19,7 @@ use larder_tree::beneath::Root;
 
 use crate::cache::export;
 use crate::engine::Engine;
+use crate::entitlement::{Entitlement, Granted};
 use crate::error::{BuildError, ErrorClass, Location, Result};
 use crate::history::IgnoreFile;
 use crate::images::{ImageKey, Images, ResolvedImage};
@@ -74,6 +75,7 @@ pub(crate) struct Prepared {
     pub(crate) no_cache_flag: String,
     pub(crate) keep_cache_mounts: bool,
     pub(crate) host_ca: bool,
+    pub(crate) granted: Granted,
     pub(crate) secrets: Arc<dyn SecretProvider>,
     pub(crate) ssh: Arc<dyn SshProvider>,
     pub(crate) cache_imports: Vec<CacheImport>,
@@ -124,7 +126,9 @@ impl Build<'_> {
                 lowered: Arc::new(lowered),
             });
         }
+        let granted = self.grant(&request, builds.iter().map(|build| &*build.lowered))?;
         Ok(Prepared {
+            granted,
             name: self.name.to_owned(),
             builds,
             multi_platform: inputs.options[0].multi_platform,
@@ -141,6 +145,26 @@ impl Build<'_> {
             tags: request.tags,
             outputs: Mutex::new(request.outputs),
         })
+    }
+
+    /// Grants what the request allows, and checks that it is all that the steps want.
+    fn grant<'l>(
+        &self,
+        request: &BuildRequest,
+        lowered: impl Iterator<Item = &'l Lowered>,
+    ) -> Result<Granted> {
+        let config = &self.engine.config;
+        let mut allowed = request.entitlements.clone();
+        if request.network == NetworkMode::Host {
+            allowed.push(Entitlement::NetworkHost);
+        }
+        let permitted = config.insecure_entitlements.as_deref();
+        let granted = Granted::new(&allowed, permitted, config.cdi.directories())?;
+        for lowered in lowered {
+            let checked = granted.check(&lowered.definition);
+            checked.map_err(|error| located(error, lowered))?;
+        }
+        Ok(granted)
     }
 
     /// Reads what `request` names: the context, the Dockerfile, the ignore file, and what the base
@@ -298,6 +322,8 @@ fn lower_options(request: &BuildRequest) -> LowerOptions {
                 hard: limit.hard,
             })
             .collect(),
+        cgroup_parent: request.cgroup_parent.clone(),
+        resources: request.resources.clone(),
         resolve_mode: if request.pull {
             ResolveMode::Pull
         } else {

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use larder_exec::network::Helper;
 use larder_store::{Ceiling, Filter, PruneRequest, default_policies};
 use serde::{Deserialize, Deserializer};
 
@@ -40,6 +41,11 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// The bounds of the state directory.
     pub cache: CacheConfig,
+    /// What builds may be allowed with `--allow`: everything if this is absent.
+    #[serde(rename = "insecure-entitlements")]
+    pub insecure_entitlements: Option<Vec<String>>,
+    /// Devices for steps.
+    pub cdi: CdiConfig,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
 }
@@ -50,8 +56,64 @@ pub struct Config {
 pub struct BuildConfig {
     /// Whether RUN steps are lent the host's CA certificates and proxy settings.
     pub host_ca: bool,
+    /// What network steps have that choose none: `auto`, `host`, `pasta` or `slirp4netns`.
+    pub network: DefaultNetwork,
     #[serde(flatten)]
     unknown: BTreeMap<String, toml::Value>,
+}
+
+/// `[build] network`: the network of steps that choose none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum DefaultNetwork {
+    /// One of their own, where a helper gives it; else the host's.
+    #[default]
+    Auto,
+    /// The host's.
+    Host,
+    /// One of their own, through this helper.
+    Helper(Helper),
+}
+
+impl TryFrom<String> for DefaultNetwork {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let helper = || Helper::ALL.into_iter().find(|helper| helper.name() == text);
+        match text.as_str() {
+            "auto" => Ok(Self::Auto),
+            "host" => Ok(Self::Host),
+            _ => helper().map(Self::Helper).ok_or_else(|| {
+                format!("`{text}` is no network (expected auto, host, pasta or slirp4netns)")
+            }),
+        }
+    }
+}
+
+/// `[cdi]`: devices for steps.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CdiConfig {
+    /// Whether there are none.
+    pub disabled: bool,
+    /// Where their specifications are, instead of the usual directories.
+    pub spec_dirs: Option<Vec<PathBuf>>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+/// Where specifications of devices are, as with BuildKit.
+const CDI_DIRECTORIES: [&str; 3] = ["/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi"];
+
+impl CdiConfig {
+    /// Returns where specifications are; those of later directories win.
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        match &self.spec_dirs {
+            _ if self.disabled => Vec::new(),
+            Some(directories) => directories.clone(),
+            None => CDI_DIRECTORIES.map(PathBuf::from).into(),
+        }
+    }
 }
 
 /// `[cache]`: bounds of the state directory that are never passed.
@@ -381,6 +443,7 @@ impl Config {
         add("", &self.unknown);
         add("build.", &self.build.unknown);
         add("cache.", &self.cache.unknown);
+        add("cdi.", &self.cdi.unknown);
         add("worker.", &self.worker.unknown);
         add("worker.oci.", &self.worker.oci.unknown);
         for policy in &self.worker.oci.gcpolicy {
@@ -398,8 +461,12 @@ mod tests {
     fn reads_the_keys_of_buildkitd_toml() {
         let config: Config = toml::from_str(
             r#"
+            insecure-entitlements = ["network.host"]
             [build]
             host-ca = true
+            network = "slirp4netns"
+            [cdi]
+            specDirs = ["/dev/cdi"]
             [registry."docker.io"]
             mirrors = ["127.0.0.1:5000"]
             [worker.oci]
@@ -411,6 +478,10 @@ mod tests {
         )
         .unwrap();
         assert!(config.build.host_ca);
+        let helper = DefaultNetwork::Helper(Helper::Slirp4netns);
+        assert_eq!(config.build.network, helper);
+        assert_eq!(config.cdi.directories(), [Path::new("/dev/cdi")]);
+        assert!(toml::from_str::<Config>("build.network = 'bridge'").is_err());
         assert_eq!(config.registry["docker.io"].mirrors, ["127.0.0.1:5000"]);
         assert_eq!(
             config.worker.oci.max_used_space,

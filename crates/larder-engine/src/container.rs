@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{Fetcher, Origin};
 use crate::images::read_meant;
+use crate::network::{HOST_GATEWAY, LOOPBACK};
 use crate::ops;
 use crate::progress::Reporter;
 use crate::request::{SecretBytes, Ulimit};
@@ -272,14 +273,17 @@ impl Container {
             mounts,
             network: Network::Host,
             resolv_conf: larder_exec::resolv_conf(
-                Network::Host,
+                &Network::Host,
                 &larder_exec::DnsConfig::default(),
             ),
             extra_hosts: request
                 .extra_hosts
                 .iter()
                 .map(|(name, ip)| ExtraHost {
-                    ip: ip.clone(),
+                    ip: match ip.as_str() {
+                        HOST_GATEWAY => LOOPBACK.to_owned(),
+                        _ => ip.clone(),
+                    },
                     name: name.clone(),
                 })
                 .collect(),

@@ -13,8 +13,10 @@ use larder_oci::{Descriptor, Digest, ImageRef, Platform};
 
 use crate::event::MissCause;
 
+pub use crate::entitlement::Entitlement;
 pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget};
 pub use larder_cache::ManifestForm;
+pub use larder_dockerfile::Resources;
 pub use llb::{Llb, LlbInput};
 pub use ssh::{NoSsh, SshAgent, SshProvider};
 
@@ -53,6 +55,12 @@ pub struct BuildRequest {
     pub shm_size_bytes: Option<u64>,
     /// Resource limits of RUN steps.
     pub ulimits: Vec<Ulimit>,
+    /// The cgroup below which RUN steps run; larder's own by default.
+    pub cgroup_parent: Option<String>,
+    /// What the processes of each RUN step may use together.
+    pub resources: Resources,
+    /// What steps may do beyond the usual.
+    pub entitlements: Vec<Entitlement>,
     /// Whether RUN steps are lent the host's CA certificates and proxy settings.
     pub host_ca: bool,
     /// Where secrets come from.
@@ -89,6 +97,9 @@ impl BuildRequest {
             extra_hosts: Vec::new(),
             shm_size_bytes: None,
             ulimits: Vec::new(),
+            cgroup_parent: None,
+            resources: Resources::default(),
+            entitlements: Vec::new(),
             host_ca: false,
             secrets: Arc::new(NoSecrets),
             ssh: Arc::new(NoSsh),
@@ -144,10 +155,10 @@ pub enum NoCacheSteps {
 /// The network of RUN steps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum NetworkMode {
-    /// What larder chooses: the host's.
+    /// What larder chooses: one of their own where a helper of the machine gives it, else the host's.
     #[default]
     Default,
-    /// The host's, as asked for.
+    /// The host's, as asked for, and so allowed.
     Host,
     /// None but loopback.
     None,

@@ -20,10 +20,12 @@ use crate::cache::import::Imports;
 use crate::cache::remote::RemoteResult;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
+use crate::entitlement::Granted;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{FarLayer, Fetcher, Origin, repository};
 use crate::history::{self, History};
 use crate::images::{ImageKey, ResolvedImage};
+use crate::network::StepNetworks;
 use crate::ops::{self, host, local::LocalContext, stack::Stacker};
 use crate::progress::{Reporter, VertexProgress};
 use crate::request::{Output, SecretProvider, SshProvider, StepReport};
@@ -73,6 +75,10 @@ pub(crate) struct BuildWorker<'a> {
     pub(crate) repositories: &'a ops::git::Resolutions,
     pub(crate) variables: host::Variables<'a>,
     pub(crate) host_ca: bool,
+    /// What the steps of the target may do.
+    pub(crate) granted: &'a Granted,
+    /// Networks of all targets' steps that choose none.
+    pub(crate) networks: &'a StepNetworks,
     pub(crate) history: History<'a>,
     /// Cache mounts that were emptied in this run: `--no-cache` empties each only once.
     pub(crate) emptied: &'a Mutex<HashSet<String>>,
@@ -246,6 +252,26 @@ impl BuildWorker<'_> {
         Ok(())
     }
 
+    /// Returns an exec as it is keyed: with the devices that it gets, for what its own names stand for
+    /// depends on the machine. `None` for one without devices, and for other ops.
+    fn with_devices(&self, vertex: &Vertex) -> Result<Option<Vertex>> {
+        match &vertex.op.op {
+            Some(pb::op::Op::Exec(exec)) if !exec.cdi_devices.is_empty() => {
+                let device = |name| pb::CdiDevice {
+                    name,
+                    optional: false,
+                };
+                let names = self.granted.resolve(exec)?;
+                let mut exec = exec.clone();
+                exec.cdi_devices = names.into_iter().map(device).collect();
+                let mut keyed = vertex.clone();
+                keyed.op.op = Some(pb::op::Op::Exec(exec));
+                Ok(Some(keyed))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Returns the layers of all base images, by diff ID.
     pub(crate) fn base_layers(&self) -> HashMap<Digest, Descriptor> {
         let layers = self.images.values().flat_map(|image| {
@@ -345,7 +371,9 @@ impl Worker for BuildWorker<'_> {
         progress: &VertexProgress<'_>,
         cancel: &CancelFlag,
     ) -> Result<CacheMap> {
-        if let Some(map) = cache_map::cache_map(vertex, &Platform::host()) {
+        let with_devices = self.with_devices(vertex)?;
+        let keyed = with_devices.as_ref().unwrap_or(vertex);
+        if let Some(map) = cache_map::cache_map(keyed, &Platform::host()) {
             let input = |keys: cache_map::InputKeys| InputMap {
                 selector: keys.selector,
                 content: keys.content.is_some(),

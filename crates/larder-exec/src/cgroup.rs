@@ -1,361 +1,246 @@
-//! Cgroups of version 2: one directory for each run, beneath one for each larder process.
+//! Cgroups: one directory for each run, beneath one for each larder process.
 //!
 //! ```text
-//! <cgroup2 mount>/larder/<pid>.<n>/<run>
+//! <hierarchy>/larder/<pid>.<n>/<run>
 //! ```
+//!
+//! A run has one in the hierarchy of version 2, if there is one, and further ones in hierarchies of
+//! version 1 where controllers that it needs are there (*hybrid* machines).
 //!
 //! The directory of a process is locked (`flock`) while it lives, so that [`sweep`] can tell what
 //! the dead left. Where cgroups can't be made, runs do without: a container is also held
 //! together by its PID namespace.
 
-use std::collections::HashMap;
-use std::io::Read as _;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+mod devices;
+mod group;
+mod hierarchy;
+mod limits;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
 use rustix::io::Errno;
 
 use crate::{Error, ErrorKind, ResourceLimits, Result};
 
-/// The directory beneath which all of larder's cgroups lie.
-const DIRECTORY: &str = "larder";
+pub(crate) use devices::{Access, MAKE, READ, Rule, WRITE};
+pub use group::sweep;
+pub(crate) use group::{close, reclaim};
 
-/// How often the removal of a cgroup is tried, and how long each time it is waited for to be empty.
-const REMOVAL_TRIES: usize = 50;
-const REMOVAL_WAIT: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
-};
+use group::{Group, SessionKey};
+use hierarchy::Hierarchy;
+use limits::Setting;
 
-/// The period in which processor time is shared out, in microseconds (the kernel's default).
-const CPU_PERIOD_MICROS: u64 = 100_000;
+/// Controllers whose hierarchies of version 1 a run joins beneath a parent that was asked for.
+const OF_PARENTS: [&str; 4] = ["memory", "cpu", "cpuset", "pids"];
 
-/// The directories of this process, by the parent that was asked for.
-static SESSIONS: Mutex<Option<HashMap<Option<String>, Session>>> = Mutex::new(None);
-
-/// The directory of a larder process.
-struct Session {
-    /// Holds the lock.
-    directory: OwnedFd,
-    path: PathBuf,
-    runs_count: u64,
+/// What a run's cgroups are to do.
+pub(crate) struct Demand<'a> {
+    /// The cgroup to be below of; `None` for larder's own.
+    pub(crate) parent: Option<&'a str>,
+    pub(crate) limits: &'a ResourceLimits,
+    pub(crate) devices: Access,
 }
 
-/// The cgroup of a run. Removed on drop.
-pub(crate) struct Cgroup {
-    directory: OwnedFd,
-    path: PathBuf,
+/// The cgroups of a run. Removed on drop.
+pub(crate) struct Cgroups {
+    unified: Option<Group>,
+    /// By their controllers.
+    legacy: Vec<(&'static str, Group)>,
+    /// Whether devices that the run must not open are kept from it.
+    confines_devices: bool,
+    /// What could not be had, and why.
+    unmet: Vec<String>,
 }
 
 /// What the processes of a cgroup used.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct CgroupUsage {
+pub(crate) struct Usage {
     pub(crate) user_micros: u64,
     pub(crate) system_micros: u64,
 }
 
-impl Cgroup {
-    /// Makes a cgroup for a run, beneath `parent` if given. `None` if this process can't.
+impl Cgroups {
+    /// Makes the cgroups of a run, as far as this process can.
     ///
     /// # Errors
-    /// [`ErrorKind::Input`] for a parent that is no path beneath the root, and
-    /// [`ErrorKind::Unsupported`] if a parent or limits are asked for that can't be had.
-    pub(crate) fn create(parent: Option<&str>, limits: &ResourceLimits) -> Result<Option<Self>> {
-        if let Some(parent) = parent
+    /// [`ErrorKind::Input`] for a parent that is no path beneath the root, and for limits that the
+    /// kernel does not understand.
+    pub(crate) fn create(demand: &Demand<'_>) -> Result<Self> {
+        if let Some(parent) = demand.parent
             && parent.split('/').any(|name| name == "..")
         {
             let message = format!("cgroup parent `{parent}` leaves the hierarchy");
             return Err(Error::new(ErrorKind::Input, message));
         }
-        let cgroup = match Self::create_in_session(parent) {
-            Ok(cgroup) => cgroup,
-            Err(errno) if parent.is_none() && *limits == ResourceLimits::default() => {
-                tracing::debug!(%errno, "running without a cgroup");
-                return Ok(None);
-            }
-            Err(errno) => {
-                let message = "cannot make a cgroup of version 2";
-                return Err(Error::caused(ErrorKind::Unsupported, message, errno));
-            }
+        let key = SessionKey {
+            hierarchy: Hierarchy::Unified,
+            parent: demand.parent.map(str::to_owned),
+            filters_devices: demand.devices == Access::Default,
         };
-        cgroup.limit(limits)?;
-        Ok(Some(cgroup))
-    }
-
-    fn create_in_session(parent: Option<&str>) -> rustix::io::Result<Self> {
-        let mut sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
-        let sessions = sessions.get_or_insert_default();
-        let key = parent.map(str::to_owned);
-        if !sessions.contains_key(&key) {
-            sessions.insert(key.clone(), Session::create(parent)?);
+        let mut cgroups = Self {
+            unified: None,
+            legacy: Vec::new(),
+            confines_devices: demand.devices == Access::All,
+            unmet: Vec::new(),
+        };
+        match Group::create(key) {
+            Ok(group) => cgroups.unified = Some(group),
+            Err(errno) => tracing::debug!(%errno, "running without a cgroup of version 2"),
         }
-        let session = sessions.get_mut(&key).ok_or(Errno::NOENT)?;
-        session.runs_count += 1;
-        let name = session.runs_count.to_string();
-        rustix::fs::mkdirat(&session.directory, &name, Mode::from_raw_mode(0o755))?;
-        Ok(Self {
-            directory: open_directory(&session.directory, &name)?,
-            path: session.path.join(name),
-        })
+        cgroups.confine_devices(&demand.devices);
+        cgroups.join_parent(demand.parent);
+        cgroups.limit(demand)?;
+        Ok(cgroups)
     }
 
-    /// Sets limits, after handing down the controllers they need.
-    fn limit(&self, limits: &ResourceLimits) -> Result<()> {
-        let cpu = limits
-            .cpu_millis
-            .map(|millis| format!("{} {CPU_PERIOD_MICROS}", millis * CPU_PERIOD_MICROS / 1000));
-        let settings = [
-            (
-                "memory",
-                "memory.max",
-                limits.memory_bytes.map(|bytes| bytes.to_string()),
-            ),
-            (
-                "pids",
-                "pids.max",
-                limits.pids_count.map(|count| count.to_string()),
-            ),
-            ("cpu", "cpu.max", cpu),
-        ];
-        for (controller, file, value) in settings {
-            let Some(value) = value else { continue };
-            let mount = mount_point().unwrap_or(Path::new("/"));
-            let mut above: Vec<&Path> = self.path.ancestors().skip(1).collect();
-            above.retain(|path| path.starts_with(mount));
-            for path in above.into_iter().rev() {
-                // Fails where it is on already by other means; what counts is the setting below.
-                let enabled = fs_err::write(
-                    path.join("cgroup.subtree_control"),
-                    format!("+{controller}"),
-                );
-                tracing::trace!(controller, ?enabled, "hand down");
+    /// Keeps devices away: by a program in the hierarchy of version 2, else by that of version 1.
+    fn confine_devices(&mut self, access: &Access) {
+        let filtered = match (&self.unified, access) {
+            (_, Access::All) => return,
+            (Some(group), Access::Default) => group.filters_devices(),
+            (Some(group), Access::Further(rules)) => {
+                let confined = devices::program(rules)
+                    .and_then(|program| devices::attach(group.directory(), &program));
+                tracing::debug!(?confined, "devices");
+                confined.is_ok()
             }
-            write(&self.directory, file, &value).map_err(|errno| {
-                let message = format!("cannot limit {controller} in a cgroup of version 2");
-                Error::caused(ErrorKind::Unsupported, message, errno)
-            })?;
+            (None, _) => false,
+        };
+        self.confines_devices = filtered || self.confine_by_legacy(access).is_ok();
+    }
+
+    fn confine_by_legacy(&mut self, access: &Access) -> rustix::io::Result<()> {
+        let rules = match access {
+            Access::Further(rules) => rules.as_slice(),
+            _ => &[],
+        };
+        let group = self.legacy_group("devices", None)?;
+        group.write("devices.deny", "a")?;
+        devices::lines(rules).try_for_each(|line| group.write("devices.allow", &line))
+    }
+
+    /// Joins the parent in the hierarchies of version 1.
+    fn join_parent(&mut self, parent: Option<&str>) {
+        let Some(parent) = parent else { return };
+        let mut refused = None;
+        for controller in OF_PARENTS {
+            if Hierarchy::of(controller).is_some_and(Hierarchy::is_legacy)
+                && let Err(errno) = self.legacy_group(controller, Some(parent))
+            {
+                refused = Some(errno);
+            }
+        }
+        let refused = refused.or(self.unified.is_none().then_some(Errno::NOENT));
+        if let Some(errno) = refused {
+            self.unmet
+                .push(format!("cgroup parent `{parent}`: {errno}"));
+        }
+    }
+
+    /// Sets limits.
+    fn limit(&mut self, demand: &Demand<'_>) -> Result<()> {
+        for setting in limits::settings(demand.limits)? {
+            let done = match Hierarchy::of(setting.controller) {
+                None => Err(Errno::NOENT),
+                Some(Hierarchy::Unified) => self.limit_unified(&setting),
+                Some(Hierarchy::Legacy(controller)) => {
+                    self.limit_legacy(controller, &setting, demand.parent)
+                }
+            };
+            match done {
+                Ok(()) => {}
+                Err(errno @ (Errno::INVAL | Errno::RANGE)) => {
+                    let message = format!("cannot limit {} to `{}`", setting.what, setting.given);
+                    return Err(Error::caused(ErrorKind::Input, message, errno));
+                }
+                Err(Errno::NOENT) => self.unmet.push(format!(
+                    "{}: there is no cgroup controller `{}`",
+                    setting.what, setting.controller
+                )),
+                Err(errno) => self.unmet.push(format!("{}: {errno}", setting.what)),
+            }
         }
         Ok(())
     }
 
-    /// Returns the directory, to start a process in.
-    pub(crate) fn directory(&self) -> &OwnedFd {
-        &self.directory
+    fn limit_unified(&self, setting: &Setting) -> rustix::io::Result<()> {
+        let group = self.unified.as_ref().ok_or(Errno::NOENT)?;
+        group.hand_down(setting.controller);
+        let mut writes = setting.unified.iter();
+        writes.try_for_each(|(file, value)| group.write(file, value))
+    }
+
+    fn limit_legacy(
+        &mut self,
+        controller: &'static str,
+        setting: &Setting,
+        parent: Option<&str>,
+    ) -> rustix::io::Result<()> {
+        let group = self.legacy_group(controller, parent)?;
+        let mut writes = setting.legacy.iter();
+        writes.try_for_each(|(file, value)| group.write(file, value))
+    }
+
+    /// Returns the run's cgroup of version 1 of a controller, and makes it first if need be.
+    fn legacy_group(
+        &mut self,
+        controller: &'static str,
+        parent: Option<&str>,
+    ) -> rustix::io::Result<&Group> {
+        let known = self.legacy.iter().position(|(name, _)| *name == controller);
+        let position = match known {
+            Some(position) => position,
+            None => {
+                let group = Group::create(SessionKey {
+                    hierarchy: Hierarchy::Legacy(controller),
+                    parent: parent.map(str::to_owned),
+                    filters_devices: false,
+                })?;
+                self.legacy.push((controller, group));
+                self.legacy.len() - 1
+            }
+        };
+        Ok(&self.legacy[position].1)
+    }
+
+    /// Returns the directory of version 2, to start a process in.
+    pub(crate) fn unified(&self) -> Option<BorrowedFd<'_>> {
+        self.unified.as_ref().map(|group| group.directory().as_fd())
+    }
+
+    /// Returns the directories of version 1, which a process joins.
+    pub(crate) fn legacy(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.legacy.iter().map(|(_, group)| group.directory())
+    }
+
+    /// Returns whether what is no business of the run's can't be opened through a device node.
+    pub(crate) fn confines_devices(&self) -> bool {
+        self.confines_devices
+    }
+
+    /// Takes what could not be had: each the limit, and why.
+    pub(crate) fn take_unmet(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unmet)
     }
 
     /// Returns what its processes used, if the kernel tells.
-    pub(crate) fn usage(&self) -> Option<CgroupUsage> {
-        let text = read(&self.directory, "cpu.stat")?;
-        Some(CgroupUsage {
-            user_micros: field(&text, "user_usec")?,
-            system_micros: field(&text, "system_usec")?,
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        let text = self.unified.as_ref()?.read("cpu.stat")?;
+        Some(Usage {
+            user_micros: group::field(&text, "user_usec")?,
+            system_micros: group::field(&text, "system_usec")?,
         })
     }
 
     /// Returns whether the kernel killed a process of it for want of memory.
     pub(crate) fn oom_killed(&self) -> bool {
-        read(&self.directory, "memory.events")
-            .and_then(|text| field(&text, "oom_kill"))
-            .is_some_and(|count| count > 0)
+        let unified = self
+            .unified
+            .as_ref()
+            .and_then(|group| group.read("memory.events"));
+        let legacy = self.legacy.iter().find(|(name, _)| *name == "memory");
+        let legacy = legacy.and_then(|(_, group)| group.read("memory.oom_control"));
+        let mut texts = unified.into_iter().chain(legacy);
+        texts.any(|text| group::field(&text, "oom_kill").is_some_and(|count| count > 0))
     }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        if let Err(errno) = remove(&self.path) {
-            tracing::warn!(%errno, "cannot remove a cgroup");
-        }
-    }
-}
-
-impl Session {
-    fn create(parent: Option<&str>) -> rustix::io::Result<Self> {
-        let base = make_base(parent)?;
-        let pid = std::process::id();
-        for number in 0.. {
-            let path = base.join(format!("{pid}.{number}"));
-            match rustix::fs::mkdir(&path, Mode::from_raw_mode(0o755)) {
-                // A dead process had the same id.
-                Err(Errno::EXIST) => continue,
-                made => made?,
-            }
-            let directory = open_directory(CWD, &path)?;
-            rustix::fs::flock(&directory, FlockOperation::LockExclusive)?;
-            // A sweep may have come before the lock.
-            if rustix::fs::stat(&path).is_ok() {
-                return Ok(Self {
-                    directory,
-                    path,
-                    runs_count: 0,
-                });
-            }
-        }
-        Err(Errno::EXIST)
-    }
-}
-
-/// Removes what larder processes that are dead left: kills their containers, removes their
-/// cgroups.
-pub fn sweep() {
-    for base in bases(None) {
-        let Ok(entries) = fs_err::read_dir(&base) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let reclaimed = reclaim(&path, FlockOperation::NonBlockingLockExclusive);
-                tracing::debug!(?path, ?reclaimed, "sweep");
-            }
-        }
-    }
-}
-
-/// Lets go of this process's directories.
-pub(crate) fn close() {
-    let sessions = SESSIONS
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take();
-    for session in sessions.unwrap_or_default().into_values() {
-        // Refused if a run still goes on: the spawner removes it then.
-        let removed = rustix::fs::rmdir(&session.path);
-        tracing::trace!(?removed, "close");
-    }
-}
-
-/// Removes the directory of a larder process with all in it, once its lock is free.
-pub(crate) fn reclaim(path: &Path, lock: FlockOperation) -> rustix::io::Result<()> {
-    let directory = match open_directory(CWD, path) {
-        Err(Errno::NOENT) => return Ok(()),
-        opened => opened?,
-    };
-    rustix::fs::flock(&directory, lock)?;
-    if let Ok(runs) = fs_err::read_dir(path) {
-        for run in runs.flatten() {
-            if run.file_type().is_ok_and(|kind| kind.is_dir()) {
-                remove(&run.path())?;
-            }
-        }
-    }
-    remove(path)
-}
-
-/// Kills what is in a cgroup and removes it.
-fn remove(path: &Path) -> rustix::io::Result<()> {
-    for _ in 0..REMOVAL_TRIES {
-        match rustix::fs::rmdir(path) {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::BUSY) => {}
-            Err(errno) => return Err(errno),
-        }
-        let directory = match open_directory(CWD, path) {
-            Err(Errno::NOENT) => return Ok(()),
-            opened => opened?,
-        };
-        // Absent before Linux 5.14: then the PID namespace's end is waited for.
-        let killed = write(&directory, "cgroup.kill", "1");
-        tracing::trace!(?killed, "kill");
-        wait_until_empty(&directory);
-    }
-    Err(Errno::BUSY)
-}
-
-/// Waits for the last process of a cgroup to end, but no longer than [`REMOVAL_WAIT`].
-fn wait_until_empty(directory: &OwnedFd) {
-    let Some(mut events) = open_file(directory, "cgroup.events", OFlags::RDONLY) else {
-        return;
-    };
-    // Changes are told from the first reading on.
-    let mut text = String::new();
-    if events.read_to_string(&mut text).is_ok() && field(&text, "populated") == Some(1) {
-        let mut polled = [PollFd::new(&events, PollFlags::PRI)];
-        let changed = rustix::event::poll(&mut polled, Some(&REMOVAL_WAIT));
-        tracing::trace!(?changed, "wait");
-    }
-}
-
-/// Makes and returns the directory for sessions.
-fn make_base(parent: Option<&str>) -> rustix::io::Result<PathBuf> {
-    let mut refused = Errno::NOENT;
-    for base in bases(parent) {
-        match fs_err::create_dir_all(&base) {
-            Ok(()) => return Ok(base),
-            Err(error) => refused = Errno::from_io_error(&error).unwrap_or(Errno::IO),
-        }
-    }
-    Err(refused)
-}
-
-/// Returns where sessions may lie: beneath the parent, or the root, or else, for who may not write
-/// there, beneath larder's own cgroup.
-fn bases(parent: Option<&str>) -> Vec<PathBuf> {
-    let Some(mount) = mount_point() else {
-        return Vec::new();
-    };
-    let below = |path: &str| mount.join(path.trim_start_matches('/')).join(DIRECTORY);
-    if let Some(parent) = parent {
-        return vec![below(parent)];
-    }
-    let mut bases = vec![below("")];
-    bases.extend(own_cgroup().map(|path| below(&path)));
-    bases.dedup();
-    bases
-}
-
-/// Returns where the hierarchy of version 2 is mounted.
-fn mount_point() -> Option<&'static Path> {
-    static MOUNT_POINT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    MOUNT_POINT
-        .get_or_init(|| {
-            let mounts = fs_err::read_to_string("/proc/self/mountinfo").ok()?;
-            let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
-            line.split(' ').nth(4).map(PathBuf::from)
-        })
-        .as_deref()
-}
-
-/// Returns this process's cgroup.
-fn own_cgroup() -> Option<String> {
-    let cgroups = fs_err::read_to_string("/proc/self/cgroup").ok()?;
-    cgroups
-        .lines()
-        .find_map(|line| line.strip_prefix("0::"))
-        .map(str::to_owned)
-}
-
-fn open_directory(parent: impl AsFd, path: impl rustix::path::Arg) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, path, flags, Mode::empty())
-}
-
-fn open_file(directory: &OwnedFd, name: &str, flags: OFlags) -> Option<std::fs::File> {
-    rustix::fs::openat(directory, name, flags | OFlags::CLOEXEC, Mode::empty())
-        .ok()
-        .map(std::fs::File::from)
-}
-
-fn read(directory: &OwnedFd, name: &str) -> Option<String> {
-    let mut text = String::new();
-    open_file(directory, name, OFlags::RDONLY)?
-        .read_to_string(&mut text)
-        .ok()?;
-    Some(text)
-}
-
-fn write(directory: &OwnedFd, name: &str, value: &str) -> rustix::io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    rustix::io::write(file, value.as_bytes())?;
-    Ok(())
-}
-
-/// Returns the number behind `name` in lines of `name number`.
-fn field(text: &str, name: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
-        .and_then(|number| number.trim().parse().ok())
 }

@@ -11,15 +11,16 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
+use rustix::thread::LinkNameSpaceType;
 
 use crate::seccomp::Instruction;
 use crate::spawner::failure::{Failure, Stage};
-use crate::spawner::protocol::{self, Report, Request};
+use crate::spawner::protocol::{self, Report, Request, RequestNetwork};
 use crate::sys;
 
 use beneath::Builder;
 pub(crate) use beneath::remove_stubs;
-pub(crate) use identity::{bound_capabilities, resource};
+pub(crate) use identity::resource;
 
 /// Becomes the process that `request` describes. Returns only if that fails, which it has told on
 /// `socket`.
@@ -27,13 +28,26 @@ pub(crate) fn enter(
     socket: &OwnedFd,
     request: &OwnedFd,
     descriptors: &[OwnedFd],
+    legacy_cgroups: &[OwnedFd],
     filter: &[Instruction],
 ) {
+    let joined = legacy_cgroups.iter().try_for_each(join);
+    if let Err(errno) = joined {
+        let failure = Failure::new(Stage::Namespaces, "", errno);
+        return protocol::send_report(socket.as_fd(), &Report::Failed(failure));
+    }
     let failure = match protocol::read_request(request) {
         Ok((request, files)) => become_process(socket, &request, &files, descriptors, filter),
         Err(error) => Failure::new(Stage::Request, "", error),
     };
     protocol::send_report(socket.as_fd(), &Report::Failed(failure));
+}
+
+/// Moves this process into a cgroup of version 1.
+fn join(cgroup: &OwnedFd) -> rustix::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let processes = rustix::fs::openat(cgroup, "cgroup.procs", flags, Mode::empty())?;
+    rustix::io::write(processes, b"0").map(drop)
 }
 
 /// Does the work of [`enter`]; returns why it failed.
@@ -63,7 +77,9 @@ fn become_process(
         identity::set_limits(&request.rlimits)?;
         connect(request, descriptors)?;
         // Before capabilities go: afterwards it would need "no new privileges".
-        sys::load_filter(filter).map_err(|error| Failure::new(Stage::Filter, "", error))?;
+        if !request.insecure {
+            sys::load_filter(filter).map_err(|error| Failure::new(Stage::Filter, "", error))?;
+        }
         identity::assume(request)?;
         Err(command::execute(&request.args, &request.env))
     };
@@ -90,9 +106,15 @@ fn prepare(
     }
     rustix::system::sethostname(request.hostname.as_bytes())
         .map_err(|errno| Failure::new(Stage::Host, "the host name", errno))?;
-    if request.own_network {
-        sys::loopback_up()
-            .map_err(|error| Failure::new(Stage::Host, "the loopback interface", error))?;
+    match request.network {
+        RequestNetwork::Shared => {}
+        RequestNetwork::New => sys::loopback_up()
+            .map_err(|error| Failure::new(Stage::Host, "the loopback interface", error))?,
+        RequestNetwork::Joined(index) => rustix::thread::move_into_link_name_space(
+            descriptors[index].as_fd(),
+            Some(LinkNameSpaceType::Network),
+        )
+        .map_err(|errno| Failure::new(Stage::Host, "the network", errno))?,
     }
     mounts::set_up(request, files, descriptors, builder)
 }
@@ -121,7 +143,7 @@ fn enter_directory(cwd: &str) -> Result<(), Failure> {
 /// Connects the standard streams.
 fn connect(request: &Request, descriptors: &[OwnedFd]) -> Result<(), Failure> {
     let streams = request.stdio.map(|index| descriptors[index].as_fd());
-    sys::set_standard_streams(streams)
+    sys::set_first_files(&streams)
         .map_err(|error| Failure::new(Stage::Host, "standard streams", error))
 }
 

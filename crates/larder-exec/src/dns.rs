@@ -25,32 +25,82 @@ pub struct DnsConfig {
 }
 
 /// Returns the content of `/etc/resolv.conf` for processes in a network.
-pub fn resolv_conf(network: Network, config: &DnsConfig) -> String {
-    let read = |path: &str| fs_err::read_to_string(path).unwrap_or_default();
-    let mut host = read("/etc/resolv.conf");
-    if network != Network::Host && nameservers(&host).eq([SYSTEMD_SERVER]) {
-        host = read(SYSTEMD_FILE);
+pub fn resolv_conf(network: &Network, config: &DnsConfig) -> String {
+    match View::of(network) {
+        View::Whole => compose(&read("/etc/resolv.conf"), View::Whole, config),
+        view => compose(&seen_from_outside(), view, config),
     }
-    compose(&host, network, config)
+}
+
+/// Returns whether all of the host's name servers are on its loopback.
+pub(crate) fn has_local_servers_only() -> bool {
+    nameservers(&seen_from_outside()).all(is_loopback)
+}
+
+/// Returns the host's file; where it names systemd's resolver, that of the servers behind it.
+fn seen_from_outside() -> String {
+    let host = read("/etc/resolv.conf");
+    if nameservers(&host).eq([SYSTEMD_SERVER]) {
+        return read(SYSTEMD_FILE);
+    }
+    host
+}
+
+fn read(path: &str) -> String {
+    fs_err::read_to_string(path).unwrap_or_default()
+}
+
+/// What a process can reach of the host's servers.
+#[derive(Debug, Clone, Copy)]
+enum View {
+    /// All.
+    Whole,
+    /// Those elsewhere. Where that is none, these are asked.
+    Outside(&'static [&'static str]),
+    /// None but these.
+    Only(&'static [&'static str]),
+}
+
+impl View {
+    /// What any other network namespace can reach.
+    const OUTSIDE: Self = Self::Outside(&FALLBACK_SERVERS);
+
+    fn of(network: &Network) -> Self {
+        match network {
+            Network::Host => Self::Whole,
+            Network::Own(own) => own.resolvers().map_or(Self::OUTSIDE, Self::Only),
+            Network::None => Self::OUTSIDE,
+        }
+    }
 }
 
 /// Returns what a process sees of the host's file.
-fn compose(host: &str, network: Network, config: &DnsConfig) -> String {
+fn compose(host: &str, view: View, config: &DnsConfig) -> String {
     let mut text = if *config == DnsConfig::default() {
         host.to_owned()
     } else {
         configured(host, config)
     };
-    if network == Network::Host {
-        return text;
-    }
+    let is_reached = |server: &str| match view {
+        View::Whole => true,
+        View::Outside(_) => !is_loopback(server),
+        View::Only(only) => only.contains(&server),
+    };
     text = text
         .lines()
-        .filter(|line| !nameservers(line).any(is_loopback))
+        .filter(|line| nameservers(line).all(is_reached))
         .flat_map(|line| [line, "\n"])
         .collect();
+    let further = match view {
+        View::Whole => return text,
+        View::Outside(servers) | View::Only(servers) => servers,
+    };
     if nameservers(&text).next().is_none() {
-        text.extend(FALLBACK_SERVERS.map(|server| format!("nameserver {server}\n")));
+        text.extend(
+            further
+                .iter()
+                .map(|server| format!("nameserver {server}\n")),
+        );
     }
     text
 }
@@ -109,34 +159,33 @@ mod tests {
             nameservers: vec!["9.9.9.9".to_owned()],
             ..DnsConfig::default()
         };
-        let check = |host: &str, network, config: &DnsConfig, expected: &str| {
-            assert_eq!(
-                compose(host, network, config),
-                expected,
-                "{host:?} {network:?}"
-            );
+        let check = |host: &str, view: View, config: &DnsConfig, expected: &str| {
+            assert_eq!(compose(host, view, config), expected, "{host:?} {view:?}");
         };
         let local = "search a b\nnameserver 127.0.0.1\n";
-        check(local, Network::Host, &none, local);
-        check(
-            local,
-            Network::None,
-            &none,
-            &format!("search a b\n{fallback}"),
-        );
+        let (whole, outside) = (View::Whole, View::OUTSIDE);
+        check(local, whole, &none, local);
+        check(local, outside, &none, &format!("search a b\n{fallback}"));
         let mixed = "nameserver ::1\nnameserver 10.0.0.1 # main\noptions ndots:2\n";
         check(
             mixed,
-            Network::None,
+            outside,
             &none,
             "nameserver 10.0.0.1 # main\noptions ndots:2\n",
         );
-        check("", Network::None, &none, fallback);
+        check("", outside, &none, fallback);
         check(
             "search a\nnameserver 10.0.0.1\noptions x y\n",
-            Network::Host,
+            whole,
             &servers,
             "search a\nnameserver 9.9.9.9\noptions x y\n",
+        );
+        let only = View::Only(&["169.254.1.1"]);
+        check(
+            mixed,
+            only,
+            &none,
+            "options ndots:2\nnameserver 169.254.1.1\n",
         );
     }
 }

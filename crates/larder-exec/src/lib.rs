@@ -6,6 +6,7 @@
 //!   steps of a build.
 //! - [`mount`] makes detached mounts of snapshots, directories and memory.
 //! - [`rootless`] makes an ordinary user root of a user namespace.
+//! - [`network`] gives processes networks of their own, with outgoing access.
 //! - [`probe`] tells what this kernel lets this user do.
 //! - [`sweep`] removes what killed processes left.
 //!
@@ -26,9 +27,9 @@
 //! must begin with [`init`].
 //!
 //! **Limitations**: Linux 5.12 or later, on x86_64 and aarch64. Hierarchies of cgroup version 1
-//! are left alone: no limits, and no separate view, of their controllers. Processes without
-//! confinement (`security=insecure`), with a network of their own, and of foreign architectures
-//! are not available. No SELinux labels, no AppArmor profiles. In a container whose `/proc` is
+//! serve to limit resources; processes have no view of them. Networks of their own need `pasta` or
+//! `slirp4netns`. Processes of foreign architectures are not known of. No SELinux labels, no
+//! AppArmor profiles. In a container whose `/proc` is
 //! partly hidden an ordinary user can run nothing: the kernel then refuses a new `/proc`.
 
 mod cancel;
@@ -37,6 +38,7 @@ mod container;
 mod dns;
 mod error;
 pub mod mount;
+pub mod network;
 pub mod probe;
 pub mod rootless;
 mod run;
@@ -52,6 +54,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use run::{Exit, Outcome, Stream, Usage, run};
 pub use spawner::{init, shutdown};
 pub use spec::{
-    ExtraHost, MountPoint, MountSource, Network, ProcessSpec, ResourceLimits, Security, Stdio,
-    Ulimit, User,
+    Device, DeviceKind, ExtraHost, MountPoint, MountSource, Network, ProcessSpec, ResourceLimits,
+    Security, Stdio, Ulimit, User,
 };

@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use rustix::pipe::PipeFlags;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Access, Cgroups, Demand};
 use crate::container;
-use crate::spawner::protocol::{self, Ended, Header, Report};
+use crate::spawner::protocol::{self, Ended, Header, Report, RequestNetwork};
 use crate::spawner::{self, failure::Failure};
 use crate::{Cancel, Error, ErrorKind, ProcessSpec, Result, Stdio};
 
@@ -30,7 +30,7 @@ pub enum Stream {
 }
 
 /// How a process ended, and what it used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
     /// How it ended.
     pub outcome: Outcome,
@@ -38,6 +38,8 @@ pub struct Exit {
     pub usage: Usage,
     /// Whether a process was killed for want of memory; false where the kernel does not tell.
     pub oom_killed: bool,
+    /// Limits, and the cgroup, that could not be had, each with why.
+    pub unmet: Vec<String>,
 }
 
 /// How a process ended.
@@ -77,7 +79,11 @@ pub fn run(
 ) -> Result<Exit> {
     let system = |errno| Error::system("cannot start a process", errno);
     let prepared = request::prepare(spec)?;
-    let cgroup = Cgroup::create(prepared.cgroup_parent.as_deref(), &prepared.limits)?;
+    let mut cgroups = Cgroups::create(&Demand {
+        parent: prepared.cgroup_parent.as_deref(),
+        limits: &prepared.limits,
+        devices: prepared.access.clone(),
+    })?;
     let (ours, theirs) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
@@ -87,7 +93,8 @@ pub fn run(
     .map_err(system)?;
     let streams = Streams::create(prepared.stdio, prepared.owner).map_err(system)?;
     let mut request = prepared.request;
-    request.own_cgroup = cgroup.is_some();
+    request.own_cgroup = cgroups.unified().is_some();
+    request.hides_devices = prepared.access != Access::All && !cgroups.confines_devices();
 
     let mut travelling: Vec<BorrowedFd<'_>> =
         prepared.descriptors.iter().map(OwnedFd::as_fd).collect();
@@ -97,11 +104,13 @@ pub fn run(
     let memory = protocol::write_request(&request, &prepared.files)
         .map_err(|error| Error::system("cannot start a process", error))?;
     let mut parcel = vec![theirs.as_fd(), memory.as_fd()];
-    parcel.extend(cgroup.as_ref().map(|cgroup| cgroup.directory().as_fd()));
+    parcel.extend(cgroups.unified());
+    parcel.extend(cgroups.legacy().map(OwnedFd::as_fd));
     parcel.extend(travelling);
-    let header = Header {
-        own_network: request.own_network,
+    let header = Header::Container {
+        new_network: request.network == RequestNetwork::New,
         own_cgroup: request.own_cgroup,
+        legacy_cgroups: cgroups.legacy().count() as u8,
     };
     spawner::submit(header, &parcel)?;
     drop(parcel);
@@ -118,7 +127,8 @@ pub fn run(
     drop(streams.inner);
     let story = watched.follow(output, cancel);
     container::remove_stubs(root.as_fd(), &story.stubs);
-    story.conclude(cgroup.as_ref())
+    drop(prepared.own_network);
+    story.conclude(&mut cgroups)
 }
 
 /// The standard streams of a process.
@@ -317,14 +327,14 @@ fn drain(
 }
 
 impl Story {
-    fn conclude(self, cgroup: Option<&Cgroup>) -> Result<Exit> {
+    fn conclude(self, cgroups: &mut Cgroups) -> Result<Exit> {
         if let Some(failure) = self.failure {
             return Err(failure.into_error());
         }
         let ended = self
             .ended
             .ok_or_else(|| Error::new(ErrorKind::System, "the spawner died"))?;
-        let (user_micros, system_micros) = match cgroup.and_then(Cgroup::usage) {
+        let (user_micros, system_micros) = match cgroups.usage() {
             Some(usage) => (usage.user_micros, usage.system_micros),
             None => (ended.user_micros, ended.system_micros),
         };
@@ -342,7 +352,8 @@ impl Story {
                 system_time: Duration::from_micros(system_micros),
                 max_rss_bytes: ended.max_rss_bytes,
             },
-            oom_killed: cgroup.is_some_and(Cgroup::oom_killed),
+            oom_killed: cgroups.oom_killed(),
+            unmet: cgroups.take_unmet(),
         })
     }
 }

@@ -10,6 +10,7 @@
 //! the cgroups.
 
 pub(crate) mod failure;
+mod helper;
 pub(crate) mod protocol;
 mod serve;
 
@@ -107,18 +108,23 @@ fn start() -> Result<Spawner> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(system)?;
     let args = [CString::new(MARKER).expect("a literal without NUL")];
-    let env: Vec<CString> = std::env::vars_os()
+    let env = environment();
+    let pid = sys::spawn_in_pid_namespace(&executable, &theirs, &null, &args, &env)
+        .map_err(|error| Error::system("cannot create a PID namespace", error))?;
+    tracing::debug!(pid, "spawner started");
+    Ok(Spawner { pid, socket: ours })
+}
+
+/// Returns this process's environment, as programs are given it.
+fn environment() -> Vec<CString> {
+    std::env::vars_os()
         .filter_map(|(name, value)| {
             let mut line = name.as_bytes().to_vec();
             line.push(b'=');
             line.extend_from_slice(value.as_bytes());
             CString::new(line).ok()
         })
-        .collect();
-    let pid = sys::spawn_in_pid_namespace(&executable, &theirs, &null, &args, &env)
-        .map_err(|error| Error::system("cannot create a PID namespace", error))?;
-    tracing::debug!(pid, "spawner started");
-    Ok(Spawner { pid, socket: ours })
+        .collect()
 }
 
 /// Opens this program, on a read-only mount of its own: a process in a container that reaches it

@@ -1,4 +1,7 @@
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use crate::network::OwnNetwork;
 
 /// One process to run, and all it sees.
 ///
@@ -26,6 +29,8 @@ pub struct ProcessSpec {
     pub network: Network,
     /// How it is confined.
     pub security: Security,
+    /// Device nodes beside those that every process has.
+    pub devices: Vec<Device>,
     /// Limits to set; those not named are inherited from this process.
     pub ulimits: Vec<Ulimit>,
     /// The size of `/dev/shm`.
@@ -64,6 +69,7 @@ impl ProcessSpec {
             readonly_root: false,
             mounts: Vec::new(),
             network: Network::Host,
+            devices: Vec::new(),
             security: Security::Sandbox,
             ulimits: Vec::new(),
             shm_bytes: Self::SHM_BYTES,
@@ -141,22 +147,61 @@ impl std::fmt::Debug for MountSource {
 }
 
 /// What a process can reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Network {
     /// All that this machine can.
     Host,
     /// Itself only, over loopback.
     None,
+    /// What a helper passes on; its loopback is its own.
+    Own(OwnNetwork),
 }
 
 /// How a process is confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Security {
-    /// Default capabilities and system call filter.
+    /// Default capabilities, system call filter, and devices.
     Sandbox,
-    /// Not confined. Not available yet: a run fails with
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
+    /// Not: it has all capabilities and system calls of whoever runs larder, `/sys` and cgroups take
+    /// writes, nothing of `/proc` is hidden, and devices can be opened. In a user namespace that is
+    /// power over what the namespace holds, and not over the machine.
     Insecure,
+}
+
+/// A device node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Where, absolute.
+    pub path: String,
+    /// The host's node, shown where none can be made.
+    pub host_path: PathBuf,
+    /// What it leads to.
+    pub kind: DeviceKind,
+    /// The driver's number.
+    pub major: u32,
+    /// The device's number.
+    pub minor: u32,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Whether it may be read.
+    pub can_read: bool,
+    /// Whether it may be written.
+    pub can_write: bool,
+}
+
+/// What a device node leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// Blocks.
+    Block,
+    /// Characters.
+    Character,
+    /// A named pipe.
+    Fifo,
 }
 
 /// A resource limit of POSIX.
@@ -179,13 +224,24 @@ pub struct ExtraHost {
     pub name: String,
 }
 
-/// What the processes of a run may use together. Needs the cgroup controllers of version 2.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What the processes of a run may use together. Needs cgroup controllers, of version 2 or 1; what
+/// can't be limited is told in [`Exit::unmet`](crate::Exit::unmet).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResourceLimits {
     /// Memory.
     pub memory_bytes: Option<u64>,
-    /// Processors, in thousandths.
-    pub cpu_millis: Option<u64>,
+    /// Memory and swap together; -1 for no bound on swap.
+    pub memory_swap_bytes: Option<i64>,
+    /// The weight against other runs when processors are short; 1024 is the usual.
+    pub cpu_shares: Option<u64>,
+    /// The time on processors in each period; -1 for no bound.
+    pub cpu_quota_micros: Option<i64>,
+    /// The period; 100 ms by default.
+    pub cpu_period_micros: Option<u64>,
+    /// Processors that may be used, as in `0-2,5`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes that may be used, as in `0-1`.
+    pub cpuset_mems: Option<String>,
     /// Processes and threads.
     pub pids_count: Option<u64>,
 }

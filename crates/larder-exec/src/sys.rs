@@ -28,8 +28,17 @@ struct MountAttributes {
 
 /// Makes a mount read-only; with `recursive`, those beneath it too.
 pub(crate) fn set_readonly(mount: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    set_attributes(mount, libc::MOUNT_ATTR_RDONLY, recursive)
+}
+
+/// Keeps device nodes of a mount and of those beneath it from being used.
+pub(crate) fn set_nodev(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set_attributes(mount, libc::MOUNT_ATTR_NODEV, true)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, set: u64, recursive: bool) -> io::Result<()> {
     let attributes = MountAttributes {
-        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_set: set,
         attr_clr: 0,
         propagation: 0,
         userns_fd: 0,
@@ -212,11 +221,14 @@ pub(crate) fn take_socket() -> Option<OwnedFd> {
     Some(socket)
 }
 
-/// Makes these the standard input, output and error, which stay open when a program is executed.
-pub(crate) fn set_standard_streams(streams: [BorrowedFd<'_>; 3]) -> io::Result<()> {
-    for (number, stream) in (0..).zip(streams) {
-        // SAFETY: nothing owns the standard streams' numbers.
-        check(unsafe { libc::dup2(stream.as_raw_fd(), number) }.into())?;
+/// Makes these the first open files: standard input, output, error, and what may follow. They stay
+/// open when a program is executed. None of them may have one of these numbers, and what has is
+/// closed.
+pub(crate) fn set_first_files(files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    for (number, file) in (0..).zip(files) {
+        // SAFETY: nothing owns the standard streams' numbers; a fourth one is [`SOCKET_FD`], of
+        // which the copy of a process that executes a program makes no use.
+        check(unsafe { libc::dup2(file.as_raw_fd(), number) }.into())?;
     }
     Ok(())
 }
@@ -292,6 +304,96 @@ pub(crate) fn load_filter(filter: &[Instruction]) -> io::Result<()> {
             // The filter is no boundary against speculation; runc allows it, too.
             libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
             ptr::from_ref(&program),
+        )
+    })?;
+    Ok(())
+}
+
+/// An instruction of eBPF: `struct bpf_insn` (`linux/bpf.h`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BpfInstruction {
+    pub(crate) code: u8,
+    /// The destination in the lower half, the source in the upper.
+    pub(crate) registers: u8,
+    pub(crate) offset: i16,
+    pub(crate) immediate: i32,
+}
+
+/// What `BPF_PROG_LOAD` reads of `union bpf_attr` (`linux/bpf.h`).
+#[repr(C)]
+struct BpfLoad {
+    kind: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+/// What `BPF_PROG_ATTACH` reads of it.
+#[repr(C)]
+struct BpfAttach {
+    target: u32,
+    program: u32,
+    kind: u32,
+    flags: u32,
+}
+
+/// Loads a program that judges what processes of a cgroup do with devices
+/// (`BPF_PROG_TYPE_CGROUP_DEVICE`).
+pub(crate) fn load_device_program(instructions: &[BpfInstruction]) -> io::Result<OwnedFd> {
+    const LOAD: c_int = 5;
+    const CGROUP_DEVICE: u32 = 15;
+    let attributes = BpfLoad {
+        kind: CGROUP_DEVICE,
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"MIT".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the kernel reads the attributes, of the size given, and what they point to, which all
+    // outlives the call.
+    let program = check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            LOAD,
+            ptr::from_ref(&attributes),
+            size_of::<BpfLoad>(),
+        )
+    })?;
+    // SAFETY: the kernel made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(program as RawFd) })
+}
+
+/// Has a program of [`load_device_program`] judge a cgroup, beside those that judge it already.
+pub(crate) fn attach_device_program(
+    cgroup: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+) -> io::Result<()> {
+    const ATTACH: c_int = 8;
+    const CGROUP_DEVICE: u32 = 6;
+    const ALLOW_MULTI: u32 = 2;
+    let attributes = BpfAttach {
+        target: cgroup.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        kind: CGROUP_DEVICE,
+        flags: ALLOW_MULTI,
+    };
+    // SAFETY: the kernel reads the attributes, of the size given.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            ATTACH,
+            ptr::from_ref(&attributes),
+            size_of::<BpfAttach>(),
         )
     })?;
     Ok(())

@@ -1,7 +1,10 @@
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::target_dir;
 
 /// Installs the Debian packages that are missing. Does nothing, without root too, when all are
 /// there.
@@ -23,6 +26,32 @@ pub fn install(packages: &[&str]) -> Result<()> {
     output(&mut command)
         .with_context(|| format!("cannot install {}", missing.join(", ")))
         .map(drop)
+}
+
+/// Returns a directory with the files of a Debian package, fetched and unpacked below `target/`, but
+/// not installed: no other program of the machine finds them.
+pub fn unpacked(package: &str) -> Result<PathBuf> {
+    let tools = target_dir().join("tools");
+    fs_err::create_dir_all(&tools)?;
+    let lock = fs_err::File::create(tools.join(format!("{package}.lock")))?;
+    lock.file().lock().context("cannot lock the tools")?;
+    let directory = tools.join(package);
+    if directory.is_dir() {
+        return Ok(directory);
+    }
+    update()?;
+    let work = tempfile::tempdir_in(&tools)?;
+    output(
+        Command::new("apt-get")
+            .args(["download", "-qq", package])
+            .current_dir(work.path()),
+    )?;
+    let fetched = fs_err::read_dir(work.path())?.next();
+    let fetched = fetched.context("apt-get downloaded no package")??.path();
+    let files = work.path().join("files");
+    output(Command::new("dpkg-deb").arg("-x").arg(fetched).arg(&files))?;
+    fs_err::rename(files, &directory)?;
+    Ok(directory)
 }
 
 /// Fetches the package lists, once in this process.

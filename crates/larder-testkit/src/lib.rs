@@ -52,7 +52,7 @@ mod skip;
 mod steps;
 mod user;
 
-pub use apt::install;
+pub use apt::{install, unpacked};
 pub use bases::{Base, target_dir};
 pub use disk::SmallDisk;
 pub use emulator::Emulator;

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use larder_engine::request::{NetworkMode, Ulimit};
+use larder_engine::request::{Entitlement, NetworkMode, Ulimit};
 use larder_oci::{ImageRef, Platform};
 
 use super::cache::{CacheFromArg, CacheToArg};
 use super::call::CallArg;
 use super::output::{AnnotationArg, OutputArg};
+use super::resources::ResourceArgs;
 use super::values::{self, HostArg, KeyValue, NamedContext, SecretArg, SshArg};
 use crate::progress::Mode;
 
@@ -101,6 +102,14 @@ pub(crate) struct BuildArgs {
     /// Resource limit of RUN steps
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", value_parser = values::ulimit)]
     pub(crate) ulimits: Vec<Ulimit>,
+    /// Cgroup that RUN steps run below of
+    #[arg(long, value_name = "CGROUP")]
+    pub(crate) cgroup_parent: Option<String>,
+    #[command(flatten)]
+    pub(crate) resources: ResourceArgs,
+    /// Let RUN steps do more than usual: `network.host`, `security.insecure`, `device[=NAME]`
+    #[arg(long = "allow", value_name = "ENTITLEMENT", value_parser = values::entitlement)]
+    pub(crate) allowed: Vec<Entitlement>,
     /// Platform of the image [env: DOCKER_DEFAULT_PLATFORM] [default: the host's]
     #[arg(long = "platform", value_name = "OS/ARCH", value_delimiter = ',',
           value_parser = values::platform)]
@@ -143,8 +152,6 @@ fn no_cache(text: &str) -> Result<NoCacheArg, String> {
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct ForeignArgs {
     #[arg(long, hide = true)]
-    allow: Vec<String>,
-    #[arg(long, hide = true)]
     attest: Vec<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     provenance: Option<String>,
@@ -153,25 +160,7 @@ pub(crate) struct ForeignArgs {
     #[arg(long, hide = true)]
     policy: Vec<String>,
     #[arg(long, hide = true)]
-    resource: Vec<String>,
-    #[arg(long, hide = true)]
-    cgroup_parent: Option<String>,
-    #[arg(long, hide = true)]
     builder: Option<String>,
-    #[arg(short, long, hide = true)]
-    memory: Option<String>,
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    memory_swap: Option<String>,
-    #[arg(short, long, hide = true)]
-    cpu_shares: Option<String>,
-    #[arg(long, hide = true)]
-    cpu_period: Option<String>,
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    cpu_quota: Option<String>,
-    #[arg(long, hide = true)]
-    cpuset_cpus: Option<String>,
-    #[arg(long, hide = true)]
-    cpuset_mems: Option<String>,
     #[arg(long, hide = true)]
     security_opt: Vec<String>,
     #[arg(long, hide = true)]
@@ -194,7 +183,6 @@ impl ForeignArgs {
     /// Names the first flag whose effect the user must not go without.
     pub(crate) fn check(&self) -> Result<Vec<String>, String> {
         let missing = [
-            ("--allow", !self.allow.is_empty()),
             (
                 "--attest",
                 self.attest.iter().any(|attest| !is_disabled(attest)),
@@ -202,7 +190,6 @@ impl ForeignArgs {
             ("--provenance", is_asked_for(self.provenance.as_deref())),
             ("--sbom", is_asked_for(self.sbom.as_deref())),
             ("--policy", !self.policy.is_empty()),
-            ("--cgroup-parent", self.cgroup_parent.is_some()),
         ];
         if let Some((flag, _)) = missing.iter().find(|(_, is_given)| *is_given) {
             return Err(format!("`{flag}` is not supported yet"));
@@ -213,14 +200,6 @@ impl ForeignArgs {
                 self.builder.is_some(),
                 "there is one builder, in this process",
             ),
-            ("--memory", self.memory.is_some(), NO_LIMITS),
-            ("--memory-swap", self.memory_swap.is_some(), NO_LIMITS),
-            ("--cpu-shares", self.cpu_shares.is_some(), NO_LIMITS),
-            ("--cpu-period", self.cpu_period.is_some(), NO_LIMITS),
-            ("--cpu-quota", self.cpu_quota.is_some(), NO_LIMITS),
-            ("--cpuset-cpus", self.cpuset_cpus.is_some(), NO_LIMITS),
-            ("--cpuset-mems", self.cpuset_mems.is_some(), NO_LIMITS),
-            ("--resource", !self.resource.is_empty(), NO_LIMITS),
             (
                 "--isolation",
                 self.isolation.is_some(),
@@ -240,8 +219,6 @@ impl ForeignArgs {
             .collect())
     }
 }
-
-const NO_LIMITS: &str = "the resources of steps are not limited";
 
 /// Whether `--provenance` or `--sbom` asks for an attestation.
 fn is_asked_for(value: Option<&str>) -> bool {

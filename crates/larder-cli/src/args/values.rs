@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use larder_engine::Volume;
-use larder_engine::request::{NetworkMode, Ulimit};
+use larder_engine::request::{Entitlement, NetworkMode, Ulimit};
 use larder_oci::{ImageRef, Platform};
 
 use crate::units;
@@ -150,6 +150,10 @@ pub(crate) fn image_filter(text: &str) -> Result<ImageFilter, String> {
         }
         _ => Err("expected `dangling=true`, `dangling=false` or `reference=NAME[:TAG]`".to_owned()),
     }
+}
+
+pub(crate) fn entitlement(text: &str) -> Result<Entitlement, String> {
+    text.parse()
 }
 
 pub(crate) fn network(text: &str) -> Result<NetworkMode, String> {

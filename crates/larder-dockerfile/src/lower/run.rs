@@ -13,7 +13,7 @@ use super::{Lowering, names};
 use crate::error::Error;
 use crate::expand::{Expander, Variables};
 use crate::instruction::{CommandLine, Run, RunNetwork};
-use crate::options::Network;
+use crate::options::{Network, Resources};
 use crate::path;
 
 use mounts::{Attached, Mounts, tmpfs};
@@ -151,7 +151,14 @@ impl Lowering<'_> {
             network: network.into(),
             security: security.into(),
             secretenv: mounts.secret_env,
-            cdi_devices: Vec::new(),
+            cdi_devices: run
+                .devices
+                .iter()
+                .map(|device| pb::CdiDevice {
+                    name: device.name.clone(),
+                    optional: !device.required,
+                })
+                .collect(),
         };
         let mut attached = mounts.attached;
         attached.push(Attached {
@@ -182,6 +189,10 @@ impl Lowering<'_> {
         let default = self.options.target_platform();
         node.platform = Some(state.image_platform.as_ref().unwrap_or(default).clone());
         node.metadata.ignore_cache = self.ignores_cache(id);
+        node.metadata.linux_resources = self.resources();
+        if node.metadata.linux_resources.is_some() {
+            node.cap("exec.meta.linux.resources");
+        }
         let mut step = self.step_info(id, instruction);
         step.env = state.env.origins();
         node.step = Some(step);
@@ -236,6 +247,20 @@ impl Lowering<'_> {
             remove_mount_stubs_recursive: true,
             valid_exit_codes: Vec::new(),
         }
+    }
+
+    /// What the processes of a step may use, if that is bounded.
+    fn resources(&self) -> Option<pb::LinuxResources> {
+        let given = &self.options.resources;
+        (*given != Resources::default()).then(|| pb::LinuxResources {
+            memory: given.memory_bytes,
+            memory_swap: given.memory_swap_bytes,
+            cpu_shares: given.cpu_shares,
+            cpu_period: given.cpu_period_micros,
+            cpu_quota: given.cpu_quota_micros,
+            cpuset_cpus: given.cpuset_cpus.clone(),
+            cpuset_mems: given.cpuset_mems.clone(),
+        })
     }
 
     /// The proxies that the build was given. They are no part of the cache key, unless an ARG
@@ -294,6 +319,7 @@ fn exec_caps(
             exec.security() != pb::SecurityMode::Sandbox,
             "exec.meta.security",
         ),
+        (!exec.cdi_devices.is_empty(), "exec.meta.cdi"),
         (
             meta.is_some_and(|meta| !meta.ulimit.is_empty()),
             "exec.meta.ulimit",

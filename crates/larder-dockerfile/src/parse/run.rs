@@ -3,7 +3,7 @@ use crate::flags::FlagKind::{List, Text};
 use crate::flags::{FlagKind, Flags};
 use crate::golang;
 use crate::heredoc::Heredoc;
-use crate::instruction::{CommandLine, MountFlag, Run, RunNetwork};
+use crate::instruction::{CommandLine, DeviceFlag, MountFlag, Run, RunNetwork};
 use crate::path;
 use crate::statement::Statement;
 use crate::suggest::with_suggestion;
@@ -24,9 +24,6 @@ pub(super) fn parse(statement: &Statement) -> Result<Run, String> {
     {
         return Err(super::at_least_one("RUN"));
     }
-    if flags.text("device").is_some() {
-        return Err("RUN --device is not available: larder has no CDI devices yet".to_owned());
-    }
     let network = match flags.text("network").unwrap_or_default() {
         "" | "default" => RunNetwork::Default,
         "none" => RunNetwork::None,
@@ -46,6 +43,7 @@ pub(super) fn parse(statement: &Statement) -> Result<Run, String> {
     };
     let is_script = matches!(Heredoc::parse(&statement.rest), Ok(Some(_)));
     let mounts: Result<_, String> = flags.list("mount").map(mount_flag).collect();
+    let devices: Result<_, String> = flags.list("device").map(device_flag).collect();
     Ok(Run {
         command,
         documents: statement
@@ -64,6 +62,7 @@ pub(super) fn parse(statement: &Statement) -> Result<Run, String> {
         mounts: mounts?,
         network,
         insecure,
+        devices: devices?,
     })
 }
 
@@ -87,6 +86,36 @@ fn mount_flag(text: &str) -> Result<MountFlag, String> {
         text: text.to_owned(),
         from,
     })
+}
+
+/// Reads `vendor.com/class=name[,required]`.
+fn device_flag(text: &str) -> Result<DeviceFlag, String> {
+    let mut device = DeviceFlag::default();
+    let fields =
+        args::comma_separated(text).map_err(|error| error.replace("csv mounts", "csv devices"))?;
+    for field in fields {
+        let (key, value) = match field.split_once('=') {
+            Some((key, value)) => (key.to_ascii_lowercase(), Some(value)),
+            None => (field.to_ascii_lowercase(), None),
+        };
+        match (key.as_str(), value) {
+            ("required", None) => device.required = true,
+            ("required", Some(value)) => device.required = boolean(&key, value)?,
+            ("name", Some(_)) if !device.name.is_empty() => {
+                return Err(format!("device name already set to {}", device.name));
+            }
+            ("name", Some(value)) => value.clone_into(&mut device.name),
+            _ if device.name.is_empty() => device.name.clone_from(&field),
+            (_, None) => {
+                return Err(format!("invalid field '{field}' must be a key=value pair"));
+            }
+            (_, Some(_)) => {
+                let message = format!("unexpected key '{key}' in '{field}'");
+                return Err(with_suggestion(message, &key, ["name", "required"]));
+            }
+        }
+    }
+    Ok(device)
 }
 
 /// What a mount is.
@@ -340,6 +369,36 @@ fn sharing(value: &str) -> Result<Sharing, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_are_read() {
+        for (text, name, required) in [
+            ("vendor.com/class=name", "vendor.com/class=name", false),
+            ("vendor.com/class", "vendor.com/class", false),
+            ("vendor.com/class=*,required", "vendor.com/class=*", true),
+            ("name=class1,required=false", "class1", false),
+            ("required=1,class1", "class1", true),
+        ] {
+            let device = device_flag(text).unwrap();
+            assert_eq!(
+                (device.name.as_str(), device.required),
+                (name, required),
+                "{text}"
+            );
+        }
+        for (text, message) in [
+            ("a,b", "invalid field 'b' must be a key=value pair"),
+            ("a,name=b", "device name already set to a"),
+            (
+                "a,requird=1",
+                "unexpected key 'requird' in 'requird=1' (did you mean required?)",
+            ),
+            ("a,required=x", "invalid value for required: x"),
+            ("", "failed to parse csv devices: EOF"),
+        ] {
+            assert_eq!(device_flag(text).unwrap_err(), message, "{text}");
+        }
+    }
 
     #[test]
     fn mounts_are_checked() {

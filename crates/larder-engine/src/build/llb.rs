@@ -77,7 +77,9 @@ impl Build<'_> {
             lowered: Arc::new(lowered),
             scopes: (Digest::sha256(scope).hex().to_owned(), None),
         };
+        let granted = self.grant(&request, std::iter::once(&*build.lowered))?;
         Ok(Prepared {
+            granted,
             name: self.name.to_owned(),
             builds: vec![build],
             multi_platform: false,

@@ -19,6 +19,7 @@ use crate::event::EventSink;
 use crate::exporter::{self, Export};
 use crate::history::{History, IgnoreFile, Notes};
 use crate::images::{ImageKey, Images, ResolvedImage};
+use crate::network::StepNetworks;
 use crate::ops::git::Resolutions;
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
@@ -48,6 +49,7 @@ struct Shared<'a> {
     notes: Notes,
     emptied: Mutex<HashSet<String>>,
     repositories: Resolutions,
+    networks: StepNetworks,
     variables: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
 
@@ -181,6 +183,7 @@ impl Run<'_> {
             notes: Notes::default(),
             emptied: Mutex::default(),
             repositories: Resolutions::default(),
+            networks: StepNetworks::new(self.engine.config.build.network),
             variables: &|name| std::env::var(name).ok(),
         };
         let targets = self.targets(&prepared, reporters, &shared)?;
@@ -285,6 +288,8 @@ impl Run<'_> {
             repositories: &shared.repositories,
             variables: shared.variables,
             host_ca: prepared.host_ca,
+            granted: &prepared.granted,
+            networks: &shared.networks,
             history,
             emptied: &shared.emptied,
             emptied_bytes: AtomicU64::new(0),

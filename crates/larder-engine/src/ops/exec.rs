@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 
 use larder_exec::mount::{self, Access};
+use larder_exec::rootless::{self, IdMap};
 use larder_exec::{
     DnsConfig, ExtraHost, MountPoint, MountSource, Network, Outcome, ProcessSpec, Security, Stream,
 };
@@ -22,12 +23,14 @@ use crate::cancel::CancelFlag;
 use crate::emulation;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::LogStream;
+use crate::network::{HOST_GATEWAY, LOOPBACK};
 use crate::ops::host;
 use crate::ops::ssh::{self, AgentSocket};
 use crate::progress::VertexProgress;
 use crate::solve::WorkError;
 use crate::worker::{BuildWorker, ResultRef};
 
+mod limits;
 pub(crate) mod watch;
 
 /// Where the root filesystem is mounted.
@@ -50,7 +53,6 @@ pub(crate) fn run(
     let platform = vertex.op.platform.as_ref();
     let platform = platform.map_or_else(Platform::host, platform_of);
     let meta = exec.meta.clone().unwrap_or_default();
-    refuse_unavailable(exec)?;
     let mut step = Step {
         worker,
         inputs,
@@ -60,7 +62,9 @@ pub(crate) fn run(
     };
     let (root, mut mounts) = step.mounts(exec, &meta.cwd, progress, cancel)?;
     mounts.extend(emulation::interpreter(&platform)?);
-    let spec = step.spec(exec, &meta, root, mounts)?;
+    let mut spec = step.spec(exec, &meta, root, mounts, progress)?;
+    let limits = limits::of(vertex.metadata.linux_resources.as_ref());
+    spec.limits = limits.clone();
     let process = larder_exec::Cancel::new().map_err(BuildError::from)?;
     cancel.ends(&process);
     let mut output = |stream: Stream, bytes: &[u8]| {
@@ -84,31 +88,29 @@ pub(crate) fn run(
         }
         _ => BuildError::from(error),
     })?;
+    for unmet in &exit.unmet {
+        progress.warn(format!("not limited: {unmet}"));
+    }
+    let died = |code: i32| {
+        let memory = if exit.oom_killed {
+            limits::out_of_memory(&limits)
+        } else {
+            String::new()
+        };
+        failed_process(&meta, &format!("exit code: {code}{memory}"))
+    };
     match exit.outcome {
         Outcome::Canceled => return Err(BuildError::canceled().into()),
         Outcome::Exited(code) if is_success(code, &meta.valid_exit_codes) => {}
         Outcome::Exited(code) => {
-            return Err(failed_process(&meta, &exit_text(code, exit.oom_killed)).into());
+            return Err(died(code).into());
         }
         // A shell reports a signal this way, and so do BuildKit's runtimes.
         Outcome::Signaled(signal) => {
-            return Err(failed_process(&meta, &exit_text(128 + signal, exit.oom_killed)).into());
+            return Err(died(128 + signal).into());
         }
     }
     step.commit(exec, outputs)
-}
-
-fn refuse_unavailable(exec: &pb::ExecOp) -> Result<()> {
-    let what = if exec.security() == pb::SecurityMode::Insecure {
-        "`RUN --security=insecure`"
-    } else if !exec.cdi_devices.is_empty() {
-        "`RUN --device`"
-    } else {
-        return Ok(());
-    };
-    Err(BuildError::invalid(format!(
-        "{what} is not available in this version of larder"
-    )))
 }
 
 fn is_success(code: i32, valid: &[i32]) -> bool {
@@ -117,11 +119,6 @@ fn is_success(code: i32, valid: &[i32]) -> bool {
     } else {
         valid.contains(&code)
     }
-}
-
-fn exit_text(code: i32, oom_killed: bool) -> String {
-    let cause = if oom_killed { ": out of memory" } else { "" };
-    format!("exit code: {code}{cause}")
 }
 
 fn failed_process(meta: &pb::Meta, how: &str) -> BuildError {
@@ -391,6 +388,7 @@ impl Step<'_> {
         meta: &pb::Meta,
         root: OwnedFd,
         mut mounts: Vec<MountPoint>,
+        progress: &VertexProgress<'_>,
     ) -> Result<ProcessSpec> {
         let tree = Root::from_fd(root.try_clone().map_err(|source| {
             BuildError::new(ErrorClass::Exhausted, "cannot copy a descriptor").with_source(source)
@@ -420,11 +418,19 @@ impl Step<'_> {
         if self.worker.host_ca {
             host::lend(&mut env, &mut mounts, self.worker.variables)?;
         }
-        let network = if exec.network() == pb::NetMode::None {
-            Network::None
-        } else {
-            Network::Host
-        };
+        let devices = self.worker.granted.resolve(exec)?;
+        let devices = self.worker.granted.devices().edits(&devices)?;
+        for variable in devices.env {
+            let name = variable.split('=').next();
+            env.retain(|known| known.split('=').next() != name);
+            env.push(variable);
+        }
+        mounts.extend(devices.mounts);
+        let mut user = process_user(user);
+        user.groups.extend(devices.groups);
+        let security = self.security(exec, progress);
+        let network = self.network(exec, meta, progress)?;
+        let extra_hosts = extra_hosts(meta, &network)?;
         let hostname = if meta.hostname.is_empty() {
             ProcessSpec::HOSTNAME.to_owned()
         } else {
@@ -437,11 +443,11 @@ impl Step<'_> {
             } else {
                 meta.cwd.clone()
             },
-            user: process_user(user),
+            user,
             hostname,
             mounts,
-            network,
-            security: Security::Sandbox,
+            security,
+            devices: devices.nodes,
             ulimits: meta
                 .ulimit
                 .iter()
@@ -451,15 +457,9 @@ impl Step<'_> {
                     hard: limit.hard,
                 })
                 .collect(),
-            extra_hosts: meta
-                .extra_hosts
-                .iter()
-                .map(|host| ExtraHost {
-                    ip: host.ip.clone(),
-                    name: host.host.clone(),
-                })
-                .collect(),
-            resolv_conf: larder_exec::resolv_conf(network, &DnsConfig::default()),
+            extra_hosts,
+            resolv_conf: larder_exec::resolv_conf(&network, &DnsConfig::default()),
+            network,
             cgroup_parent: (!meta.cgroup_parent.is_empty()).then(|| meta.cgroup_parent.clone()),
             readonly_root: exec
                 .mounts
@@ -467,6 +467,41 @@ impl Step<'_> {
                 .any(|mount| mount.dest == ROOT && mount.readonly),
             ..ProcessSpec::new(root, meta.args.clone())
         })
+    }
+
+    /// Returns how the step is confined. Without root, what it means not to be is told.
+    fn security(&self, exec: &pb::ExecOp, progress: &VertexProgress<'_>) -> Security {
+        if exec.security() == pb::SecurityMode::Sandbox {
+            return Security::Sandbox;
+        }
+        if rootless::id_map() != IdMap::Full {
+            progress.warn(
+                "`--security=insecure` without root: the step may do all that the user may, in a \
+                 user namespace; it can't make devices or change the machine",
+            );
+        }
+        Security::Insecure
+    }
+
+    /// Returns the network that the step asks for, else what larder chooses.
+    fn network(
+        &self,
+        exec: &pb::ExecOp,
+        meta: &pb::Meta,
+        progress: &VertexProgress<'_>,
+    ) -> Result<Network> {
+        match exec.network() {
+            pb::NetMode::None => Ok(Network::None),
+            pb::NetMode::Host => Ok(Network::Host),
+            pb::NetMode::Unset => {
+                let mut hosts = meta.extra_hosts.iter();
+                let reaches_host = hosts.any(|host| host.ip == HOST_GATEWAY);
+                let worker = self.worker;
+                let lent = worker.host_ca.then_some(worker.variables);
+                let tell = |text| progress.status_done(text);
+                worker.networks.acquire(reaches_host, lent, tell)
+            }
+        }
     }
 
     /// Commits what is asked for, in the order of `outputs`.
@@ -492,6 +527,28 @@ impl Step<'_> {
         }
         Ok(results)
     }
+}
+
+/// Returns the extra lines of `/etc/hosts`.
+fn extra_hosts(meta: &pb::Meta, network: &Network) -> Result<Vec<ExtraHost>> {
+    let line = |host: &pb::HostIp| {
+        let ip = match network {
+            _ if host.ip != HOST_GATEWAY => host.ip.as_str(),
+            Network::Own(own) => own.host_gateway().ok_or_else(|| {
+                let name = &host.host;
+                BuildError::invalid(format!(
+                    "`--add-host {name}:{HOST_GATEWAY}`: the host has no gateway that could stand for it"
+                ))
+                .with_hint("use `--network=host`, where it is 127.0.0.1")
+            })?,
+            Network::Host | Network::None => LOOPBACK,
+        };
+        Ok(ExtraHost {
+            ip: ip.to_owned(),
+            name: host.host.clone(),
+        })
+    };
+    meta.extra_hosts.iter().map(line).collect()
 }
 
 /// Returns whom a process runs as: its group is among the supplementary ones, as in BuildKit.

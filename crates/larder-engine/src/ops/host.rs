@@ -89,6 +89,29 @@ pub(crate) fn lend(
     Ok(())
 }
 
+/// Returns whether a proxy that would be lent is on the host's loopback, where only who has the host's
+/// network can reach it.
+pub(crate) fn has_local_proxy(host: Variables<'_>) -> bool {
+    let mut names = PROXY_VARIABLES.iter().filter(|name| **name != "no_proxy");
+    names.any(|lower| {
+        let proxy = host(lower).or_else(|| host(&lower.to_ascii_uppercase()));
+        proxy.is_some_and(|proxy| is_local(&proxy))
+    })
+}
+
+/// Returns whether a proxy, `[scheme://][user@]host[:port]`, is on the loopback.
+fn is_local(proxy: &str) -> bool {
+    let address = proxy.split_once("://").map_or(proxy, |(_, rest)| rest);
+    let address = address.split('/').next().unwrap_or_default();
+    let address = address.rsplit('@').next().unwrap_or_default();
+    let host = match address.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => address.split(':').next().unwrap_or_default(),
+    };
+    let ip = host.parse::<std::net::IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
 /// Returns the host's bundle: the one that `SSL_CERT_FILE` names, else where the distribution
 /// keeps it.
 fn bundle(host: Variables<'_>) -> Option<PathBuf> {
@@ -143,6 +166,21 @@ pub(crate) fn missing_secret(id: &str) -> BuildError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn proxies_of_the_loopback_are_known() {
+        for (proxy, expected) in [
+            ("http://127.0.0.1:3128", true),
+            ("localhost:80", true),
+            ("http://u:p@[::1]:3128/", true),
+            ("http://proxy.example:3128", false),
+            ("http://localhost.example", false),
+            ("", false),
+        ] {
+            let host = |name: &str| (name == "HTTPS_PROXY").then(|| proxy.to_owned());
+            assert_eq!(has_local_proxy(&host), expected, "{proxy}");
+        }
+    }
 
     #[test]
     fn what_the_step_has_set_stays() {

@@ -85,6 +85,7 @@ fn solved(
     definition: Definition,
     cancel: &CancelFlag,
 ) -> Result<Option<ResultRef>> {
+    worker.granted.check(&definition)?;
     let finder = Images::new(worker.engine, &worker.lease, false);
     let mut images = worker.images.clone();
     images.extend(llb::source_images(&definition, &finder)?);

@@ -60,18 +60,26 @@ pub(super) fn set_limits(limits: &[(String, Option<u64>, Option<u64>)]) -> Resul
     Ok(())
 }
 
-/// Becomes the user, with no more than the default capabilities.
+/// Becomes the user, with no more than the default capabilities, or with all.
 pub(super) fn assume(request: &Request) -> Result<(), Failure> {
     let (uid, gid) = (request.uid, request.gid);
     let failed = |errno| Failure::new(Stage::Identity, format!("{uid}:{gid}"), errno);
+    if request.insecure {
+        rustix::thread::set_keep_capabilities(true).map_err(failed)?;
+    } else {
+        bound_capabilities().map_err(failed)?;
+    }
     let permitted = rustix::thread::capabilities(None)
         .map_err(failed)?
         .permitted;
     set_groups(&request.groups).map_err(failed)?;
     let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
     rustix::thread::set_thread_res_gid(group, group, group).map_err(failed)?;
-    // Takes all capabilities from who is not root.
+    // Takes all capabilities from who is not root, unless they are kept.
     rustix::thread::set_thread_res_uid(user, user, user).map_err(failed)?;
+    if request.insecure {
+        return grant_all(permitted).map_err(failed);
+    }
     if uid == 0 {
         let granted = permitted & CAPABILITIES;
         let sets = CapabilitySets {
@@ -84,8 +92,23 @@ pub(super) fn assume(request: &Request) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Takes all capabilities there are, for whatever is executed, too.
+fn grant_all(permitted: CapabilitySet) -> rustix::io::Result<()> {
+    let sets = CapabilitySets {
+        effective: permitted,
+        permitted,
+        inheritable: permitted,
+    };
+    rustix::thread::set_capabilities(None, sets)?;
+    let each = (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number));
+    for capability in each.filter(|capability| permitted.contains(*capability)) {
+        rustix::thread::configure_capability_in_ambient_set(capability, true)?;
+    }
+    Ok(())
+}
+
 /// Drops what no program that this process or its copies execute shall get.
-pub(crate) fn bound_capabilities() -> rustix::io::Result<()> {
+fn bound_capabilities() -> rustix::io::Result<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         if CAPABILITIES.contains(capability) {

@@ -56,20 +56,32 @@ pub(super) fn set_up(
     let scratch = Scratch::create().map_err(|errno| system("scratch", errno))?;
     let on_top = open_path("/").map_err(|errno| system("/", errno))?;
     attach(builder.root(), on_top).map_err(|errno| system("/", errno))?;
-    make_working_directory(request, builder)?;
-    let dev = devices::set_up(builder, request.shm_bytes)?;
-    let proc = proc(builder).map_err(|errno| system("/proc", errno))?;
-    let sys = sysfs(builder, request.own_cgroup)?;
-    mask(&scratch, &dev, &proc, &MASKED_PROC).map_err(|errno| system("/proc", errno))?;
-    mask(&scratch, &dev, &sys, &MASKED_SYS).map_err(|errno| system("/sys", errno))?;
-    for name in READONLY_PROC {
-        freeze(&proc, name).map_err(|errno| system("/proc", errno))?;
+    if request.hides_devices {
+        set_nodev(builder.root()).map_err(|errno| system("/", errno))?;
     }
+    make_working_directory(request, builder)?;
+    let dev = devices::set_up(builder, request)?;
+    let proc = proc(builder).map_err(|errno| system("/proc", errno))?;
+    let sys = sysfs(builder, request)?;
+    if !request.insecure {
+        mask(&scratch, &dev, &proc, &MASKED_PROC).map_err(|errno| system("/proc", errno))?;
+        mask(&scratch, &dev, &sys, &MASKED_SYS).map_err(|errno| system("/sys", errno))?;
+        for name in READONLY_PROC {
+            freeze(&proc, name).map_err(|errno| system("/proc", errno))?;
+        }
+    }
+    let user_mount = |mount: &RequestMount, builder: &mut Builder<'_>| {
+        let source = UserMount::open(mount, files, descriptors, &scratch)?;
+        if request.hides_devices {
+            set_nodev(source.as_fd())?;
+        }
+        source.attach(builder)
+    };
     for mount in &request.mounts {
-        user_mount(mount, files, descriptors, &scratch, builder)
+        user_mount(mount, builder)
             .map_err(|errno| Failure::new(Stage::UserMount, &mount.target, errno))?;
     }
-    Ok(())
+    devices::add(builder, request)
 }
 
 fn system(target: &str, errno: Errno) -> Failure {
@@ -97,11 +109,15 @@ fn proc(builder: &mut Builder<'_>) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Mounts `/sys`, and the cgroup of the container in it.
-fn sysfs(builder: &mut Builder<'_>, own_cgroup: bool) -> Result<OwnedFd, Failure> {
+fn sysfs(builder: &mut Builder<'_>, request: &Request) -> Result<OwnedFd, Failure> {
     let failed = |errno| system("/sys", errno);
     let target = builder.open("/sys", SYSTEM_DIRECTORY).map_err(failed)?;
-    let readonly = INERT | MountAttrFlags::MOUNT_ATTR_RDONLY;
-    let sys = match filesystem("sysfs", &[], readonly) {
+    let attributes = if request.insecure {
+        INERT
+    } else {
+        INERT | MountAttrFlags::MOUNT_ATTR_RDONLY
+    };
+    let sys = match filesystem("sysfs", &[], attributes) {
         // The network namespace is not ours: show what larder sees.
         Err(Errno::PERM) => open_path("/sys").and_then(|host| {
             let sys = clone_of(host)?;
@@ -112,10 +128,10 @@ fn sysfs(builder: &mut Builder<'_>, own_cgroup: bool) -> Result<OwnedFd, Failure
     }
     .map_err(failed)?;
     attach(&sys, target).map_err(failed)?;
-    if own_cgroup {
+    if request.own_cgroup {
         let failed = |errno| system("/sys/fs/cgroup", errno);
         let target = open_in_root(sys.as_fd(), "fs/cgroup", HANDLE).map_err(failed)?;
-        let cgroup = filesystem("cgroup2", &[], readonly).map_err(failed)?;
+        let cgroup = filesystem("cgroup2", &[], attributes).map_err(failed)?;
         attach(cgroup, target).map_err(failed)?;
     }
     Ok(sys)
@@ -156,47 +172,72 @@ fn freeze(directory: &OwnedFd, name: &str) -> rustix::io::Result<()> {
     attach(frozen, target)
 }
 
-fn user_mount(
-    mount: &RequestMount,
-    files: &[u8],
-    descriptors: &[OwnedFd],
-    scratch: &Scratch,
-    builder: &mut Builder<'_>,
-) -> rustix::io::Result<()> {
-    let made;
-    let source: BorrowedFd<'_> = match &mount.source {
-        RequestSource::Descriptor(index) => descriptors[*index].as_fd(),
-        RequestSource::Tmpfs { size_bytes } => {
-            let size = size_bytes.map(|bytes| bytes.to_string());
-            let options: Vec<_> = size.iter().map(|size| ("size", size.as_str())).collect();
-            made = filesystem("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
-            made.as_fd()
-        }
-        RequestSource::File {
-            start,
-            end,
-            mode,
-            uid,
-            gid,
-        } => {
-            made = scratch.file(&files[*start..*end], *mode, (*uid, *gid))?;
-            made.as_fd()
-        }
-    };
-    if mount.readonly {
-        set_readonly(source)?;
+/// A mount that was asked for, before it is where it is to be seen.
+struct UserMount<'a> {
+    mount: &'a RequestMount,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Given(BorrowedFd<'a>),
+    Made(OwnedFd),
+}
+
+impl<'a> UserMount<'a> {
+    fn open(
+        mount: &'a RequestMount,
+        files: &[u8],
+        descriptors: &'a [OwnedFd],
+        scratch: &Scratch,
+    ) -> rustix::io::Result<Self> {
+        let source = match &mount.source {
+            RequestSource::Descriptor(index) => Source::Given(descriptors[*index].as_fd()),
+            RequestSource::Tmpfs { size_bytes } => {
+                let size = size_bytes.map(|bytes| bytes.to_string());
+                let options: Vec<_> = size.iter().map(|size| ("size", size.as_str())).collect();
+                let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+                Source::Made(filesystem("tmpfs", &options, attributes)?)
+            }
+            RequestSource::File {
+                start,
+                end,
+                mode,
+                uid,
+                gid,
+            } => Source::Made(scratch.file(&files[*start..*end], *mode, (*uid, *gid))?),
+        };
+        Ok(Self { mount, source })
     }
-    let missing = Missing {
-        file: !is_directory(source)?,
-        owner: None,
-        stub: true,
-    };
-    let target = builder.open(&mount.target, missing)?;
-    match (is_directory(source)?, is_directory(&target)?) {
-        (true, false) => Err(Errno::NOTDIR),
-        (false, true) => Err(Errno::ISDIR),
-        _ => attach(source, target),
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.source {
+            Source::Given(mount) => mount.as_fd(),
+            Source::Made(mount) => mount.as_fd(),
+        }
     }
+
+    fn attach(&self, builder: &mut Builder<'_>) -> rustix::io::Result<()> {
+        let source = self.as_fd();
+        if self.mount.readonly {
+            set_readonly(source)?;
+        }
+        let is_file = !is_directory(source)?;
+        let missing = Missing {
+            file: is_file,
+            owner: None,
+            stub: true,
+        };
+        let target = builder.open(&self.mount.target, missing)?;
+        match (is_file, is_directory(&target)?) {
+            (false, false) => Err(Errno::NOTDIR),
+            (true, true) => Err(Errno::ISDIR),
+            _ => attach(source, target),
+        }
+    }
+}
+
+fn set_nodev(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    sys::set_nodev(mount).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 fn set_readonly(mount: impl std::os::fd::AsFd) -> rustix::io::Result<()> {

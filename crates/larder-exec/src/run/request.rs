@@ -3,12 +3,17 @@
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 
+use crate::cgroup::{self, Access, Rule};
 use crate::container::resource;
 use crate::mount;
-use crate::spawner::protocol::{MAX_MOUNTS, Request, RequestMount, RequestSource};
+use crate::network::OwnNetwork;
+use crate::rootless::{self, IdMap};
+use crate::spawner::protocol::{
+    MAX_MOUNTS, Request, RequestDevice, RequestMount, RequestNetwork, RequestSource,
+};
 use crate::{
-    Error, ErrorKind, MountPoint, MountSource, Network, ProcessSpec, ResourceLimits, Result,
-    Security, Stdio, Ulimit,
+    Device, DeviceKind, Error, ErrorKind, MountPoint, MountSource, Network, ProcessSpec,
+    ResourceLimits, Result, Security, Stdio, Ulimit,
 };
 
 /// The largest file that a secret may be, as BuildKit allows.
@@ -29,6 +34,10 @@ pub(super) struct Prepared {
     pub(super) owner: (u32, u32),
     pub(super) cgroup_parent: Option<String>,
     pub(super) limits: ResourceLimits,
+    /// Devices it may open.
+    pub(super) access: Access,
+    /// Given back after the run.
+    pub(super) own_network: Option<OwnNetwork>,
 }
 
 /// Checks a specification and takes it apart.
@@ -84,7 +93,29 @@ pub(super) fn prepare(spec: ProcessSpec) -> Result<Prepared> {
             readonly,
         });
     }
+    let insecure = spec.security == Security::Insecure;
+    let (network, own_network) = match spec.network {
+        Network::Host => (RequestNetwork::Shared, None),
+        Network::None => (RequestNetwork::New, None),
+        Network::Own(mut own) => {
+            if insecure {
+                own.spoil();
+            }
+            descriptors.push(own.namespace()?);
+            (RequestNetwork::Joined(descriptors.len() - 1), Some(own))
+        }
+    };
+    let access = if insecure || rootless::id_map() != IdMap::Full {
+        // In a user namespace device nodes are of no use anyway.
+        Access::All
+    } else if spec.devices.is_empty() {
+        Access::Default
+    } else {
+        Access::Further(spec.devices.iter().filter_map(rule).collect())
+    };
     Ok(Prepared {
+        access,
+        own_network,
         owner: (spec.user.uid, spec.user.gid),
         request: Request {
             args: spec.args,
@@ -94,8 +125,11 @@ pub(super) fn prepare(spec: ProcessSpec) -> Result<Prepared> {
             gid: spec.user.gid,
             groups: spec.user.groups,
             hostname: spec.hostname,
-            own_network: spec.network == Network::None,
+            network,
             own_cgroup: false,
+            insecure,
+            hides_devices: false,
+            devices: spec.devices.into_iter().map(device).collect(),
             rlimits,
             shm_bytes: spec.shm_bytes,
             mounts,
@@ -115,12 +149,6 @@ pub(super) fn prepare(spec: ProcessSpec) -> Result<Prepared> {
 
 fn check(spec: &ProcessSpec) -> Result<()> {
     let input = |message: String| Err(Error::new(ErrorKind::Input, message));
-    if spec.security == Security::Insecure {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "processes without confinement (`security=insecure`) are not available",
-        ));
-    }
     if spec.args.is_empty() {
         return input("cannot run a process without a command".to_owned());
     }
@@ -134,6 +162,9 @@ fn check(spec: &ProcessSpec) -> Result<()> {
     if let Some(word) = words.into_iter().find(|word| word.contains('\0')) {
         return input(format!("{word:?} contains a NUL byte"));
     }
+    if let Some(device) = spec.devices.iter().find(|it| !it.path.starts_with('/')) {
+        return input(format!("device `{}` is no absolute path", device.path));
+    }
     for mount in &spec.mounts {
         let target = &mount.target;
         if !target.starts_with('/') || target.split('/').all(|name| matches!(name, "" | ".")) {
@@ -146,6 +177,40 @@ fn check(spec: &ProcessSpec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the node to make of a device.
+fn device(device: Device) -> RequestDevice {
+    let kind = match device.kind {
+        DeviceKind::Block => libc::S_IFBLK,
+        DeviceKind::Character => libc::S_IFCHR,
+        DeviceKind::Fifo => libc::S_IFIFO,
+    };
+    RequestDevice {
+        path: device.path,
+        host_path: device.host_path,
+        mode: kind | device.mode & 0o7777,
+        major: device.major,
+        minor: device.minor,
+        uid: device.uid,
+        gid: device.gid,
+    }
+}
+
+/// Returns what lets a device be opened; pipes need nothing.
+fn rule(device: &Device) -> Option<Rule> {
+    if device.kind == DeviceKind::Fifo {
+        return None;
+    }
+    let bit = |is_set, bit| if is_set { bit } else { 0 };
+    Some(Rule {
+        is_block: device.kind == DeviceKind::Block,
+        major: device.major,
+        minor: Some(device.minor),
+        access: cgroup::MAKE
+            | bit(device.can_read, cgroup::READ)
+            | bit(device.can_write, cgroup::WRITE),
+    })
 }
 
 /// Returns a limit by which the kernel's name and values.

@@ -22,8 +22,10 @@ pub(crate) enum Stage {
     Request,
     /// New namespaces and the cgroup.
     Namespaces,
-    /// The loopback interface and host name.
+    /// The network, the loopback interface and host name.
     Host,
+    /// Making a device node.
+    Device,
     /// Making a mount of the system's own.
     SystemMount,
     /// Making a mount that the caller asked for.
@@ -75,6 +77,7 @@ impl Failure {
             Stage::Namespaces => "cannot create namespaces".to_owned(),
             Stage::Host => format!("cannot set up {subject}"),
             Stage::SystemMount | Stage::UserMount => format!("cannot mount `{subject}`"),
+            Stage::Device => format!("cannot make the device `{subject}`"),
             Stage::WorkingDirectory => format!("cannot enter working directory `{subject}`"),
             Stage::Root => "cannot enter the root filesystem".to_owned(),
             Stage::Chroot => {
@@ -96,9 +99,11 @@ impl Failure {
         }
         let source = std::io::Error::from_raw_os_error(self.errno);
         match self.stage {
-            Stage::UserMount | Stage::WorkingDirectory | Stage::Limit | Stage::Identity => {
-                Error::caused(ErrorKind::Input, message, source)
-            }
+            Stage::UserMount
+            | Stage::Device
+            | Stage::WorkingDirectory
+            | Stage::Limit
+            | Stage::Identity => Error::caused(ErrorKind::Input, message, source),
             _ => Error::system(message, source),
         }
     }

@@ -7,11 +7,13 @@
 use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
@@ -35,8 +37,13 @@ pub(crate) struct Request {
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
     pub(crate) hostname: String,
-    pub(crate) own_network: bool,
+    pub(crate) network: RequestNetwork,
     pub(crate) own_cgroup: bool,
+    /// Whether nothing is kept from it.
+    pub(crate) insecure: bool,
+    /// Whether mounts must keep it from using device nodes, since nothing else does.
+    pub(crate) hides_devices: bool,
+    pub(crate) devices: Vec<RequestDevice>,
     /// `(resource, soft, hard)`.
     pub(crate) rlimits: Vec<(Rlimit, Option<u64>, Option<u64>)>,
     pub(crate) shm_bytes: u64,
@@ -48,6 +55,38 @@ pub(crate) struct Request {
 
 /// A resource: its `RLIMIT_*` name in lower case.
 pub(crate) type Rlimit = String;
+
+/// The network of a [`Request`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum RequestNetwork {
+    /// The host's.
+    Shared,
+    /// A new one.
+    New,
+    /// The namespace behind a descriptor.
+    Joined(usize),
+}
+
+/// A device node of a [`Request`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RequestDevice {
+    pub(crate) path: String,
+    pub(crate) host_path: PathBuf,
+    /// The type of file, as in `st_mode`, and the permission bits.
+    pub(crate) mode: u32,
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// A program to run beside the containers. Its descriptors are its first open files.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HelperRequest {
+    pub(crate) program: PathBuf,
+    /// With the program's name.
+    pub(crate) args: Vec<String>,
+}
 
 /// A mount of a [`Request`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,12 +139,49 @@ pub(crate) struct Ended {
 
 /// What the spawner itself must know of a request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Header {
-    pub(crate) own_network: bool,
-    pub(crate) own_cgroup: bool,
+pub(crate) enum Header {
+    /// A [`Request`].
+    Container {
+        new_network: bool,
+        /// Whether it has a cgroup of version 2.
+        own_cgroup: bool,
+        /// How many of version 1.
+        legacy_cgroups: u8,
+    },
+    /// A [`HelperRequest`].
+    Helper,
 }
 
-/// The descriptors of a packet: socket, request, the cgroup if there is one, then the request's.
+impl Header {
+    fn to_bytes(self) -> [u8; 4] {
+        match self {
+            Self::Helper => [0; 4],
+            Self::Container {
+                new_network,
+                own_cgroup,
+                legacy_cgroups,
+            } => [
+                1,
+                u8::from(new_network),
+                u8::from(own_cgroup),
+                legacy_cgroups,
+            ],
+        }
+    }
+
+    fn from_bytes(bytes: [u8; 4]) -> Self {
+        match bytes {
+            [0, ..] => Self::Helper,
+            [_, new_network, own_cgroup, legacy_cgroups] => Self::Container {
+                new_network: new_network != 0,
+                own_cgroup: own_cgroup != 0,
+                legacy_cgroups,
+            },
+        }
+    }
+}
+
+/// The descriptors of a packet: socket, request, the cgroups if there are any, then the request's.
 pub(crate) struct Parcel {
     pub(crate) header: Header,
     pub(crate) descriptors: Vec<OwnedFd>,
@@ -122,7 +198,7 @@ pub(crate) fn send_parcel(
     if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(rustix::io::Errno::TOOBIG);
     }
-    let bytes = [u8::from(header.own_network), u8::from(header.own_cgroup)];
+    let bytes = header.to_bytes();
     rustix::io::retry_on_intr(|| {
         rustix::net::sendmsg(
             socket,
@@ -136,7 +212,7 @@ pub(crate) fn send_parcel(
 
 /// Receives a packet; `None` when the other side is gone.
 pub(crate) fn receive_parcel(socket: BorrowedFd<'_>) -> rustix::io::Result<Option<Parcel>> {
-    let mut bytes = [0; 2];
+    let mut bytes = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
@@ -156,12 +232,8 @@ pub(crate) fn receive_parcel(socket: BorrowedFd<'_>) -> rustix::io::Result<Optio
             descriptors.extend(received);
         }
     }
-    let header = Header {
-        own_network: bytes[0] != 0,
-        own_cgroup: bytes[1] != 0,
-    };
     Ok(Some(Parcel {
-        header,
+        header: Header::from_bytes(bytes),
         descriptors,
     }))
 }
@@ -187,7 +259,7 @@ pub(crate) fn receive_report(socket: BorrowedFd<'_>) -> std::io::Result<Option<R
 }
 
 /// Writes a request, and the bytes of its files, to a file in memory.
-pub(crate) fn write_request(request: &Request, files: &[u8]) -> std::io::Result<OwnedFd> {
+pub(crate) fn write_request(request: &impl Serialize, files: &[u8]) -> std::io::Result<OwnedFd> {
     let memory = rustix::fs::memfd_create(c"larder-request", rustix::fs::MemfdFlags::CLOEXEC)?;
     let json = serde_json::to_vec(request)?;
     let mut file = fs_err::File::from_parts(memory.into(), "request");
@@ -199,7 +271,9 @@ pub(crate) fn write_request(request: &Request, files: &[u8]) -> std::io::Result<
 }
 
 /// Reads what [`write_request`] wrote.
-pub(crate) fn read_request(memory: impl AsFd) -> std::io::Result<(Request, Vec<u8>)> {
+pub(crate) fn read_request<T: DeserializeOwned>(
+    memory: impl AsFd,
+) -> std::io::Result<(T, Vec<u8>)> {
     let mut file = std::fs::File::from(memory.as_fd().try_clone_to_owned()?);
     rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
     let mut length = [0; 8];

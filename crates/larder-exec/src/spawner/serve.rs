@@ -12,12 +12,13 @@ use rustix::mount::MountPropagationFlags;
 use rustix::process::Signal;
 
 use super::failure::{Failure, Stage};
-use super::protocol::{self, Ended, Parcel, Report};
+use super::helper;
+use super::protocol::{self, Ended, Header, Parcel, Report};
 use crate::seccomp::{self, Instruction};
 use crate::sys::{self, Forked};
 use crate::{cgroup, container};
 
-/// A container's first process.
+/// A container's first process, or a helper.
 struct Running {
     pid: libc::pid_t,
     pidfd: OwnedFd,
@@ -90,8 +91,7 @@ pub(super) fn main() -> ! {
     std::process::exit(0)
 }
 
-/// Leaves larder's mount namespace for one in which containers' mounts stay, and drops what
-/// no container shall be capable of.
+/// Leaves larder's mount namespace for one in which containers' mounts stay.
 fn prepare() -> Result<(), Failure> {
     sys::unshare(libc::CLONE_NEWNS).map_err(|error| Failure::new(Stage::Namespaces, "", error))?;
     let propagation = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
@@ -104,7 +104,7 @@ fn prepare() -> Result<(), Failure> {
         };
         Failure::new(stage, "", errno)
     })?;
-    container::bound_capabilities().map_err(|errno| Failure::new(Stage::Identity, "0:0", errno))
+    Ok(())
 }
 
 /// Waits for something to do: whether a request, and which containers.
@@ -191,7 +191,7 @@ fn send_signal(container: &Running, signal: Signal) {
     tracing::trace!(?sent, ?signal, "signal");
 }
 
-/// Starts a container. Failures are told on its socket, which is then closed.
+/// Starts a container or a helper. Failures are told on its socket, which is then closed.
 fn start(
     parcel: Parcel,
     prepared: &Result<(), Failure>,
@@ -208,24 +208,36 @@ fn start(
         return refuse(failure.clone());
     }
     let request = descriptors.next()?;
-    let cgroup = if parcel.header.own_cgroup {
-        let cgroup = descriptors.next()?;
-        sessions.note(&cgroup);
-        Some(cgroup)
-    } else {
-        None
-    };
-    let mut namespaces =
-        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    if parcel.header.own_network {
-        namespaces |= libc::CLONE_NEWNET;
+    let (mut unified, mut legacy) = (None, Vec::new());
+    let mut namespaces = 0;
+    if let Header::Container {
+        new_network,
+        own_cgroup,
+        legacy_cgroups,
+    } = parcel.header
+    {
+        namespaces =
+            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        if new_network {
+            namespaces |= libc::CLONE_NEWNET;
+        }
+        if own_cgroup {
+            unified = Some(descriptors.next()?);
+        }
+        legacy.extend(descriptors.by_ref().take(usize::from(legacy_cgroups)));
     }
-    match sys::fork(namespaces, cgroup.as_ref().map(|cgroup| cgroup.as_fd())) {
+    for cgroup in unified.iter().chain(&legacy) {
+        sessions.note(cgroup);
+    }
+    match sys::fork(namespaces, unified.as_ref().map(|cgroup| cgroup.as_fd())) {
         Ok(Forked::Child) => {
             let descriptors: Vec<OwnedFd> = descriptors.collect();
             // A panic must not unwind into the loop above: there would be two spawners.
-            let entered = catch_unwind(AssertUnwindSafe(|| {
-                container::enter(&socket, &request, &descriptors, filter);
+            let entered = catch_unwind(AssertUnwindSafe(|| match parcel.header {
+                Header::Container { .. } => {
+                    container::enter(&socket, &request, &descriptors, &legacy, filter);
+                }
+                Header::Helper => helper::become_program(&socket, &request, &descriptors),
             }));
             sys::exit_now(if entered.is_ok() { 1 } else { 101 })
         }

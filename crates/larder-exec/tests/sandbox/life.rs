@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use larder_exec::{Cancel, ErrorKind, Network, Outcome, ResourceLimits};
+use larder_exec::{Cancel, Network, Outcome};
 
 use crate::fixture::{Sandbox, run, run_with, says, skipped};
 use crate::runner::Case;
@@ -25,7 +25,6 @@ pub const CASES: &[Case] = &[
     ("sweep_removes_what_is_left", sweep_removes_what_is_left),
     ("sweep_spares_the_living", sweep_spares_the_living),
     ("shutdown_leaves_nothing", shutdown_leaves_nothing),
-    ("limits_are_set_or_refused", limits_are_set_or_refused),
     (
         "runs_survive_the_end_of_their_thread",
         runs_survive_the_end_of_their_thread,
@@ -335,37 +334,6 @@ fn shutdown_leaves_nothing() {
     let mut larder = Larder::start("@once");
     assert!(larder.0.wait().unwrap().success());
     larder.leaves_no_cgroup();
-}
-
-fn limits_are_set_or_refused() {
-    if skipped() {
-        return;
-    }
-    let sandbox = Sandbox::new();
-    let mut spec = sandbox.shell("cat /sys/fs/cgroup/pids.max");
-    spec.limits = ResourceLimits {
-        pids_count: Some(77),
-        ..ResourceLimits::default()
-    };
-    match run(spec) {
-        Ok(output) => assert_eq!(output.stdout, "77\n"),
-        Err(error) => {
-            // On machines whose controllers belong to version 1.
-            assert_eq!(error.kind(), ErrorKind::Unsupported);
-            assert_eq!(
-                error.to_string(),
-                "cannot limit pids in a cgroup of version 2"
-            );
-        }
-    }
-    let mut spec = sandbox.shell("true");
-    spec.cgroup_parent = Some("/larder-test-parent".to_owned());
-    run(spec).unwrap();
-    let parent = cgroups().with_file_name("larder-test-parent");
-    assert!(parent.join("larder").is_dir());
-    larder_exec::shutdown();
-    fs_err::remove_dir(parent.join("larder")).unwrap();
-    fs_err::remove_dir(parent).unwrap();
 }
 
 fn runs_survive_the_end_of_their_thread() {

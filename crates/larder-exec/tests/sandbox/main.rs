@@ -10,8 +10,11 @@
 mod confinement;
 mod fixture;
 mod life;
+mod networks;
 mod ordinary_user;
 mod process;
+mod resources;
+mod rights;
 mod runner;
 mod tree;
 
@@ -20,12 +23,20 @@ fn main() {
     if let Some(name) = std::env::args().nth(1).filter(|name| name.starts_with('@')) {
         return runner::part(
             &name,
-            &[confinement::PARTS, life::PARTS, ordinary_user::PARTS],
+            &[
+                confinement::PARTS,
+                life::PARTS,
+                networks::PARTS,
+                ordinary_user::PARTS,
+            ],
         );
     }
     let groups = [
         process::CASES,
         confinement::CASES,
+        rights::CASES,
+        resources::CASES,
+        networks::CASES,
         tree::CASES,
         life::CASES,
         ordinary_user::CASES,

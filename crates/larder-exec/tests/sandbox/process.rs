@@ -1,6 +1,6 @@
 //! How a process starts, what it is given, and how it ends.
 
-use larder_exec::{Cancel, ErrorKind, Outcome, Security, Stdio, Ulimit, User};
+use larder_exec::{Cancel, ErrorKind, Outcome, Stdio, Ulimit, User};
 
 use crate::fixture::{Sandbox, run, run_with, says, skipped, text_of};
 use crate::runner::Case;
@@ -276,11 +276,6 @@ fn bad_specifications_are_refused() {
         let error = run(spec).unwrap_err();
         assert_eq!((error.kind(), text_of(&error).as_str()), (kind, expected));
     };
-    check(
-        &|spec| spec.security = Security::Insecure,
-        ErrorKind::Unsupported,
-        "processes without confinement (`security=insecure`) are not available",
-    );
     check(
         &|spec| spec.args.clear(),
         ErrorKind::Input,

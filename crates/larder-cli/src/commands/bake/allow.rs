@@ -14,7 +14,11 @@ use crate::output;
 /// Whether access to files needs consent; it does unless this says otherwise.
 const CHECK_FILES: &str = "BUILDX_BAKE_ENTITLEMENTS_FS";
 /// Entitlements of steps, with what they mean.
-const OF_STEPS: [(&str, &str); 2] = [
+const OF_STEPS: [(&str, &str); 3] = [
+    (
+        DEVICE,
+        "Running build containers that can access devices of the machine",
+    ),
     (
         "network.host",
         "Running build containers that can access host network",
@@ -25,7 +29,9 @@ const OF_STEPS: [(&str, &str); 2] = [
     ),
 ];
 /// Entitlements that buildx knows and that allow what larder does not ask consent for.
-const FURTHER: [&str; 5] = ["ssh", "image", "image.push", "image.load", "device"];
+const FURTHER: [&str; 4] = ["ssh", "image", "image.push", "image.load"];
+/// The entitlement to devices: all, or by name behind a `=`.
+const DEVICE: &str = "device";
 
 /// What is allowed, or what is missing.
 #[derive(Debug, Default)]
@@ -189,7 +195,7 @@ impl Access {
                 "fs.write" => access.add(value, false, true)?,
                 "fs" => access.add(value, true, true)?,
                 _ if OF_STEPS.iter().any(|(name, _)| *name == key) => {
-                    access.of_steps.insert(key.to_owned());
+                    access.of_steps.insert(text.clone());
                 }
                 _ if FURTHER.contains(&key) => {}
                 _ => bail!("`--allow`: unknown entitlement key `{key}`"),
@@ -234,12 +240,18 @@ impl Access {
         Self {
             of_steps: needed
                 .of_steps
-                .difference(&self.of_steps)
-                .cloned()
+                .into_iter()
+                .filter(|name| !self.allows(name))
                 .collect(),
             read: outside(needed.read, &self.read),
             write: outside(needed.write, &self.write),
         }
+    }
+
+    /// Returns whether an entitlement of steps is given; to all devices includes each.
+    fn allows(&self, name: &str) -> bool {
+        let is_device = name.split('=').next() == Some(DEVICE);
+        self.of_steps.contains(name) || is_device && self.of_steps.contains(DEVICE)
     }
 
     fn is_empty(&self) -> bool {
@@ -250,9 +262,10 @@ impl Access {
     fn ask(&self) -> anyhow::Result<()> {
         let (mut lines, mut flags) = (Vec::new(), Vec::new());
         for (name, meaning) in OF_STEPS {
-            if self.of_steps.contains(name) {
+            let is_meant = |wanted: &&String| wanted.split('=').next() == Some(name);
+            for wanted in self.of_steps.iter().filter(is_meant) {
                 lines.push(format!(" - {meaning}"));
-                flags.push(format!("--allow={name}"));
+                flags.push(format!("--allow={wanted}"));
             }
         }
         let kinds = [

@@ -12,8 +12,8 @@ use larder_engine::request::{BuildRequest, NetworkMode};
 use larder_oci::Platform;
 
 use crate::args::{
-    BuildArgs, ForeignArgs, HostArg, KeyValue, NoCacheArg, SecretArg, SecretSource, SshArg, cache,
-    output, values,
+    BuildArgs, ForeignArgs, HostArg, KeyValue, NoCacheArg, ResourceArg, ResourceArgs, SecretArg,
+    SecretSource, SshArg, cache, output, values,
 };
 use crate::commands::Context;
 use crate::commands::build::input::Stdin;
@@ -69,9 +69,6 @@ fn request(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<BakeTarget> {
     check_supported(target)?;
-    if !target.resources.is_empty() {
-        notes.push("`resources` is ignored: the resources of steps are not limited".to_owned());
-    }
     let inputs = target.contexts.iter().filter_map(|(name, context)| {
         let other = context.strip_prefix(TARGET_PREFIX)?;
         Some((name.clone(), other.to_owned()))
@@ -104,11 +101,6 @@ fn check_supported(target: &Target) -> anyhow::Result<()> {
         .find(|policy| *policy != "disabled=true")
     {
         bail!("`policy`: `{policy}` is not supported yet");
-    }
-    let mut entitlements = target.entitlements.iter().flatten();
-    let known = ["network.host", "security.insecure"];
-    if let Some(unknown) = entitlements.find(|name| !known.contains(&name.as_str())) {
-        bail!("`entitlements`: `{unknown}` is not supported yet");
     }
     Ok(())
 }
@@ -209,6 +201,14 @@ fn build_args(target: &Target, file: Option<String>, host_ca: bool) -> anyhow::R
             .map(|size| one("shm-size", size, values::size))
             .transpose()?,
         ulimits: parse("ulimits", lists(&target.ulimits), values::ulimit)?,
+        cgroup_parent: None,
+        resources: resources(target)?,
+        // Consent to them was asked for.
+        allowed: parse(
+            "entitlements",
+            lists(&target.entitlements),
+            values::entitlement,
+        )?,
         platforms: parse("platforms", lists(&target.platforms), platform)?,
         host_ca,
         check: false,
@@ -238,6 +238,14 @@ fn platform(text: &str) -> Result<Platform, String> {
         "local" => Ok(Platform::host()),
         text => values::platform(text),
     }
+}
+
+fn resources(target: &Target) -> anyhow::Result<ResourceArgs> {
+    let resources = target.resources.iter().map(|(name, value)| {
+        ResourceArg::new(name, value)
+            .map_err(|problem| anyhow!("`resources`: `{name}`: `{value}`: {problem}"))
+    });
+    Ok(ResourceArgs::of(resources.collect::<anyhow::Result<_>>()?))
 }
 
 fn hosts(target: &Target) -> anyhow::Result<Vec<HostArg>> {

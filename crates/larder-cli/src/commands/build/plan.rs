@@ -87,6 +87,12 @@ impl Plan {
             extra_hosts: args.add_hosts.into_iter().map(extra_host).collect(),
             shm_size_bytes: args.shm_size.filter(|size| *size > 0),
             ulimits: args.ulimits,
+            cgroup_parent: args.cgroup_parent.filter(|parent| !parent.is_empty()),
+            resources: args
+                .resources
+                .resources()
+                .map_err(|problem| anyhow!(problem))?,
+            entitlements: args.allowed,
             host_ca: args.host_ca,
             secrets: Arc::new(FlagSecrets::new(args.secrets, env)?),
             ssh: Arc::new(FlagSsh::new(args.ssh, env)?),
@@ -238,13 +244,9 @@ fn no_cache(asked: NoCacheArg, stages: Vec<String>) -> NoCache {
     }
 }
 
-/// Steps share the host's network, where the host's gateway address is the loopback's.
+/// Returns a line of `/etc/hosts`; what `host-gateway` is depends on the network.
 pub(crate) fn extra_host(host: HostArg) -> (String, String) {
-    let address = match host.address.as_str() {
-        "host-gateway" => "127.0.0.1".to_owned(),
-        _ => host.address,
-    };
-    (host.name, address)
+    (host.name, host.address)
 }
 
 #[cfg(test)]
@@ -445,12 +447,12 @@ mod tests {
     }
 
     #[test]
-    fn the_host_s_gateway_is_the_loopback() {
+    fn hosts_have_names_and_addresses() {
         let plan = plan("build --add-host a:host-gateway,b:1.2.3.4 .");
         let pair = |name: &str, address: &str| (name.to_owned(), address.to_owned());
         assert_eq!(
             plan.request.extra_hosts,
-            [pair("a", "127.0.0.1"), pair("b", "1.2.3.4")]
+            [pair("a", "host-gateway"), pair("b", "1.2.3.4")]
         );
     }
 }

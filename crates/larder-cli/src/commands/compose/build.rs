@@ -147,18 +147,11 @@ fn check_flags(args: &ComposeBuildArgs) -> anyhow::Result<Vec<String>> {
     if let Some((flag, _)) = missing.iter().find(|(_, is_given)| *is_given) {
         bail!("`{flag}` is not supported yet");
     }
-    let ignored = [
-        (
-            "--builder",
-            args.builder.is_some(),
-            "there is one builder, in this process",
-        ),
-        (
-            "--memory",
-            args.memory.is_some(),
-            "the resources of steps are not limited",
-        ),
-    ];
+    let ignored = [(
+        "--builder",
+        args.builder.is_some(),
+        "there is one builder, in this process",
+    )];
     let notes = ignored.iter().filter(|(_, is_given, _)| *is_given);
     Ok(notes
         .map(|(flag, _, why)| format!("`{flag}` is ignored: {why}"))

@@ -8,13 +8,14 @@ use anyhow::{Context as _, anyhow, bail};
 use larder_compose::{BuildTarget, Dockerfile, Origin, TargetContext};
 use larder_engine::TargetRequest;
 use larder_engine::request::{
-    BuildRequest, ContextSource, DockerfileSource, ImageOutput, NoCache, NoCacheSteps, Output,
-    PushOptions, Ulimit,
+    BuildRequest, ContextSource, DockerfileSource, Entitlement, ImageOutput, NoCache, NoCacheSteps,
+    Output, PushOptions, Resources, Ulimit,
 };
 use larder_oci::{ImageRef, Platform};
 
 use crate::args::{
-    CacheFromArg, ComposeBuildArgs, HostArg, KeyValue, SecretArg, SecretSource, cache, values,
+    CacheFromArg, ComposeBuildArgs, HostArg, KeyValue, ResourceArg, ResourceArgs, SecretArg,
+    SecretSource, cache, values,
 };
 use crate::commands::Context;
 use crate::commands::build::plan;
@@ -51,6 +52,8 @@ pub(super) fn target_request(
     request.extra_hosts = extra_hosts(target)?;
     request.shm_size_bytes = target.shm_size_bytes;
     request.ulimits = ulimits(target)?;
+    request.entitlements = entitlements(target)?;
+    request.resources = resources(flags)?;
     request.host_ca = flags.host_ca;
     request.secrets = secrets(target, context)?;
     request.ssh = agents(target, flags, context)?;
@@ -88,14 +91,6 @@ fn wrong(target: &BuildTarget, key: &str, problem: &str) -> anyhow::Error {
 
 /// Refuses what larder lacks and what must not be left out silently.
 fn check_supported(target: &BuildTarget) -> anyhow::Result<()> {
-    if let Some(entitlement) = target
-        .entitlements
-        .iter()
-        .find(|name| *name != "network.host")
-    {
-        let problem = format!("`{entitlement}` is not supported");
-        return Err(wrong(target, "entitlements", &problem));
-    }
     if let Some((kind, _)) = target.attestations.first() {
         return Err(wrong(target, kind, "attestations are not supported yet"));
     }
@@ -231,6 +226,22 @@ fn extra_hosts(target: &BuildTarget) -> anyhow::Result<Vec<(String, String)>> {
             .map_err(|problem| wrong(target, "extra_hosts", &problem))
     };
     target.extra_hosts.iter().map(host).collect()
+}
+
+/// Returns what the compose file lets steps do: who runs it has written it, as for compose.
+fn entitlements(target: &BuildTarget) -> anyhow::Result<Vec<Entitlement>> {
+    let read = |text: &String| {
+        values::entitlement(text).map_err(|problem| wrong(target, "entitlements", &problem))
+    };
+    target.entitlements.iter().map(read).collect()
+}
+
+fn resources(flags: &ComposeBuildArgs) -> anyhow::Result<Resources> {
+    let memory = flags.memory.iter();
+    let memory = memory.map(|value| ResourceArg::new("memory", value));
+    let memory = memory.collect::<Result<_, _>>();
+    let resources = memory.and_then(|memory| ResourceArgs::of(memory).resources());
+    resources.map_err(|problem| anyhow!("`--memory`: {problem}"))
 }
 
 fn ulimits(target: &BuildTarget) -> anyhow::Result<Vec<Ulimit>> {

@@ -73,8 +73,9 @@ pub(super) fn inspect(args: &BuilderArgs, context: &Context<'_>) -> anyhow::Resu
          Platforms:        {platforms}\n\
          Labels:\n \
          org.mobyproject.buildkit.worker.executor:    larder\n \
-         org.mobyproject.buildkit.worker.network:     host\n \
+         org.mobyproject.buildkit.worker.network:     {}\n \
          org.mobyproject.buildkit.worker.snapshotter: {}\n",
+        engine.network()?.name(),
         engine.snapshotter()
     );
     for (index, policy) in engine.gc_policies()?.iter().enumerate() {
