@@ -9,7 +9,9 @@ use larder_llb::pb::file_action::Action;
 use larder_llb::pb::op::Op;
 use larder_llb::{Message as _, pb};
 use larder_oci::Digest;
-use larder_testkit::{Base, EntryKind, Larder, OciArchive, Project, Run, Scratch, project};
+use larder_testkit::{
+    Base, EntryKind, Larder, OciArchive, Project, Registry, Run, Scratch, project, skip,
+};
 
 /// A state that a definition describes: an output of an op.
 #[derive(Debug, Clone)]
@@ -437,7 +439,7 @@ fn steps_say_which_codes_are_no_failure_and_secrets_may_be_left_out() {
         name: "TOKEN".to_owned(),
         optional,
     };
-    let command = "echo \"[$TOKEN]\" > /t; exit 7";
+    let command = "echo \"[${TOKEN-unset}]\" > /t; exit 7";
     let step = graph.run(&base, command, &[], |exec| {
         exec.secretenv.push(secret(true));
         exec.meta.as_mut().unwrap().valid_exit_codes = vec![0, 7];
@@ -735,4 +737,37 @@ fn an_image_of_a_definition_has_the_usual_config() {
     assert_eq!(kinds, [EntryKind::File(b"f".to_vec())]);
     let run = project.larder().run(["images"]).success();
     assert!(run.text().contains("plain"), "{}", run.text());
+}
+
+#[test]
+fn blobs_of_registries_are_files() {
+    let project = project!(Base::Busybox);
+    let registry = match Registry::start() {
+        Ok(registry) => registry,
+        Err(error) => skip!("no registry: {error:#}"),
+    };
+    let mut graph = Graph::default();
+    let file = graph.file(vec![(-1, -1, 0, mkfile("/f", "f"))], &[]);
+    let name = format!("{}/blob", registry.host());
+    let output = format!("type=image,name={name}:1,push=true");
+    let metadata = project.scratch().join("metadata.json");
+    let flags = ["-o", &output, "--metadata-file", metadata.to_str().unwrap()];
+    let _ = build(&project, &flags, &graph.of(&file)).success();
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    let config = metadata["containerimage.config.digest"].as_str().unwrap();
+
+    let elsewhere = project!(Base::Busybox);
+    let identifier = format!("docker-image+blob://{name}@{config}");
+    let mut graph = Graph::default();
+    let blob = graph.source(&identifier);
+    let found = files(&elsewhere, &graph.of(&blob));
+    let (path, text) = found.first_key_value().unwrap();
+    assert_eq!((found.len(), &**path), (1, &config["sha256:".len()..]));
+    assert_eq!(Digest::sha256(text).to_string(), config);
+    let again = build(&elsewhere, &[], &graph.of(&blob)).success();
+    let _ = again.says("CACHED");
+    let missing = Digest::sha256("missing");
+    let missing = graph.source(&format!("docker-image+blob://{name}@{missing}"));
+    let _ = build(&elsewhere, &[], &graph.of(&missing)).exit(1);
 }

@@ -1,5 +1,6 @@
 //! The meaning of LLB ops: what each does when it runs.
 
+pub(crate) mod blob;
 pub(crate) mod exec;
 pub(crate) mod file;
 pub(crate) mod git;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use larder_dockerfile::Lowered;
+use larder_llb::blob::BlobSource;
 use larder_llb::cache_map::{self, Selector};
 use larder_llb::{Vertex, pb};
 use larder_oci::{Descriptor, Digest, Platform};
@@ -401,6 +402,10 @@ impl Worker for BuildWorker<'_> {
                 Ok(CacheMap::Root { keys: vec![digest] })
             }
             Some(pb::op::Op::Source(source)) => {
+                if let Some(blob) = blob_source(source)? {
+                    let keys = vec![blob.cache_digest()];
+                    return Ok(CacheMap::Root { keys });
+                }
                 let image = self.image(vertex, source)?;
                 let chain_id = cache_map::chain_id(&image.config.rootfs.diff_ids);
                 let keys = cache_map::image_source_digests(
@@ -512,13 +517,17 @@ impl Worker for BuildWorker<'_> {
                 if ops::git::is_git(source) {
                     return Ok(vec![ops::git::load(self, source, progress, cancel)?]);
                 }
-                let image = self.image(vertex, source)?;
                 let fetcher = Fetcher {
                     engine: self.engine,
                     lease: &self.lease,
                     progress,
                     cancel,
                 };
+                if let Some(blob) = blob_source(source)? {
+                    let snapshot = ops::blob::load(&fetcher, &blob)?;
+                    return Ok(vec![ResultRef::Snapshot(snapshot)]);
+                }
+                let image = self.image(vertex, source)?;
                 let snapshot = ops::image::pull(&fetcher, image)?;
                 Ok(vec![ResultRef::Snapshot(snapshot)])
             }
@@ -684,6 +693,12 @@ impl BuildWorker<'_> {
             ))
         })
     }
+}
+
+/// Reads a source of a blob; `None` for another kind of source.
+fn blob_source(source: &pb::SourceOp) -> Result<Option<BlobSource>> {
+    let parsed = BlobSource::parse(source).transpose();
+    parsed.map_err(|problem| BuildError::invalid(problem.to_string()))
 }
 
 fn unavailable(what: &str) -> BuildError {

@@ -194,7 +194,7 @@ fn decode(text: &str) -> Option<String> {
 }
 
 /// Reads a number as Go does: `0755` and `0o755` are octal, `0x1ed` is hexadecimal.
-fn number(text: &str) -> Option<u32> {
+pub(crate) fn number(text: &str) -> Option<u32> {
     let prefixed = |prefix: &str, radix| {
         let rest = text.strip_prefix(prefix)?;
         u32::from_str_radix(rest, radix).ok()

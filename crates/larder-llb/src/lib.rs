@@ -29,6 +29,7 @@
 //! of the mounts, and there is one root filesystem; BuildKit takes others, and makes something else
 //! of them than they say.
 
+pub mod blob;
 pub mod cache_map;
 pub mod caps;
 pub mod dump;

@@ -147,6 +147,34 @@ impl Client {
         Err(attempts.last())
     }
 
+    /// Returns how many bytes a blob has, by the mirrors or the registry of `image_ref`.
+    ///
+    /// # Errors
+    /// As [`Client::resolve`]; `Unsupported` where the answer does not say.
+    pub async fn blob_size(&self, image_ref: &ImageRef, digest: &Digest) -> Result<u64, Error> {
+        require_sha256(digest)?;
+        let mut attempts = Attempts::default();
+        for endpoint in pull_endpoints(&self.transport.config, image_ref)? {
+            let request = Request {
+                endpoint: &endpoint,
+                image_ref: Some(image_ref),
+                method: Method::HEAD,
+                subject: Subject::Blob(digest, 0),
+                content: Content::Nothing,
+            };
+            match self.transport.send_patiently(&request).await {
+                Ok(answer) => {
+                    let length = answer.headers().get(CONTENT_LENGTH);
+                    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+                    let unsaid = "the registry does not say how many bytes the blob has";
+                    return length.ok_or_else(|| Error::new(ErrorKind::Unsupported, unsaid));
+                }
+                Err(error) => attempts.failed(&endpoint, error),
+            }
+        }
+        Err(attempts.last())
+    }
+
     /// Asks by HEAD, which registries do not count as a pull; by GET where the answer says too
     /// little.
     async fn resolve_at(

@@ -402,15 +402,15 @@ impl Step<'_> {
             env.push(format!("HOME={}", user.home));
         }
         for secret in &exec.secretenv {
-            if let Some(bytes) = self.secret_bytes(&secret.id, secret.optional)? {
-                let value = String::from_utf8(bytes).map_err(|_| {
-                    BuildError::invalid(format!(
-                        "secret {} is not text, and can't be a variable",
-                        secret.id
-                    ))
-                })?;
-                env.push(format!("{}={value}", secret.name));
-            }
+            // One that is not there is an empty one, as in BuildKit.
+            let bytes = self.secret_bytes(&secret.id, secret.optional)?;
+            let value = String::from_utf8(bytes.unwrap_or_default()).map_err(|_| {
+                BuildError::invalid(format!(
+                    "secret {} is not text, and can't be a variable",
+                    secret.id
+                ))
+            })?;
+            env.push(format!("{}={value}", secret.name));
         }
         if let Some(proxies) = &meta.proxy_env {
             host::set_proxies(&mut env, proxies);
