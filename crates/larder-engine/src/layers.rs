@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use jiff::Timestamp;
 use larder_oci::{Descriptor, Digest, media_type};
 use larder_store::{Lease, SnapshotId, SnapshotInfo, Store};
-use larder_tree::diff::LayerOptions;
+use larder_tree::diff::{DigestWriter, LayerOptions};
 use rayon::prelude::*;
 
 use crate::error::{BuildError, Result};
@@ -137,18 +137,18 @@ pub(crate) fn compressed(lease: &Lease, digest: &Digest) -> Result<Descriptor> {
     Ok(encode::transcode(lease, digest, &Recipe::default())?.descriptor)
 }
 
-/// Writes a layer as an uncompressed tar; returns the tar's digest and length.
-pub(crate) fn write_tar(
+/// Writes a layer as an uncompressed tar.
+fn write_tar(
     store: &Store,
     id: &SnapshotId,
     out: impl Write,
     options: &LayerOptions,
-) -> Result<(Digest, u64)> {
+) -> Result<()> {
     let below: Option<OwnedFd> = match store.below(id)? {
         Some(mount) => Some(larder_exec::mount::open(&mount)?),
         None => None,
     };
-    Ok(store.write_layer(id, below, out, options)?)
+    Ok(store.pack_layer(id, below, out, options)?)
 }
 
 fn infos(store: &Store, snapshot: &SnapshotId) -> Result<Vec<SnapshotInfo>> {
@@ -173,9 +173,11 @@ fn diff_id(store: &Store, info: &SnapshotInfo) -> Result<(Digest, u64)> {
     if let Some(known) = info.diff_id.clone().zip(info.tar_bytes) {
         return Ok(known);
     }
-    let written = write_tar(store, &info.id, std::io::sink(), &LayerOptions::default())?;
-    store.set_diff_id(&info.id, &written.0, written.1)?;
-    Ok(written)
+    let mut tar = DigestWriter::new(std::io::sink());
+    write_tar(store, &info.id, &mut tar, &LayerOptions::default())?;
+    let (_, digest, length) = tar.finish();
+    store.set_diff_id(&info.id, &digest, length)?;
+    Ok((digest, length))
 }
 
 /// Returns a layer that an image has as `descriptor`.

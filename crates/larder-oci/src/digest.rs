@@ -2,7 +2,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
+use sha2::compress256;
+use sha2::digest::block_buffer::EagerBuffer;
+use sha2::digest::consts::U64;
 
 /// A content digest, `algorithm:hex`: the name of exact bytes.
 ///
@@ -99,9 +101,49 @@ impl From<Digest> for String {
     }
 }
 
-/// A running SHA-256 computation.
-#[derive(Clone, Default)]
-pub struct Sha256(sha2::Sha256);
+/// The state before the first block (FIPS 180-4, 5.3.3).
+const INITIAL_STATE: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
+
+/// How many bytes are a block.
+const BLOCK_BYTES: u64 = 64;
+
+/// A running SHA-256 computation. It can be saved at any time, and taken up by another process.
+#[derive(Clone)]
+pub struct Sha256 {
+    state: [u32; 8],
+    pending: EagerBuffer<U64>,
+    length: u64,
+}
+
+/// A SHA-256 computation that was interrupted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedSha256 {
+    /// The state after the last full block.
+    pub state: [u32; 8],
+    /// How many bytes were added.
+    pub length: u64,
+    /// Those of them that don't fill a block, fewer than 64.
+    pub pending: Vec<u8>,
+}
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self {
+            state: INITIAL_STATE,
+            pending: EagerBuffer::default(),
+            length: 0,
+        }
+    }
+}
 
 impl Sha256 {
     /// Starts a computation over no bytes.
@@ -109,19 +151,55 @@ impl Sha256 {
         Self::default()
     }
 
+    /// Goes on with a computation as it was saved; `None` if it never was in that state.
+    pub fn resume(saved: &SavedSha256) -> Option<Self> {
+        let is_sound = saved.length % BLOCK_BYTES == saved.pending.len() as u64;
+        is_sound.then(|| Self {
+            state: saved.state,
+            pending: EagerBuffer::new(&saved.pending),
+            length: saved.length,
+        })
+    }
+
+    /// Returns what it takes to go on from here.
+    pub fn save(&self) -> SavedSha256 {
+        SavedSha256 {
+            state: self.state,
+            length: self.length,
+            pending: self.pending.get_data().to_vec(),
+        }
+    }
+
+    /// Returns how many bytes were added.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Adds `bytes`.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        self.length += bytes.len() as u64;
+        let state = &mut self.state;
+        self.pending
+            .digest_blocks(bytes, |blocks| compress256(state, blocks));
     }
 
     /// Returns the digest of all bytes added.
     pub fn finish(self) -> Digest {
-        Digest::from_sha256(self.0.finalize().into())
+        Digest::from_sha256(self.finish_bytes())
     }
 
     /// Returns the 32 bytes of the sum of all bytes added.
-    pub fn finish_bytes(self) -> [u8; 32] {
-        self.0.finalize().into()
+    pub fn finish_bytes(mut self) -> [u8; 32] {
+        let state = &mut self.state;
+        self.pending
+            .len64_padding_be(self.length.wrapping_mul(8), |block| {
+                compress256(state, std::slice::from_ref(block));
+            });
+        let mut sum = [0; 32];
+        for (bytes, word) in sum.chunks_exact_mut(4).zip(self.state) {
+            bytes.copy_from_slice(&word.to_be_bytes());
+        }
+        sum
     }
 }
 
@@ -160,6 +238,44 @@ mod tests {
         ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_sum_is_that_of_any_other_implementation_however_the_bytes_come() {
+        use sha2::Digest as _;
+        let bytes: Vec<u8> = (0..1000_u32).map(|at| (at * at >> 3) as u8).collect();
+        for length in (0..200).chain([255, 256, 257, 1000]) {
+            let expected: [u8; 32] = sha2::Sha256::digest(&bytes[..length]).into();
+            for step in [1, 7, 63, 64, 65, 1000] {
+                let mut hasher = Sha256::new();
+                for part in bytes[..length].chunks(step) {
+                    hasher.update(part);
+                }
+                assert_eq!(hasher.length(), length as u64);
+                assert_eq!(hasher.finish_bytes(), expected, "{length} by {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_saved_computation_goes_on_to_the_same_sum() {
+        let bytes: Vec<u8> = (0..400_u32).map(|at| (at * 31) as u8).collect();
+        for at in 0..bytes.len() {
+            let mut first = Sha256::new();
+            first.update(&bytes[..at]);
+            let saved = first.save();
+            let mut second = Sha256::resume(&saved).unwrap();
+            assert_eq!(second.save(), saved);
+            second.update(&bytes[at..]);
+            assert_eq!(second.finish(), Digest::sha256(&bytes), "{at}");
+        }
+        let mut first = Sha256::new();
+        first.update(&bytes[..70]);
+        let mut saved = first.save();
+        saved.pending.pop();
+        assert!(Sha256::resume(&saved).is_none());
+        saved.pending = vec![0; 70];
+        assert!(Sha256::resume(&saved).is_none());
     }
 
     #[test]

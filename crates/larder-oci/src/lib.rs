@@ -28,7 +28,7 @@ pub use config::{
     ContainerConfig, EmptyObject, Healthcheck, HistoryEntry, ImageConfig, RootFs, go_json,
     go_json_pretty,
 };
-pub use digest::{Digest, DigestError, Sha256};
+pub use digest::{Digest, DigestError, SavedSha256, Sha256};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, annotation, media_type};
 pub use mount::{Mount, MountKind, OverlayUpper};
 pub use platform::{Platform, PlatformError};

@@ -120,6 +120,35 @@ impl Lease {
             reservation,
         })
     }
+
+    /// Starts to write a blob whose digest the caller computes on the way.
+    pub fn unhashed_blob_writer(&self) -> Result<UnhashedBlobWriter> {
+        self.blob_writer(None).map(UnhashedBlobWriter)
+    }
+}
+
+/// A blob being written by someone who computes its digest, or knows it. Nobody sees it before
+/// [`UnhashedBlobWriter::commit`].
+#[derive(Debug)]
+pub struct UnhashedBlobWriter(BlobWriter);
+
+impl UnhashedBlobWriter {
+    /// Stores and protects what was written as the blob `digest`, which must be the SHA-256 digest
+    /// of just these bytes: it is not verified.
+    pub fn commit(self, digest: &Digest) -> Result<()> {
+        require_sha256(digest)?;
+        self.0.store_as(digest)
+    }
+}
+
+impl Write for UnhashedBlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.append(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A blob being written. Nobody sees it before [`BlobWriter::commit`].
@@ -199,6 +228,16 @@ impl BlobWriter {
         Ok(())
     }
 
+    /// Writes `bytes` without adding them to the digest.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.reservation
+            .cover(content_bytes(self.offset + bytes.len() as u64))
+            .map_err(into_io)?;
+        let count = self.file.write(bytes)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+
     /// Verifies the blob, stores and protects it, and returns its digest.
     ///
     /// # Errors
@@ -216,6 +255,11 @@ impl BlobWriter {
             self.remove_file();
             return Err(error);
         }
+        self.store_as(&digest)?;
+        Ok(digest)
+    }
+
+    fn store_as(mut self, digest: &Digest) -> Result<()> {
         let store = self.lease.store().clone();
         let failed =
             |error: io::Error| Error::io(format_args!("cannot store blob `{digest}`"), error);
@@ -223,10 +267,10 @@ impl BlobWriter {
         let stat = rustix::fs::fstat(self.file.get_ref()).map_err(|errno| failed(errno.into()))?;
         self.reservation.cover(disk::allocated_of(&stat))?;
         let _publication = store.lock_publication()?;
-        if store.has_blob(&digest)? {
+        if store.has_blob(digest)? {
             self.remove_file();
         } else {
-            std::fs::rename(&self.path, store.layout().blob(&digest)).map_err(failed)?;
+            std::fs::rename(&self.path, store.layout().blob(digest)).map_err(failed)?;
             self.finished = true;
         }
         store.write(|tx| {
@@ -242,9 +286,8 @@ impl BlobWriter {
                 store.now(),
                 store.boot()
             ])?;
-            self.lease.record_blob(tx, &digest)
-        })?;
-        Ok(digest)
+            self.lease.record_blob(tx, digest)
+        })
     }
 
     fn remove_file(&mut self) {
@@ -268,12 +311,8 @@ impl Write for BlobWriter {
                 ),
             ));
         }
-        self.reservation
-            .cover(content_bytes(self.offset + bytes.len() as u64))
-            .map_err(into_io)?;
-        let count = self.file.write(bytes)?;
+        let count = self.append(bytes)?;
         self.hasher.update(&bytes[..count]);
-        self.offset += count as u64;
         Ok(count)
     }
 

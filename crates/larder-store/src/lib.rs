@@ -92,7 +92,7 @@ mod store;
 mod sweep;
 mod usage;
 
-pub use blob::BlobWriter;
+pub use blob::{BlobWriter, UnhashedBlobWriter};
 pub use cache_mount::{CacheMountGuard, CacheMountRequest, FillCacheMount, Sharing};
 pub use ceiling::{Ceiling, Watch};
 pub use check::Problem;

@@ -19,8 +19,9 @@ use fs_err::File;
 use fs_err::os::unix::fs::FileExt;
 use larder_oci::Digest;
 use larder_tree::beneath::Root;
-use larder_tree::compression::{ChunkCache, ChunkKey, Compression, Encoder};
-use larder_tree::diff::{DigestWriter, LayerOptions, Style, write_layer};
+use larder_tree::bulk::BulkFile;
+use larder_tree::compression::{ChunkCache, ChunkKey, Compression, KnownChunk, LayerEncoder, Mark};
+use larder_tree::diff::{LayerOptions, Style, write_layer};
 use rustix::time::{ClockId, clock_gettime};
 
 fn main() {
@@ -49,17 +50,16 @@ fn main() {
 /// Returns the digest and the length of the blob.
 fn pack(dir: &Path, file: &Path, threads: usize, chunks: &Arc<Chunks>) -> (Digest, u64) {
     let new = file.with_extension("new");
-    let out = DigestWriter::new(File::create(&new).unwrap());
+    let out = BulkFile::new(File::create(&new).unwrap().into_parts().0, 0);
     let cache: Arc<dyn ChunkCache> = chunks.clone();
-    let encoder = Encoder::with_cache(out, Compression::gzip(), threads, &cache).unwrap();
-    let mut layer = DigestWriter::new(encoder);
+    let mut layer = LayerEncoder::new(out, Compression::gzip(), threads, &cache).unwrap();
     let root = Root::open(dir).unwrap();
     let options = LayerOptions::default();
     write_layer(&root, None, Style::Tree, &mut layer, &options).unwrap();
-    let (encoder, _, _) = layer.finish();
-    let (_, digest, bytes) = encoder.finish().unwrap().finish();
+    let layer = layer.finish().unwrap();
+    drop(layer.out);
     fs_err::rename(new, file).unwrap();
-    (digest, bytes)
+    (layer.digest, layer.size_bytes)
 }
 
 fn cpu_seconds() -> f64 {
@@ -71,27 +71,42 @@ fn cpu_seconds() -> f64 {
 #[derive(Default)]
 struct Chunks {
     known: Mutex<HashMap<ChunkKey, Range<u64>>>,
+    marks: Mutex<HashMap<u64, Mark>>,
     written: Mutex<HashMap<ChunkKey, Range<u64>>>,
+    marked: Mutex<HashMap<u64, Mark>>,
     file: Mutex<Option<Arc<File>>>,
 }
 
 impl Chunks {
     fn keep(&self, file: &Path) {
         *self.known.lock().unwrap() = std::mem::take(&mut self.written.lock().unwrap());
+        *self.marks.lock().unwrap() = std::mem::take(&mut self.marked.lock().unwrap());
         *self.file.lock().unwrap() = Some(Arc::new(File::open(file).unwrap()));
     }
 }
 
 impl ChunkCache for Chunks {
-    fn get(&self, key: &ChunkKey) -> Option<Vec<u8>> {
+    fn get(&self, key: &ChunkKey) -> Option<KnownChunk> {
         let place = self.known.lock().unwrap().get(key)?.clone();
         let file = self.file.lock().unwrap().clone()?;
         let mut bytes = vec![0; (place.end - place.start) as usize];
         file.read_exact_at(&mut bytes, place.start).ok()?;
-        Some(bytes)
+        Some(KnownChunk {
+            bytes,
+            stream: 0,
+            offset: place.start,
+        })
     }
 
     fn written(&self, key: &ChunkKey, place: Range<u64>) {
         self.written.lock().unwrap().insert(*key, place);
+    }
+
+    fn mark(&self, _stream: u32, end: u64) -> Option<Mark> {
+        self.marks.lock().unwrap().get(&end).cloned()
+    }
+
+    fn marked(&self, end: u64, mark: Mark) {
+        self.marked.lock().unwrap().insert(end, mark);
     }
 }

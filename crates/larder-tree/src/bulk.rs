@@ -3,15 +3,15 @@
 //! What a program writes stays in memory until the kernel needs the room. For gigabytes that
 //! nobody reads soon this is waste: it displaces what others need, and pages that were not in use
 //! before cost a virtual machine several times what writing into them does. [`BulkFile`] lets
-//! them go when they are on the disk.
+//! them go when they are on the disk, [`BulkReader`] when they were read.
 //!
 //! **Limitations**: Linux 6.14 and a file system that takes part (ext4, XFS, btrfs); elsewhere
 //! pages stay as usual.
 
 use std::fs::File;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 
-use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
 /// The first bytes of a file stay in memory: small files are read again soon.
 const KEPT_BYTES: u64 = 64 << 20;
@@ -22,7 +22,7 @@ const WRITE_BYTES: usize = 1 << 20;
 /// `RWF_DONTCACHE` (since Linux 6.14), which rustix doesn't name yet.
 const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
 
-/// To write where the file stands, as `write` does.
+/// To read and write where the file stands, as `read` and `write` do.
 const AT_CURRENT_OFFSET: u64 = u64::MAX;
 
 /// A file that is written from where it stands to its end.
@@ -75,11 +75,7 @@ impl BulkFile {
             let slices = [IoSlice::new(bytes)];
             match pwritev2(&self.file, &slices, AT_CURRENT_OFFSET, DONT_CACHE) {
                 Ok(count) => break count,
-                Err(
-                    Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::SPIPE | Errno::PERM,
-                ) => {
-                    self.lets_go = false;
-                }
+                Err(errno) if is_refusal(errno) => self.lets_go = false,
                 Err(errno) => return Err(errno.into()),
             }
         };
@@ -137,9 +133,48 @@ impl Drop for BulkFile {
     }
 }
 
+/// Reads a large file, and leaves the page cache as it was. Takes large buffers: it has none.
+#[derive(Debug)]
+pub struct BulkReader {
+    file: File,
+    /// Whether the kernel and the file system can let pages go, as far as is known.
+    lets_go: bool,
+}
+
+impl BulkReader {
+    /// Reads `file` from where it stands.
+    pub fn new(file: File) -> Self {
+        Self {
+            file,
+            lets_go: true,
+        }
+    }
+}
+
+impl Read for BulkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.lets_go {
+            let mut slices = [IoSliceMut::new(buffer)];
+            match preadv2(&self.file, &mut slices, AT_CURRENT_OFFSET, DONT_CACHE) {
+                Ok(count) => return Ok(count),
+                Err(errno) if is_refusal(errno) => self.lets_go = false,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.file.read(buffer)
+    }
+}
+
+fn is_refusal(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS | Errno::SPIPE | Errno::PERM
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Seek, SeekFrom};
+    use std::io::{Seek, SeekFrom};
 
     use super::*;
 
@@ -159,8 +194,9 @@ mod tests {
             expected.extend(bytes);
         }
         drop(file);
+        let mut reader = BulkReader::new(File::open(&path).unwrap());
         let mut actual = Vec::new();
-        File::open(&path).unwrap().read_to_end(&mut actual).unwrap();
+        reader.read_to_end(&mut actual).unwrap();
         assert!(actual == expected);
     }
 

@@ -16,17 +16,22 @@
 //! assert_eq!(text, "hello");
 //! ```
 //!
-//! **Limitations**: bzip2 and xz are read only. zstd and eStargz are written by one thread.
+//! **Limitations**: bzip2 and xz are read only. eStargz is written by one thread.
 
+mod chunked;
 mod chunker;
+mod chunks;
+mod codec;
 mod decoder;
 mod deflate;
+mod digests;
 mod encoder;
 mod estargz;
-mod gzip;
+mod layer;
 mod pipeline;
 
+pub use chunks::{ChunkCache, ChunkKey, KnownChunk, Mark};
 pub use decoder::{Decoder, Format};
 pub use encoder::{Compression, Encoder};
 pub use estargz::{Estargz, write_estargz};
-pub use gzip::{ChunkCache, ChunkKey, GzipEncoder};
+pub use layer::{EncodedLayer, LayerEncoder};

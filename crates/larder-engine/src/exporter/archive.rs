@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::sync::mpsc::{channel, sync_channel};
 
 use larder_oci::{Descriptor, ImageIndex, ImageManifest, ImageRef, go_json, media_type};
 use larder_store::Store;
+use larder_tree::bulk::BulkReader;
 use larder_tree::tar::{Header, Writer};
 use serde::Serialize;
 
@@ -14,9 +16,16 @@ use crate::error::{BuildError, Result};
 use crate::output;
 use crate::progress::VertexProgress;
 use crate::request::{ArchiveOutput, ImageOutcome};
+use crate::task::Tasks;
 
 /// How much of a blob is copied at once.
 const COPY_BYTES: usize = 1 << 20;
+
+/// Smaller blobs are copied sooner than a thread is started.
+const ALONE_BYTES: u64 = 16 << 20;
+
+/// How many parts may be read before they are written.
+const WAITING_PARTS: usize = 2;
 
 /// What kind of archive is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,11 +203,18 @@ pub(crate) fn write_images(
     for directory in ["blobs/", "blobs/sha256/"] {
         tar.append(&Header::directory(directory))?;
     }
-    let mut buffer = vec![0; COPY_BYTES];
     for (path, blob) in &blobs {
         tar.append(&Header::file(path, blob.size_bytes))?;
-        let mut content = store.open_blob(&blob.digest)?.take(blob.size_bytes);
-        copy(&mut content, &mut tar, &mut buffer).map_err(output::failed)?;
+        let content = store.open_blob(&blob.digest)?;
+        if blob.size_bytes < ALONE_BYTES {
+            let mut bytes = Vec::with_capacity(blob.size_bytes as usize);
+            let read = content.take(blob.size_bytes).read_to_end(&mut bytes);
+            let copied = read.and_then(|_| tar.write_all(&bytes));
+            copied.map_err(output::failed)?;
+        } else {
+            let content = BulkReader::new(content).take(blob.size_bytes);
+            copy(content, &mut tar).map_err(output::failed)?;
+        }
     }
     append(&mut tar, "index.json", &go_json(&index))?;
     if kind == ArchiveKind::Docker {
@@ -211,14 +227,30 @@ pub(crate) fn write_images(
     Ok(())
 }
 
-/// Copies through `buffer`: layers are large, and a small one would cost many calls.
-fn copy(from: &mut impl Read, to: &mut impl Write, buffer: &mut [u8]) -> io::Result<()> {
-    loop {
-        match from.read(buffer)? {
-            0 => return Ok(()),
-            count => to.write_all(&buffer[..count])?,
+/// Copies a large file: one thread reads while the other writes.
+fn copy(mut from: impl Read + Send, to: &mut impl Write) -> io::Result<()> {
+    std::thread::scope(|scope| {
+        let (sender, parts) = sync_channel(WAITING_PARTS);
+        let (give_back, spare) = channel();
+        Tasks::spawn(scope, "archive", move || {
+            loop {
+                let mut part = spare.try_recv().unwrap_or_else(|_| vec![0; COPY_BYTES]);
+                let read = from.read(&mut part);
+                let is_last = !matches!(read, Ok(1..));
+                // The writer may have failed.
+                if sender.send(read.map(|count| (part, count))).is_err() || is_last {
+                    return;
+                }
+            }
+        })?;
+        for read in parts {
+            let (part, count) = read?;
+            to.write_all(&part[..count])?;
+            // There may be nothing more to read.
+            let _ = give_back.send(part);
         }
-    }
+        Ok(())
+    })
 }
 
 fn blob_path(blob: &Descriptor) -> String {

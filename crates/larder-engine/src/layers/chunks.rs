@@ -4,13 +4,19 @@
 //! One file for all layers, rewritten after each. Its loss costs time only:
 //!
 //! ```text
-//! "larder chunks 2\n"
+//! "larder chunks 3\n"
 //! u32                      number of blobs
 //! [32]                     SHA-256 of each
+//! u32                      number of marks
+//! u32 u64 sum sum          for each mark, the latest first: the number of its blob, how far into
+//!                          it, and the sums so far of the blob and of the tar that it is made of
 //! [32] u32 u64 u32         for each chunk, the latest first: its key, the number of its blob,
 //!                          offset and length therein
 //! [32]                     SHA-256 of all before
 //! ```
+//!
+//! A sum is `[u32; 8] u64 [63]`: the state of SHA-256 after the last full block, the number of bytes
+//! that went in, and those of them that don't fill a block, padded with zeros.
 //!
 //! Numbers are little-endian. A file of another version is not read, and none that is damaged: a
 //! wrong place would make a damaged layer.
@@ -24,17 +30,20 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use larder_oci::Digest;
+use larder_oci::{Digest, SavedSha256};
 use larder_store::Store;
-use larder_tree::compression::{ChunkCache, ChunkKey};
+use larder_tree::compression::{ChunkCache, ChunkKey, KnownChunk, Mark};
 
-const MAGIC: &[u8] = b"larder chunks 2\n";
+const MAGIC: &[u8] = b"larder chunks 3\n";
 
 /// The name of the file among the caches of the store.
 const FILE_NAME: &str = "layer-chunks";
 
 /// How many chunks are remembered: of some 16 GB of layers.
 const MAX_CHUNKS: usize = 64 << 10;
+
+/// How many marks are remembered: of as many layers.
+const MAX_MARKS: usize = 2 << 10;
 
 /// Smaller layers are compressed sooner than the file is written.
 const FEWEST_CHUNKS: usize = 8;
@@ -51,6 +60,7 @@ pub(super) struct StoredChunks {
     /// What was there at the beginning, read when the first chunk is looked for.
     known: OnceLock<Known>,
     written: Mutex<Vec<(Sum, Range<u64>)>>,
+    marked: Mutex<Vec<(u64, Mark)>>,
 }
 
 impl StoredChunks {
@@ -59,30 +69,55 @@ impl StoredChunks {
             store: store.clone(),
             known: OnceLock::new(),
             written: Mutex::default(),
+            marked: Mutex::default(),
         }
     }
 
     /// Remembers the chunks of the new blob `digest`.
     pub(super) fn keep(&self, digest: &Digest) {
         let written = std::mem::take(&mut *lock(&self.written));
+        let marked = std::mem::take(&mut *lock(&self.marked));
         if let (Some(blob), FEWEST_CHUNKS..) = (digest.sha256_bytes(), written.len())
-            && let Err(error) = self.write(blob, &written)
+            && let Err(error) = self.write(blob, &written, marked)
         {
             tracing::debug!(%error, "the chunks of a layer are not remembered");
         }
     }
 
-    fn write(&self, blob: Sum, written: &[(Sum, Range<u64>)]) -> io::Result<()> {
+    fn write(
+        &self,
+        blob: Sum,
+        written: &[(Sum, Range<u64>)],
+        marked: Vec<(u64, Mark)>,
+    ) -> io::Result<()> {
         let mut index = Index::default();
         for (key, place) in written {
             let length = (place.end - place.start) as u32;
             index.add(*key, blob, place.start, length);
         }
+        for (end, mark) in marked {
+            index.add_mark(blob, end, mark);
+        }
         // Others may have added to it meanwhile.
-        for (key, blob, offset, length) in Index::read(&self.path()).entries() {
+        let mut before = Index::read(&self.path());
+        for (key, blob, offset, length) in before.entries() {
             index.add(key, blob, offset, length);
         }
+        for (place, mark) in std::mem::take(&mut before.marks) {
+            index.add_mark(before.blobs[place.0 as usize], place.1, mark);
+        }
         index.write(&self.path())
+    }
+
+    fn known(&self) -> &Known {
+        self.known.get_or_init(|| {
+            let mut index = Index::read(&self.path());
+            Known {
+                marks: std::mem::take(&mut index.marks).into_iter().collect(),
+                index,
+                files: Mutex::default(),
+            }
+        })
     }
 
     fn path(&self) -> PathBuf {
@@ -91,28 +126,34 @@ impl StoredChunks {
 }
 
 impl ChunkCache for StoredChunks {
-    fn get(&self, key: &ChunkKey) -> Option<Vec<u8>> {
-        let known = self.known.get_or_init(|| Known {
-            index: Index::read(&self.path()),
-            files: Mutex::default(),
-        });
-        known.chunk(&self.store, &key.0)
+    fn get(&self, key: &ChunkKey) -> Option<KnownChunk> {
+        self.known().chunk(&self.store, &key.0)
     }
 
     fn written(&self, key: &ChunkKey, place: Range<u64>) {
         lock(&self.written).push((key.0, place));
+    }
+
+    fn mark(&self, stream: u32, end: u64) -> Option<Mark> {
+        let marks = &self.known().marks;
+        marks.get(&(stream, end)).cloned()
+    }
+
+    fn marked(&self, end: u64, mark: Mark) {
+        lock(&self.marked).push((end, mark));
     }
 }
 
 /// The chunks of earlier layers, with the blobs that were opened for them.
 struct Known {
     index: Index,
+    marks: HashMap<MarkPlace, Mark>,
     /// `None` for a blob that is gone.
     files: Mutex<HashMap<u32, Option<Arc<File>>>>,
 }
 
 impl Known {
-    fn chunk(&self, store: &Store, key: &Sum) -> Option<Vec<u8>> {
+    fn chunk(&self, store: &Store, key: &Sum) -> Option<KnownChunk> {
         let place = self.index.places.get(key)?;
         let file = lock(&self.files)
             .entry(place.blob)
@@ -120,7 +161,11 @@ impl Known {
             .clone()?;
         let mut bytes = vec![0; place.length as usize];
         file.read_exact_at(&mut bytes, place.offset).ok()?;
-        Some(bytes)
+        Some(KnownChunk {
+            bytes,
+            stream: place.blob,
+            offset: place.offset,
+        })
     }
 }
 
@@ -138,7 +183,12 @@ struct Index {
     places: HashMap<Sum, Place>,
     /// The keys of `places`, the latest first.
     order: Vec<Sum>,
+    /// The latest first.
+    marks: Vec<(MarkPlace, Mark)>,
 }
+
+/// The number of a blob, and how far into it.
+type MarkPlace = (u32, u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
@@ -153,18 +203,30 @@ impl Index {
         if self.order.len() == MAX_CHUNKS || self.places.contains_key(&key) {
             return;
         }
-        let known = self.blobs.iter().rposition(|known| *known == blob);
-        let number = known.unwrap_or_else(|| {
-            self.blobs.push(blob);
-            self.blobs.len() - 1
-        });
         let place = Place {
-            blob: number as u32,
+            blob: self.number(blob),
             offset,
             length,
         };
         self.places.insert(key, place);
         self.order.push(key);
+    }
+
+    /// Adds a mark, unless there are enough, or no chunk of that blob is known any more.
+    fn add_mark(&mut self, blob: Sum, end: u64, mark: Mark) {
+        if self.marks.len() < MAX_MARKS && self.blobs.contains(&blob) {
+            let place = (self.number(blob), end);
+            self.marks.push((place, mark));
+        }
+    }
+
+    fn number(&mut self, blob: Sum) -> u32 {
+        let known = self.blobs.iter().rposition(|known| *known == blob);
+        let number = known.unwrap_or_else(|| {
+            self.blobs.push(blob);
+            self.blobs.len() - 1
+        });
+        number as u32
     }
 
     fn entries(&self) -> impl Iterator<Item = (Sum, Sum, u64, u32)> {
@@ -179,6 +241,13 @@ impl Index {
         let mut bytes = MAGIC.to_vec();
         bytes.extend((self.blobs.len() as u32).to_le_bytes());
         bytes.extend(self.blobs.iter().flatten());
+        bytes.extend((self.marks.len() as u32).to_le_bytes());
+        for ((blob, end), mark) in &self.marks {
+            bytes.extend(blob.to_le_bytes());
+            bytes.extend(end.to_le_bytes());
+            put_sum(&mut bytes, &mark.packed);
+            put_sum(&mut bytes, &mark.plain);
+        }
         for key in &self.order {
             let place = &self.places[key];
             bytes.extend(key);
@@ -219,6 +288,18 @@ impl Index {
         for _ in 0..u32::from_le_bytes(take(rest)?) {
             index.blobs.push(take(rest)?);
         }
+        for _ in 0..u32::from_le_bytes(take(rest)?) {
+            let place = (
+                u32::from_le_bytes(take(rest)?),
+                u64::from_le_bytes(take(rest)?),
+            );
+            let mark = Mark {
+                packed: take_sum(rest)?,
+                plain: take_sum(rest)?,
+            };
+            ((place.0 as usize) < index.blobs.len()).then_some(())?;
+            index.marks.push((place, mark));
+        }
         while !rest.is_empty() {
             let key = take(rest)?;
             let place = Place {
@@ -237,6 +318,28 @@ impl Index {
     }
 }
 
+fn put_sum(bytes: &mut Vec<u8>, sum: &SavedSha256) {
+    bytes.extend(sum.state.iter().flat_map(|word| word.to_le_bytes()));
+    bytes.extend(sum.length.to_le_bytes());
+    let mut pending = [0; 63];
+    pending[..sum.pending.len()].copy_from_slice(&sum.pending);
+    bytes.extend(pending);
+}
+
+fn take_sum(bytes: &mut &[u8]) -> Option<SavedSha256> {
+    let mut state = [0; 8];
+    for word in &mut state {
+        *word = u32::from_le_bytes(take(bytes)?);
+    }
+    let length = u64::from_le_bytes(take(bytes)?);
+    let pending = take::<63>(bytes)?[..(length % 64) as usize].to_vec();
+    Some(SavedSha256 {
+        state,
+        length,
+        pending,
+    })
+}
+
 /// Takes the next `N` bytes.
 fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (first, rest) = bytes.split_first_chunk()?;
@@ -250,7 +353,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use larder_oci::Sha256;
+
     use super::*;
+
+    fn mark() -> Mark {
+        let (mut packed, mut plain) = (Sha256::new(), Sha256::new());
+        packed.update(&[1; 100]);
+        plain.update(&[2; 1000]);
+        Mark {
+            packed: packed.save(),
+            plain: plain.save(),
+        }
+    }
 
     #[test]
     fn an_index_is_read_as_it_was_written() {
@@ -258,6 +373,10 @@ mod tests {
         index.add([1; 32], [9; 32], 10, 20);
         index.add([2; 32], [9; 32], 30, 5);
         index.add([3; 32], [8; 32], 10, 20);
+        index.add_mark([8; 32], 30, mark());
+        // None of its chunks is there.
+        index.add_mark([7; 32], 30, mark());
+        assert_eq!(index.marks.len(), 1);
         // The first one stays.
         index.add([1; 32], [8; 32], 99, 1);
         assert_eq!(index.blobs.len(), 2);
@@ -271,6 +390,7 @@ mod tests {
     fn what_is_damaged_is_not_read() {
         let mut index = Index::default();
         index.add([1; 32], [9; 32], 10, 20);
+        index.add_mark([9; 32], 30, mark());
         let bytes = index.encode();
         for end in 0..bytes.len() {
             assert_eq!(Index::decode(&bytes[..end]), None, "{end}");

@@ -4,10 +4,9 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use larder_oci::{Descriptor, Digest, media_type};
-use larder_store::{BlobWriter, Lease};
+use larder_store::Lease;
 use larder_tree::ErrorKind;
-use larder_tree::compression::{ChunkCache, Compression, Decoder, Encoder, write_estargz};
-use larder_tree::diff::DigestWriter;
+use larder_tree::compression::{ChunkCache, Compression, Decoder, LayerEncoder, write_estargz};
 
 use super::Recipe;
 use super::chunks::StoredChunks;
@@ -28,30 +27,29 @@ pub(super) struct Encoded {
     pub(super) tar_bytes: u64,
 }
 
-/// Makes a blob of the tar that `write` writes; it returns the tar's digest and length.
+/// Makes a blob of the tar that `write` writes.
 pub(super) fn encode(
     lease: &Lease,
     recipe: &Recipe,
-    write: impl FnOnce(&mut dyn Write) -> Result<(Digest, u64)> + Send,
+    write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
 ) -> Result<Encoded> {
     if recipe.compression == LayerCompression::Estargz {
         return encode_estargz(lease, recipe, write);
     }
     let (media_type, compression) = encoding(recipe);
-    let writer = lease.blob_writer(None)?;
+    let writer = lease.unhashed_blob_writer()?;
     let chunks = Arc::new(StoredChunks::new(lease.store()));
     let cache: Arc<dyn ChunkCache> = chunks.clone();
-    let encoder = Encoder::with_cache(writer, compression, threads(), &cache);
+    let encoder = LayerEncoder::new(writer, compression, threads(), &cache);
     let mut encoder = encoder.map_err(failed)?;
-    let (diff_id, tar_bytes) = write(&mut encoder)?;
-    let writer: BlobWriter = encoder.finish().map_err(failed)?;
-    let size_bytes = writer.offset();
-    let digest = writer.commit()?;
-    chunks.keep(&digest);
+    write(&mut encoder)?;
+    let layer = encoder.finish().map_err(failed)?;
+    layer.out.commit(&layer.digest)?;
+    chunks.keep(&layer.digest);
     Ok(Encoded {
-        descriptor: Descriptor::new(media_type, digest, size_bytes),
-        diff_id,
-        tar_bytes,
+        descriptor: Descriptor::new(media_type, layer.digest, layer.size_bytes),
+        diff_id: layer.diff_id,
+        tar_bytes: layer.tar_bytes,
     })
 }
 
@@ -62,10 +60,8 @@ pub(super) fn transcode(lease: &Lease, digest: &Digest, recipe: &Recipe) -> Resu
         |source| BuildError::invalid(format!("cannot read layer `{digest}`")).with_source(source);
     let mut decoder = Decoder::new(blob)?;
     encode(lease, recipe, |out| {
-        let mut out = DigestWriter::new(out);
-        io::copy(&mut decoder, &mut out).map_err(damaged)?;
-        let (_, diff_id, tar_bytes) = out.finish();
-        Ok((diff_id, tar_bytes))
+        io::copy(&mut decoder, out).map_err(damaged)?;
+        Ok(())
     })
 }
 
@@ -96,7 +92,7 @@ fn gzip_level(recipe: &Recipe) -> Option<u32> {
 fn encode_estargz(
     lease: &Lease,
     recipe: &Recipe,
-    write: impl FnOnce(&mut dyn Write) -> Result<(Digest, u64)> + Send,
+    write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
 ) -> Result<Encoded> {
     let no_pipe = |source| {
         BuildError::new(ErrorClass::Exhausted, "cannot compress a layer").with_source(source)

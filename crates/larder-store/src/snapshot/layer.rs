@@ -240,6 +240,20 @@ impl Store {
         out: impl Write,
         options: &LayerOptions,
     ) -> Result<(Digest, u64)> {
+        let mut out = DigestWriter::new(out);
+        self.pack_layer(id, below, &mut out, options)?;
+        let (_, diff_id, length) = out.finish();
+        Ok((diff_id, length))
+    }
+
+    /// As [`write_layer`](Self::write_layer), for someone who computes the diff ID.
+    pub fn pack_layer(
+        &self,
+        id: &SnapshotId,
+        below: Option<OwnedFd>,
+        out: impl Write,
+        options: &LayerOptions,
+    ) -> Result<()> {
         let form = self.read(|db| {
             db.prepare_cached("SELECT form FROM snapshots WHERE id = ?")?
                 .query_row([id], |row| row.get(0))
@@ -258,9 +272,7 @@ impl Store {
         let failed = |error| Error::tree(format_args!("cannot pack snapshot `{id}`"), error);
         let upper = Root::open(&self.files(id)).map_err(failed)?;
         let lower = below.map(Root::from_fd);
-        let mut out = DigestWriter::new(out);
-        write_layer(&upper, lower.as_ref(), style, &mut out, options).map_err(failed)?;
-        let (_, diff_id, length) = out.finish();
-        Ok((diff_id, length))
+        write_layer(&upper, lower.as_ref(), style, out, options).map_err(failed)?;
+        Ok(())
     }
 }

@@ -18,7 +18,7 @@ use base64::Engine as _;
 use larder_oci::{Digest, Sha256};
 use serde::Serialize;
 
-use super::gzip::MemberMaker;
+use super::codec::{Codec, Compressor};
 use crate::tar::{Header, Kind, Reader, Writer};
 use crate::{Error, ErrorKind, Result};
 
@@ -45,9 +45,10 @@ pub struct Estargz {
 /// Those of reading the tar and of writing; `InvalidInput` for a name that is no UTF-8, which the
 /// index can't hold.
 pub fn write_estargz(mut tar: impl Read, out: impl Write, level: Option<u32>) -> Result<Estargz> {
+    let failed = |error| Error::io("cannot start to compress", error);
     let members = Members {
         out,
-        maker: MemberMaker::new(level),
+        compressor: Compressor::new(Codec::gzip(level)?).map_err(failed)?,
         written: 0,
         pending: Vec::new(),
         diff_id: Sha256::new(),
@@ -221,7 +222,7 @@ impl<W: Write> Layer<W> {
 /// The members as far as they are written, and what the next one will hold.
 struct Members<W> {
     out: W,
-    maker: MemberMaker,
+    compressor: Compressor,
     written: u64,
     pending: Vec<u8>,
     diff_id: Sha256,
@@ -232,7 +233,7 @@ impl<W: Write> Members<W> {
     /// Writes what is pending as a member; returns where the next one begins.
     fn end_member(&mut self) -> io::Result<u64> {
         if !self.pending.is_empty() {
-            let member = self.maker.make(&self.pending);
+            let member = self.compressor.stream(&self.pending);
             self.out.write_all(&member)?;
             self.written += member.len() as u64;
             self.pending.clear();

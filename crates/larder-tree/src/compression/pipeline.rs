@@ -1,19 +1,19 @@
 use std::io;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 /// How many inputs may wait for or be in work, per thread.
 const INPUTS_PER_THREAD: usize = 3;
 
-/// What comes out of the work on one input, to be written in the order of the inputs.
-pub(super) trait Piece<S>: Send + 'static {
-    /// Writes it after those before.
-    fn write_to(self, sink: &mut S) -> io::Result<()>;
+/// Where inputs go with what was made of them, in the order of the inputs.
+pub(super) trait Sink<P>: Send + 'static {
+    /// Takes the next input and its piece.
+    fn take(&mut self, input: Vec<u8>, piece: P) -> io::Result<()>;
 }
 
-/// Works on a sequence of inputs in several threads, and writes what comes of it, in order, in
-/// one more. How many threads there are doesn't show in what is written.
+/// Works on a sequence of inputs in several threads, and hands on what comes of it, in order, in
+/// one more. How many threads there are doesn't show in the result.
 pub(super) enum Pipeline<S, P> {
     /// Everything in the caller's thread.
     Inline(S, Work<P>),
@@ -23,58 +23,61 @@ pub(super) enum Pipeline<S, P> {
 /// Makes a piece of an input.
 type Work<P> = Box<dyn FnMut(&[u8]) -> P + Send>;
 
-/// An input, and where its piece goes.
-type Job<P> = (Vec<u8>, SyncSender<P>);
+/// An input with its piece.
+type Done<P> = (Vec<u8>, P);
 
-/// To those who work, and to the one who writes.
+/// An input, and where it goes when its piece is made.
+type Job<P> = (Vec<u8>, SyncSender<Done<P>>);
+
+/// To those who work, and to the one who hands on.
 struct Senders<P> {
     jobs: SyncSender<Job<P>>,
-    pieces: SyncSender<Receiver<P>>,
+    pieces: SyncSender<Receiver<Done<P>>>,
 }
 
 pub(super) struct Threads<S, P> {
     /// Until the end.
     senders: Option<Senders<P>>,
-    /// Buffers of inputs that were worked on.
-    spare: Receiver<Vec<u8>>,
     writer: Option<JoinHandle<io::Result<S>>>,
 }
 
-impl<S: Send + 'static, P: Piece<S>> Pipeline<S, P> {
+impl<S: Sink<P>, P: Send + 'static> Pipeline<S, P> {
     /// Starts `threads` threads that each work with what `work` returns; with one, the caller's
     /// does all.
-    pub(super) fn start<F>(sink: S, threads: usize, work: impl Fn() -> F) -> io::Result<Self>
+    pub(super) fn start<F>(
+        sink: S,
+        threads: usize,
+        work: impl Fn() -> io::Result<F>,
+    ) -> io::Result<Self>
     where
         F: FnMut(&[u8]) -> P + Send + 'static,
     {
         if threads < 2 {
-            return Ok(Self::Inline(sink, Box::new(work())));
+            return Ok(Self::Inline(sink, Box::new(work()?)));
         }
         let (jobs, queue) = sync_channel::<Job<P>>(threads);
-        let (recycled, spare) = channel();
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..threads {
-            let (queue, recycled, work) = (Arc::clone(&queue), recycled.clone(), work());
-            named("larder-compress").spawn(move || work_on(&queue, &recycled, work))?;
+            let (queue, work) = (Arc::clone(&queue), work()?);
+            named("larder-compress").spawn(move || work_on(&queue, work))?;
         }
         let (pieces, ordered) = sync_channel(threads * INPUTS_PER_THREAD);
-        let writer = named("larder-layer").spawn(move || write_all(sink, &ordered))?;
+        let writer = named("larder-layer").spawn(move || hand_on(sink, &ordered))?;
         Ok(Self::Threads(Threads {
             senders: Some(Senders { jobs, pieces }),
-            spare,
             writer: Some(writer),
         }))
     }
 
-    /// Takes the next input. Returns an empty buffer for another one, if there is one to spare.
+    /// Takes the next input.
     ///
     /// # Errors
-    /// Those of writing an earlier piece; nothing more can be written then.
-    pub(super) fn push(&mut self, input: Vec<u8>) -> io::Result<Option<Vec<u8>>> {
+    /// Those of the sink with an earlier piece; it takes no more then.
+    pub(super) fn push(&mut self, input: Vec<u8>) -> io::Result<()> {
         match self {
             Self::Inline(sink, work) => {
-                work(&input).write_to(sink)?;
-                Ok(Some(input))
+                let piece = work(&input);
+                sink.take(input, piece)
             }
             Self::Threads(threads) => {
                 let (reply, piece) = sync_channel(1);
@@ -82,14 +85,14 @@ impl<S: Send + 'static, P: Piece<S>> Pipeline<S, P> {
                     senders.pieces.send(piece).is_ok() && senders.jobs.send((input, reply)).is_ok()
                 });
                 if is_taken {
-                    return Ok(threads.spare.try_recv().ok());
+                    return Ok(());
                 }
                 threads.end().and(Err(died()))
             }
         }
     }
 
-    /// Waits until all is written; returns what it was written to.
+    /// Waits until the sink has all; returns it.
     pub(super) fn finish(self) -> io::Result<S> {
         match self {
             Self::Inline(sink, _) => Ok(sink),
@@ -99,7 +102,7 @@ impl<S: Send + 'static, P: Piece<S>> Pipeline<S, P> {
 }
 
 impl<S, P> Threads<S, P> {
-    /// Waits until what was pushed is written.
+    /// Waits until the sink has what was pushed.
     fn end(&mut self) -> io::Result<S> {
         self.senders = None;
         let writer = self.writer.take().ok_or_else(died)?;
@@ -114,32 +117,28 @@ impl<S, P> Drop for Threads<S, P> {
     }
 }
 
-fn named(name: &str) -> thread::Builder {
+pub(super) fn named(name: &str) -> thread::Builder {
     thread::Builder::new().name(name.to_owned())
 }
 
 /// Works until there are no more jobs.
-fn work_on<P>(
-    queue: &Mutex<Receiver<Job<P>>>,
-    recycled: &Sender<Vec<u8>>,
-    mut work: impl FnMut(&[u8]) -> P,
-) {
+fn work_on<P>(queue: &Mutex<Receiver<Job<P>>>, mut work: impl FnMut(&[u8]) -> P) {
     let next = || queue.lock().ok()?.recv().ok();
-    while let Some((mut input, reply)) = next() {
+    while let Some((input, reply)) = next() {
+        let piece = work(&input);
         // Whoever asked may have given up meanwhile.
-        let _ = reply.send(work(&input));
-        input.clear();
-        let _ = recycled.send(input);
+        let _ = reply.send((input, piece));
     }
 }
 
-fn write_all<S, P: Piece<S>>(mut sink: S, ordered: &Receiver<Receiver<P>>) -> io::Result<S> {
+fn hand_on<S: Sink<P>, P>(mut sink: S, ordered: &Receiver<Receiver<Done<P>>>) -> io::Result<S> {
     for piece in ordered {
-        piece.recv().map_err(|_| died())?.write_to(&mut sink)?;
+        let (input, piece) = piece.recv().map_err(|_| died())?;
+        sink.take(input, piece)?;
     }
     Ok(sink)
 }
 
-fn died() -> io::Error {
+pub(super) fn died() -> io::Error {
     io::Error::other("a thread that compresses ended early")
 }

@@ -7,9 +7,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use larder_oci::Digest;
 use larder_tree::ErrorKind;
 use larder_tree::compression::{
-    ChunkCache, ChunkKey, Compression, Decoder, Encoder, Format, GzipEncoder,
+    ChunkCache, ChunkKey, Compression, Decoder, Encoder, Format, KnownChunk, LayerEncoder, Mark,
 };
 
 use crate::support::{Tree, has, run};
@@ -27,6 +28,17 @@ fn sample(length: usize) -> Vec<u8> {
     }
     bytes.truncate(length);
     bytes
+}
+
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let step = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..length).map(step).collect()
 }
 
 fn encode(input: &[u8], compression: Compression, threads: usize, write_size: usize) -> Vec<u8> {
@@ -172,49 +184,143 @@ fn errors_of_the_stream_itself_stay_what_they_are() {
     assert_eq!(error.raw_os_error(), Some(5));
 }
 
+/// Keeps what was packed, as a store does.
+#[derive(Default)]
+struct Cache {
+    streams: Mutex<Vec<Vec<u8>>>,
+    chunks: Mutex<HashMap<ChunkKey, (u32, Range<u64>)>>,
+    marks: Mutex<HashMap<(u32, u64), Mark>>,
+    written: Mutex<Vec<(ChunkKey, Range<u64>)>>,
+    marked: Mutex<Vec<(u64, Mark)>>,
+    misses: AtomicUsize,
+    used_marks: AtomicUsize,
+}
+
+impl ChunkCache for Cache {
+    fn get(&self, key: &ChunkKey) -> Option<KnownChunk> {
+        let known = self.chunks.lock().unwrap().get(key).cloned();
+        let missed = usize::from(known.is_none());
+        self.misses.fetch_add(missed, Ordering::Relaxed);
+        let (stream, place) = known?;
+        let streams = self.streams.lock().unwrap();
+        let bytes = &streams[stream as usize][place.start as usize..place.end as usize];
+        Some(KnownChunk {
+            bytes: bytes.to_vec(),
+            stream,
+            offset: place.start,
+        })
+    }
+
+    fn written(&self, key: &ChunkKey, place: Range<u64>) {
+        self.written.lock().unwrap().push((*key, place));
+    }
+
+    fn mark(&self, stream: u32, end: u64) -> Option<Mark> {
+        let mark = self.marks.lock().unwrap().get(&(stream, end)).cloned();
+        let used = usize::from(mark.is_some());
+        self.used_marks.fetch_add(used, Ordering::Relaxed);
+        mark
+    }
+
+    fn marked(&self, end: u64, mark: Mark) {
+        self.marked.lock().unwrap().push((end, mark));
+    }
+}
+
+impl Cache {
+    /// Packs a layer, checks all that is said of it, and keeps it. Returns how many chunks were
+    /// not known, and how many marks were used.
+    fn pack(self: &Arc<Self>, input: &[u8], compression: Compression) -> (Vec<u8>, usize, usize) {
+        let shared: Arc<dyn ChunkCache> = self.clone();
+        let mut encoder = LayerEncoder::new(Vec::new(), compression, 2, &shared).unwrap();
+        encoder.write_all(input).unwrap();
+        let layer = encoder.finish().unwrap();
+        assert_eq!(layer.digest, Digest::sha256(&layer.out));
+        assert_eq!(layer.size_bytes, layer.out.len() as u64);
+        assert_eq!(layer.diff_id, Digest::sha256(input));
+        assert_eq!(layer.tar_bytes, input.len() as u64);
+        assert!(decode(&layer.out).1.unwrap() == input);
+        let mut streams = self.streams.lock().unwrap();
+        let number = streams.len() as u32;
+        streams.push(layer.out.clone());
+        let mut chunks = self.chunks.lock().unwrap();
+        // What is repeated is known by its first place.
+        for (key, place) in self.written.lock().unwrap().drain(..).rev() {
+            chunks.insert(key, (number, place));
+        }
+        for (end, mark) in self.marked.lock().unwrap().drain(..) {
+            self.marks.lock().unwrap().insert((number, end), mark);
+        }
+        let counts = [&self.misses, &self.used_marks];
+        let [misses, used_marks] = counts.map(|count| count.swap(0, Ordering::Relaxed));
+        (layer.out, misses, used_marks)
+    }
+}
+
 #[test]
 fn known_chunks_are_not_compressed_again() {
-    #[derive(Default)]
-    struct Cache {
-        chunks: Mutex<HashMap<ChunkKey, Vec<u8>>>,
-        places: Mutex<Vec<(ChunkKey, Range<u64>)>>,
-        misses: AtomicUsize,
+    for compression in [Compression::gzip(), Compression::zstd()] {
+        let cache = Arc::new(Cache::default());
+        let input = sample(4 << 20);
+        let (first, misses, _) = cache.pack(&input, compression);
+        assert!(misses >= 8);
+        let (again, misses, _) = cache.pack(&input, compression);
+        assert!(again == first);
+        assert_eq!(misses, 0);
+        assert!(first == encode(&input, compression, 1, usize::MAX));
+        let mut changed = input.clone();
+        changed.splice(1_000_000..1_000_000, *b"inserted");
+        let (_, misses, _) = cache.pack(&changed, compression);
+        assert!(misses <= 3);
     }
-    impl ChunkCache for Cache {
-        fn get(&self, key: &ChunkKey) -> Option<Vec<u8>> {
-            let known = self.chunks.lock().unwrap().get(key).cloned();
-            self.misses
-                .fetch_add(usize::from(known.is_none()), Ordering::Relaxed);
-            known
-        }
-        fn written(&self, key: &ChunkKey, place: Range<u64>) {
-            self.places.lock().unwrap().push((*key, place));
-        }
-    }
-    let cache = Arc::new(Cache::default());
-    let pack = |input: &[u8]| {
-        let shared: Arc<dyn ChunkCache> = cache.clone();
-        let mut encoder = GzipEncoder::with_cache(Vec::new(), None, 2, &shared).unwrap();
-        encoder.write_all(input).unwrap();
-        let packed = encoder.finish().unwrap();
-        for (key, place) in cache.places.lock().unwrap().drain(..) {
-            let chunk = packed[place.start as usize..place.end as usize].to_vec();
-            cache.chunks.lock().unwrap().insert(key, chunk);
-        }
-        packed
+}
+
+#[test]
+fn what_a_layer_begins_with_like_another_is_not_hashed_again() {
+    let input = [noise(20 << 20, 1), sample(1 << 20)].concat();
+    // How many marks of one layer the next one uses.
+    let used = |first: &[u8], second: &[u8]| {
+        let cache = Arc::new(Cache::default());
+        assert_eq!(cache.pack(first, Compression::gzip()).2, 0);
+        cache.pack(second, Compression::gzip()).2
     };
-    let input = sample(4 << 20);
-    let first = pack(&input);
-    let made = cache.misses.swap(0, Ordering::Relaxed);
-    assert!(made >= 8);
-    assert!(pack(&input) == first);
-    assert_eq!(cache.misses.load(Ordering::Relaxed), 0);
-    assert!(first == encode(&input, Compression::gzip(), 1, usize::MAX));
-    let mut changed = input.clone();
-    changed.splice(1_000_000..1_000_000, *b"inserted");
-    let packed = pack(&changed);
-    assert!(cache.misses.load(Ordering::Relaxed) <= 3);
-    assert!(decode(&packed).1.unwrap() == changed);
+    assert_eq!(used(&input, &input), 2);
+    let changed_at = |at: usize| {
+        let mut changed = input.clone();
+        changed[at] ^= 1;
+        changed
+    };
+    assert_eq!(used(&input, &changed_at(12 << 20)), 1);
+    assert_eq!(used(&input, &changed_at(0)), 0);
+    assert_eq!(used(&input, &input[..18 << 20]), 2);
+    assert_eq!(used(&input, &[&input[..], b"more"].concat()), 2);
+    assert_eq!(used(&input, &input[1 << 20..]), 0);
+    // What is repeated stands where it did not stand before.
+    let twice = [&input[..10 << 20], &input[..10 << 20]].concat();
+    assert_eq!(used(&twice, &twice), 1);
+    let zeros = vec![0; 9 << 20];
+    assert_eq!(used(&zeros, &zeros), 0);
+}
+
+#[test]
+fn layers_that_share_parts_get_their_own_digests() {
+    let cache = Arc::new(Cache::default());
+    let (a, b) = (noise(10 << 20, 1), noise(10 << 20, 2));
+    for layer in [
+        [&a[..], &b].concat(),
+        [&b[..], &a].concat(),
+        [&a[..], &b].concat(),
+        [&a[..], &a, &b].concat(),
+        [&a[..], &b[..9 << 20], &a[1 << 20..]].concat(),
+        [&a[..], &b].concat(),
+    ] {
+        cache.pack(&layer, Compression::gzip());
+    }
+    // Without marks nothing is held back for ever.
+    cache.marks.lock().unwrap().clear();
+    let (_, misses, used) = cache.pack(&[&a[..], &b, &a, &b].concat(), Compression::gzip());
+    assert!(misses <= 4, "{misses}");
+    assert_eq!(used, 0);
 }
 
 #[test]

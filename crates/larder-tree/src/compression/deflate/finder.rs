@@ -1,3 +1,5 @@
+use std::hint::select_unpredictable;
+
 use super::token::{LONGEST, MAX_DISTANCE, SHORTEST};
 use super::tokens::Tokens;
 use super::window::Window;
@@ -79,9 +81,13 @@ impl Finder {
                 (next_distance, next_difference)
             };
             let from = at.wrapping_sub(distance);
-            let mut length = (difference.trailing_zeros() / 8) as usize;
-            if length == 8 {
-                length = 8 + common(input, from + 8, at + 8, end);
+            // Most matches are short: up to here, their length takes no branch.
+            let more = input.word(from + 8) ^ input.word(at + 8);
+            let more = 8 + (more.trailing_zeros() / 8) as usize;
+            let length = (difference.trailing_zeros() / 8) as usize;
+            let mut length = select_unpredictable(difference == 0, more, length);
+            if length == 16 {
+                length += common(input, from + 16, at + 16, end);
             }
             let mut first = at;
             if at - literals_from >= PATIENCE {
