@@ -138,7 +138,7 @@ pub(crate) fn compressed(lease: &Lease, digest: &Digest) -> Result<Descriptor> {
 }
 
 /// Writes a layer as an uncompressed tar.
-fn write_tar(
+pub(crate) fn write_tar(
     store: &Store,
     id: &SnapshotId,
     out: impl Write,

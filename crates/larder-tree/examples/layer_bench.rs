@@ -16,10 +16,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use fs_err::File;
-use fs_err::os::unix::fs::FileExt;
 use larder_oci::Digest;
 use larder_tree::beneath::Root;
-use larder_tree::bulk::BulkFile;
+use larder_tree::bulk::{self, BulkFile};
 use larder_tree::compression::{ChunkCache, ChunkKey, Compression, KnownChunk, LayerEncoder, Mark};
 use larder_tree::diff::{LayerOptions, Style, write_layer};
 use rustix::time::{ClockId, clock_gettime};
@@ -90,7 +89,7 @@ impl ChunkCache for Chunks {
         let place = self.known.lock().unwrap().get(key)?.clone();
         let file = self.file.lock().unwrap().clone()?;
         let mut bytes = vec![0; (place.end - place.start) as usize];
-        file.read_exact_at(&mut bytes, place.start).ok()?;
+        bulk::read_exact_at(file.file(), &mut bytes, place.start).ok()?;
         Some(KnownChunk {
             bytes,
             stream: 0,

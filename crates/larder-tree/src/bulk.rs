@@ -10,6 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::unix::fs::FileExt;
 
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
@@ -165,6 +166,27 @@ impl Read for BulkReader {
     }
 }
 
+/// Fills `buffer` with a part of a large file, and leaves the page cache as it was.
+///
+/// # Errors
+/// Those of reading; `UnexpectedEof` if the file is too short.
+pub fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        let mut slices = [IoSliceMut::new(buffer)];
+        match preadv2(file, &mut slices, offset, DONT_CACHE) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                buffer = &mut buffer[count..];
+                offset += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) if is_refusal(errno) => return file.read_exact_at(buffer, offset),
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
 fn is_refusal(errno: Errno) -> bool {
     matches!(
         errno,
@@ -198,6 +220,13 @@ mod tests {
         let mut actual = Vec::new();
         reader.read_to_end(&mut actual).unwrap();
         assert!(actual == expected);
+        let file = File::open(&path).unwrap();
+        let (at, end) = (start as usize + 17, expected.len() as u64);
+        let mut part = vec![0; 9000];
+        read_exact_at(&file, &mut part, at as u64).unwrap();
+        assert!(part == expected[at..at + 9000]);
+        let error = read_exact_at(&file, &mut part, end - 10).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

@@ -25,13 +25,13 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use larder_oci::{Digest, SavedSha256};
 use larder_store::Store;
+use larder_tree::bulk;
 use larder_tree::compression::{ChunkCache, ChunkKey, KnownChunk, Mark};
 
 const MAGIC: &[u8] = b"larder chunks 3\n";
@@ -160,7 +160,7 @@ impl Known {
             .or_insert_with(|| open(store, self.index.blobs[place.blob as usize]))
             .clone()?;
         let mut bytes = vec![0; place.length as usize];
-        file.read_exact_at(&mut bytes, place.offset).ok()?;
+        bulk::read_exact_at(&file, &mut bytes, place.offset).ok()?;
         Some(KnownChunk {
             bytes,
             stream: place.blob,

@@ -97,7 +97,7 @@ impl Stacker<'_> {
                     rest.iter().try_for_each(|layer| {
                         self.unpack(active, root, |out| {
                             let options = LayerOptions::default();
-                            layers::write_tar(store, layer, out, &options).map(drop)
+                            layers::write_tar(store, layer, out, &options)
                         })
                     })
                 })?;

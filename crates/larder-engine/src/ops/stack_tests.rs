@@ -444,8 +444,8 @@ impl Real<'_> {
         for layer in self.lease.store().chain(snapshot).unwrap() {
             let mut bytes = Vec::new();
             let options = LayerOptions::default();
-            let packed = layers::write_tar(self.lease.store(), &layer, &mut bytes, &options);
-            let (diff_id, _) = packed.unwrap();
+            layers::write_tar(self.lease.store(), &layer, &mut bytes, &options).unwrap();
+            let diff_id = Digest::sha256(&bytes);
             chain = format!("{chain} {diff_id}");
             let unpacked = to.unpack(&diff_id, &bytes[..], &mut |_| {}).unwrap();
             let new = NewLayer {
