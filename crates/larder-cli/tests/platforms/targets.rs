@@ -89,6 +89,13 @@ fn services_are_built_for_their_platforms() {
         let mut command = setup.larder.command(["compose"]);
         Run::of(command.args(args).current_dir(&directory))
     };
+    let printed = compose(&["build", "--push", "--print"]).success();
+    let printed: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(
+        printed["target"]["api"]["output"][0],
+        "type=image,push=true"
+    );
+    assert_eq!(printed["target"]["only"]["output"][0], "type=docker");
     let _ = compose(&["build", "--push"]).success();
     let index = setup.whole_index("team/service", "1");
     assert_eq!(platforms(&index).join(","), BOTH);

@@ -26,7 +26,7 @@ pub(super) fn run(
     let services = services(args, &project)?;
     let targets = project.build_targets(&services)?;
     if args.print {
-        output::print(&print::definition(&targets))?;
+        output::print(&print::definition(&targets, args.push))?;
         return Ok(exit::SUCCESS);
     }
     if !targets.iter().any(|target| target.is_wanted) {

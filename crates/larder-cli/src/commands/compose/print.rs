@@ -3,13 +3,13 @@
 use larder_compose::{BuildTarget, Dockerfile, Origin, TargetContext};
 use serde_json::{Map, Value, json};
 
-/// Returns the definition by which `buildx bake` builds the same.
-pub(super) fn definition(targets: &[BuildTarget]) -> String {
+/// Returns the definition by which `buildx bake` builds the same, and pushes it if `pushes`.
+pub(super) fn definition(targets: &[BuildTarget], pushes: bool) -> String {
     let wanted = targets.iter().filter(|target| target.is_wanted);
     let names: Vec<&str> = wanted.map(|target| target.name.as_str()).collect();
     let all: Map<String, Value> = targets
         .iter()
-        .map(|target| (target.name.clone(), fields(target)))
+        .map(|target| (target.name.clone(), fields(target, pushes)))
         .collect();
     let definition = json!({
         "group": {"default": {"targets": names}},
@@ -18,7 +18,7 @@ pub(super) fn definition(targets: &[BuildTarget]) -> String {
     format!("{definition:#}\n")
 }
 
-fn fields(target: &BuildTarget) -> Value {
+fn fields(target: &BuildTarget, pushes: bool) -> Value {
     let mut fields = Map::new();
     let mut set = |key: &str, value: Value| {
         let is_empty = match &value {
@@ -65,7 +65,13 @@ fn fields(target: &BuildTarget) -> Value {
     set("ulimits", ulimits.collect());
     set("entitlements", json!(target.entitlements));
     set("extra-hosts", pairs(&target.extra_hosts, Clone::clone));
-    set("output", json!(["type=docker"]));
+    let is_pushed = pushes && target.is_named;
+    let output = match (target.platforms.len(), is_pushed) {
+        (2.., _) => format!("type=image,push={is_pushed}"),
+        (_, true) => "type=registry".to_owned(),
+        (_, false) => "type=docker".to_owned(),
+    };
+    set("output", json!([output]));
     Value::Object(fields)
 }
 
