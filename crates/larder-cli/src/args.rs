@@ -42,9 +42,7 @@ pub(crate) use store::{
     DuArgs, ExplainArgs, HistoryArgs, ImagesArgs, ImportArgs, InspectArgs, LoadArgs, PruneArgs,
     RmiArgs, RunArgs, SaveArgs, TagArgs,
 };
-pub(crate) use values::{
-    ContextValue, HostArg, ImageFilter, KeyValue, SecretArg, SecretSource, SshArg,
-};
+pub(crate) use values::{HostArg, ImageFilter, KeyValue, SecretArg, SecretSource, SshArg};
 
 /// Builds container images, and never does finished work twice.
 #[derive(Debug, Parser)]

@@ -696,7 +696,7 @@ fn mistakes_are_told_with_their_place() {
             "target.default: unable to prepare context",
         ),
         (
-            "target \"default\" { contexts = { a = \"https://example.com/b.git\" } }",
+            "target \"default\" { contexts = { a = \"docker-image://X:\" } }",
             &[],
             "target.default: `contexts`:",
         ),

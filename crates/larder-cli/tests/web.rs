@@ -2,9 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use larder_testkit::{Base, WebAnswer, WebRequest, WebServer, project};
+use fs_err as fs;
+use larder_oci::Digest;
+use larder_testkit::{
+    Base, Larder, Project, Run, Scratch, WebAnswer, WebRequest, WebServer, project,
+};
 
 /// A file as a [`Site`] serves it.
 #[derive(Debug, Clone, Default)]
@@ -123,4 +129,321 @@ fn a_file_is_added_once_and_asked_for_in_each_build() {
     let back = project.build(&[]).success();
     assert_eq!(back.cached_count(), 3, "{}", back.stderr);
     assert_eq!(site.requests(), ["HEAD"]);
+}
+
+/// Builds from `context` (or standard input) in the project's state root.
+fn build(project: &Project, args: &[&str], input: &[u8]) -> Run {
+    let mut command = project.larder().command(["build", "--progress=plain"]);
+    let mut child = command
+        .args(args)
+        .current_dir(project.context())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A build that fails early does not read it all.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let start = std::time::Instant::now();
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code(),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        elapsed: start.elapsed(),
+    }
+}
+
+/// Returns an archive of `files`, compressed by `tar` as `flags` say.
+fn archive(project: &Project, name: &str, files: &[(&str, &str)], flags: &[&str]) -> Vec<u8> {
+    let directory = project.scratch().context(name, files);
+    let mut tar = Command::new("tar");
+    let numbers = ["--owner=7", "--group=8", "--mtime=@5", "--sort=name"];
+    tar.args(numbers).arg("-c").args(flags).arg("-C");
+    let output = tar.arg(directory).arg(".").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    output.stdout
+}
+
+#[test]
+fn servers_that_fail_are_told_of_with_what_to_do() {
+    let project = project!(Base::Busybox);
+    let site = Site::start();
+    let ended = |run: Run, expected: &str| {
+        assert!(
+            run.exit(1).stderr.ends_with(expected),
+            "expected the end\n{expected}"
+        );
+    };
+    let fails = |url: &str, flags: &str, expected: &str, hint: &str| {
+        let add = format!("ADD {flags}{url} /in/");
+        project.write(&[("Dockerfile", &format!("FROM busybox\n{add}\n"))]);
+        let run = project.build(&[]).exit(1);
+        let expected = format!(
+            "\
+Dockerfile:2
+--------------------
+   1 |     FROM busybox
+   2 | >>> {add}
+   3 |     
+--------------------
+ERROR: failed to build: failed to solve: {expected}
+hint: {hint}
+"
+        );
+        assert!(
+            run.stderr.ends_with(&expected),
+            "{expected}\n---\n{}",
+            run.stderr
+        );
+    };
+    let url = site.url("/none");
+    fails(
+        &url,
+        "",
+        &format!("failed to load cache key: {url}: invalid response status 404"),
+        "check the URL",
+    );
+    let dead = "http://127.0.0.1:9/f";
+    fails(
+        dead,
+        "",
+        &format!(
+            "failed to load cache key: {dead}: cannot reach `127.0.0.1:9`: error sending request: \
+             client error (Connect): tcp connect error: Connection refused (os error 111)"
+        ),
+        "check the URL, the network and the proxy settings; a file with `--checksum` that is in \
+         the cache needs no server",
+    );
+    site.put("/f", Page::new("x"));
+    let (url, wanted) = (site.url("/f"), Digest::sha256("y"));
+    fails(
+        &url,
+        &format!("--checksum={wanted} "),
+        &format!(
+            "digest mismatch for {url}: {} (expected: {wanted})",
+            Digest::sha256("x")
+        ),
+        "if the file is the one that is wanted, change `--checksum`; else find out who changed it",
+    );
+    ended(
+        build(&project, &[&site.url("/none")], b""),
+        &format!(
+            "failed to load cache key: {}: invalid response status 404\nhint: check the URL\n",
+            site.url("/none")
+        ),
+    );
+}
+
+#[test]
+fn what_has_a_checksum_and_is_cached_needs_no_server() {
+    let project = project!(Base::Busybox);
+    let site = Site::start();
+    site.put("/f", Page::new("x"));
+    let (url, sum) = (site.url("/f"), Digest::sha256("x"));
+    let text =
+        format!("FROM busybox\nADD --checksum={sum} --chmod=755 --chown=3:4 {url} /in/g\n{STAT}\n");
+    project.write(&[("Dockerfile", &text)]);
+    let run = project.build(&[]).success();
+    let _ = run.says("/in/g 755 3:4 0 1\n");
+    assert_eq!(site.requests(), ["GET"]);
+    let again = project.build(&[]).success();
+    assert_eq!(again.cached_count(), 3, "{}", again.stderr);
+    assert!(site.requests().is_empty());
+}
+
+#[test]
+fn secrets_go_to_their_host_and_nowhere_else() {
+    let project = project!(Base::Busybox);
+    let other = WebServer::start(|_, _| WebAnswer::status(200).body("secret file\n"));
+    let there = format!("http://{}/there", other.host());
+    let server = WebServer::start(move |request, _| match request.header("authorization") {
+        Some("Bearer t0ken" | "Basic k3y") => WebAnswer::status(302).header("Location", &there),
+        _ => WebAnswer::status(401),
+    });
+    let url = format!("http://{}/f", server.host());
+    project.write(&[(
+        "Dockerfile",
+        &format!("FROM busybox\nADD {url} /in/\n{STAT}\n"),
+    )]);
+    let _ = project.build(&[]).exit(1).says(
+        "invalid response status 401\nhint: give a token with `--secret id=HTTP_AUTH_TOKEN_127.0.0.1,…`",
+    );
+    let _ = server.take_requests();
+    let scratch = project.scratch();
+    for (name, value) in [("TOKEN", "t0ken\n"), ("HEADER", "Basic k3y")] {
+        let file = scratch.join(name);
+        fs::write(&file, value).unwrap();
+        let secret = format!("id=HTTP_AUTH_{name}_127.0.0.1,src={}", file.display());
+        let run = project
+            .build(&["--no-cache", "--secret", &secret])
+            .success();
+        let run = run.says(" secret file\n");
+        let value = value.trim();
+        assert!(!run.stderr.contains(value), "{}", run.stderr);
+        let asked = server.take_requests();
+        assert!(
+            asked
+                .iter()
+                .all(|request| request.header("authorization").is_some())
+        );
+        for request in other.take_requests() {
+            assert_eq!(request.header("authorization"), None);
+        }
+        let mut grep = Command::new("grep");
+        grep.args(["-r", "-l", value]).arg(project.larder().root());
+        let kept = grep.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&kept.stdout), "");
+    }
+}
+
+const CONTEXT: [(&str, &str); 4] = [
+    (
+        "Dockerfile",
+        "FROM busybox\nCOPY . /in/\nRUN stat -c '%n %a %u:%g %Y' /in/a.txt && cat /in/a.txt\n",
+    ),
+    (
+        "Other",
+        "FROM busybox\nCOPY a.txt /in/\nRUN echo other && cat /in/a.txt\n",
+    ),
+    ("a.txt", "from the archive\n"),
+    (".dockerignore", "a.txt\n"),
+];
+
+#[test]
+fn a_context_is_fetched_once_and_built_as_it_is() {
+    let project = project!(Base::Busybox);
+    let site = Site::start();
+    let packed = archive(&project, "packed", &CONTEXT, &["-z"]);
+    site.put("/c.tgz", Page::new(&packed).etag("1"));
+    let url = site.url("/c.tgz");
+    let run = build(&project, &[&url], b"").success();
+    let run = run
+        .says("[internal] load remote build context")
+        .says("/in/a.txt 644 7:8 5\n")
+        .says(" from the archive\n");
+    assert!(!run.stderr.contains("#1 ..."), "{}", run.stderr);
+    assert_eq!(site.requests(), ["GET"]);
+    let again = build(&project, &[&url], b"").success();
+    assert_eq!(again.cached_count(), 4, "{}", again.stderr);
+    assert_eq!(site.requests(), ["HEAD"]);
+    // The Dockerfile may be another one of the context, or come from elsewhere.
+    let mine = project.scratch().join("Mine");
+    fs::write(&mine, "FROM busybox\nCOPY a.txt /\nRUN echo mine\n").unwrap();
+    let mine = mine.to_str().unwrap();
+    site.put(
+        "/dockerfile",
+        Page::new("FROM busybox\nCOPY a.txt /\nRUN echo fetched\n"),
+    );
+    let fetched = site.url("/dockerfile");
+    let stdin = b"FROM busybox\nCOPY a.txt /\nRUN echo stdin\n";
+    for (file, expected) in [
+        ("Other", "other"),
+        (mine, "mine"),
+        (&fetched, "fetched"),
+        ("-", "stdin"),
+    ] {
+        let run = build(&project, &["-f", file, &url], stdin).success();
+        let _ = run.says(&format!(" {expected}\n"));
+    }
+    // What is no archive is the Dockerfile; the context has it as `context`.
+    let text = "FROM busybox\nCOPY . /in\nRUN ls /in && echo alone\n";
+    site.put("/text", Page::new(text));
+    let run = build(&project, &[&site.url("/text")], b"").success();
+    let _ = run.says(" context\n").says(" alone\n");
+    project.write(&[("a.txt", "local\n")]);
+    let run = build(&project, &["-f", &fetched, "."], b"").success();
+    let _ = run.says(" fetched\n");
+    let _ = build(&project, &["https://127.0.0.1:9/x.git"], b"")
+        .exit(1)
+        .says("git repositories");
+}
+
+#[test]
+fn archives_on_standard_input_may_be_compressed_in_any_way() {
+    let project = project!(Base::Busybox);
+    for flag in ["", "-z", "-j", "-J", "--zstd"] {
+        let flags = Some(flag).filter(|flag| !flag.is_empty());
+        let packed = archive(&project, "packed", &CONTEXT, flags.as_slice());
+        let run = build(&project, &["--no-cache", "-"], &packed).success();
+        let _ = run
+            .says("/in/a.txt 644 7:8 5\n")
+            .says(" from the archive\n");
+        let other = ["--no-cache", "-f", "Other", "-"];
+        let other = build(&project, &other, &packed).success();
+        let _ = other.says(" other\n");
+        let again = build(&project, &["-"], &packed).success();
+        assert_eq!(again.cached_count(), 4, "{}", again.stderr);
+    }
+    let run = build(&project, &["-f", "Other", "-"], b"FROM busybox\n").exit(1);
+    let _ = run.says("both stdin and flag correspond to Dockerfiles");
+}
+
+#[test]
+fn a_named_context_may_be_a_file_on_a_server() {
+    let project = project!(Base::Busybox);
+    let site = Site::start();
+    site.put("/f.txt", Page::new("named\n").etag("1"));
+    project.write(&[(
+        "Dockerfile",
+        "FROM busybox\nCOPY --from=file context /f\n\
+         RUN --mount=from=file,target=/m cat /f /m/context\n",
+    )]);
+    let context = format!("file={}", site.url("/f.txt"));
+    let run = project.build(&["--build-context", &context]).success();
+    let _ = run.says(" named\n");
+    let again = project.build(&["--build-context", &context]).success();
+    assert_eq!(again.cached_count(), 3, "{}", again.stderr);
+    assert_eq!(site.requests(), ["GET", "HEAD"]);
+}
+
+#[test]
+fn an_image_may_lie_in_a_directory() {
+    let project = project!(Base::Busybox);
+    let layout = project.scratch().join("layout");
+    fs::create_dir(&layout).unwrap();
+    let base = Base::Busybox.archive().unwrap();
+    let unpacked = Command::new("tar")
+        .arg("-xf")
+        .arg(base)
+        .arg("-C")
+        .arg(&layout)
+        .status();
+    assert!(unpacked.unwrap().success());
+    // A state root of its own: it has no image.
+    let scratch = Scratch::new();
+    let larder = Larder::new(env!("CARGO_BIN_EXE_larder"), &scratch);
+    let index = fs::read_to_string(layout.join("index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    let digest = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    project.write(&[(
+        "Dockerfile",
+        "FROM base AS one\nRUN echo one\nFROM scratch\nCOPY --from=base /bin/busybox /b\nCOPY --from=one /bin/busybox /c\n",
+    )]);
+    let context = project.context();
+    for (value, cached) in [
+        (format!("{}", layout.display()), 0),
+        (format!("{}:latest", layout.display()), 4),
+        (format!("{}@{digest}", layout.display()), 4),
+    ] {
+        let mut run = larder.command(["build", "--progress=plain", "--build-context"]);
+        let run = run.arg(format!("base=oci-layout://{value}")).arg(&context);
+        let run = Run::of(run).success();
+        let run = run.says("[context base] OCI load from client");
+        assert_eq!(run.cached_count(), cached, "{}", run.stderr);
+    }
+    for (value, expected) in [
+        (
+            "/does/not/exist".to_owned(),
+            "build context `base`: `/does/not/exist` is no OCI layout",
+        ),
+        (
+            format!("{}@sha256:{}", layout.display(), "0".repeat(64)),
+            "cannot read blob `sha256:000",
+        ),
+    ] {
+        let mut run = larder.command(["build", "--build-context"]);
+        let run = run.arg(format!("base=oci-layout://{value}")).arg(&context);
+        let _ = Run::of(run).exit(1).says(expected);
+    }
 }

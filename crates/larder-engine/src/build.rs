@@ -5,19 +5,20 @@ mod check;
 pub(crate) mod inputs;
 pub(crate) mod llb;
 mod platforms;
+mod remote;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use larder_dockerfile::{
-    Dockerfile, LocalContext, LowerOptions, Lowered, NamedContext, ResolveMode,
+    Dockerfile, LocalContext, LowerOptions, Lowered, NamedContext, ResolveMode, is_http,
 };
 use larder_llb::SourceFile;
 use larder_oci::{Digest, ImageRef, Platform};
 use larder_store::Lease;
-use larder_tree::beneath::Root;
 
 use crate::cache::export;
+use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::entitlement::{Entitlement, Granted};
 use crate::error::{BuildError, ErrorClass, Location, Result};
@@ -26,13 +27,14 @@ use crate::images::{ImageKey, Images, ResolvedImage};
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
 use crate::request::{
-    BuildRequest, CacheExport, CacheImport, ContextSource, DockerfileSource, NetworkMode,
+    self, BuildRequest, CacheExport, CacheImport, ContextSource, DockerfileSource, NetworkMode,
     NoCacheSteps, Output, SecretProvider, SshProvider,
 };
 use crate::task::Tasks;
+use crate::web::WebFiles;
 pub use ask::Question;
 pub use check::CheckOutcome;
-use inputs::{DockerfileText, open_directory, read_ignore_patterns};
+use inputs::{DockerfileText, OpenContext, open_directory, read_ignore_patterns};
 
 /// The name of the build's own context in LLB.
 const CONTEXT: &str = "context";
@@ -43,6 +45,8 @@ pub(crate) struct Build<'a> {
     pub(crate) lease: &'a Lease,
     pub(crate) reporter: &'a Reporter<'a>,
     pub(crate) images: &'a Images<'a>,
+    pub(crate) web: &'a WebFiles<'a>,
+    pub(crate) cancel: &'a CancelFlag,
     /// What the target is called; empty where it has no name.
     pub(crate) name: &'a str,
     /// What the target reads of others, by the names of its contexts: what each of them is on each
@@ -172,22 +176,30 @@ impl Build<'_> {
     fn read(&self, request: &mut BuildRequest, all_stages: bool) -> Result<Inputs> {
         let source = std::mem::replace(&mut request.context, ContextSource::Empty);
         let context = self.open_context(source, request)?;
-        let directory = context.cache_name.as_deref().unwrap_or_default();
-        let scope = scope(directory, &request.dockerfile, self.name);
-        let (text, dockerfile) = self.parse_dockerfile(&context.root, request)?;
+        let scope = scope(context.name(), &request.dockerfile, self.name);
+        let (text, dockerfile) = self.parse_dockerfile(&context, request)?;
         let mut options = lower_options(request);
         options.all_stages = all_stages;
-        options.context = LocalContext::new(&self.local_name(CONTEXT, &context));
+        match &context {
+            OpenContext::Local(local) => {
+                options.context = LocalContext::new(&self.local_name(CONTEXT, local));
+            }
+            OpenContext::Remote(remote) => {
+                options.remote_context = Some(Arc::clone(&remote.definition));
+            }
+        }
         let mut contexts = self.named_contexts(request, &mut options)?;
-        contexts.push((options.context.name.clone(), context));
+        let local_context = options.context.name.clone();
         let mut options = platforms::on_each(request, &options, &self.inputs)?;
         self.find_base_images(&dockerfile, &options)
             .map_err(|error| dockerfile_error(&error, &text))?;
-        let (_, context) = &contexts[contexts.len() - 1];
-        let ignore = self.read_ignore(&context.root, &text)?;
+        let ignore = self.read_ignore(&context, &text)?;
         for options in &mut options {
             options.context.excludes.clone_from(&ignore.patterns);
             options.ignored = check::ignored(&ignore.patterns);
+        }
+        if let OpenContext::Local(context) = context {
+            contexts.push((local_context, context));
         }
         Ok(Inputs {
             text,
@@ -201,7 +213,7 @@ impl Build<'_> {
 
     fn parse_dockerfile(
         &self,
-        context: &Root,
+        context: &OpenContext,
         request: &BuildRequest,
     ) -> Result<(DockerfileText, Dockerfile)> {
         let text = self.read_dockerfile(context, request)?;
@@ -210,27 +222,38 @@ impl Build<'_> {
         Ok((text, dockerfile))
     }
 
-    /// Opens the directories that stand in for stages and images, and adds them, and the images that
-    /// do so, to the options.
+    /// Opens the directories that stand in for stages and images, and adds them, and what else does
+    /// so, to the options.
     fn named_contexts(
         &self,
         request: &BuildRequest,
         options: &mut LowerOptions,
     ) -> Result<Vec<(String, ContextRoot)>> {
         let mut contexts = Vec::new();
-        for (name, path) in &request.named_contexts {
-            let context = open_directory(path)?;
-            let local = LocalContext {
-                excludes: read_ignore_patterns(&context.root)?,
-                ..LocalContext::new(&self.local_name(name, &context))
+        for (name, context) in &request.named_contexts {
+            let named = match context {
+                request::NamedContext::Directory(path) => {
+                    let context = open_directory(path)?;
+                    let local = LocalContext {
+                        excludes: read_ignore_patterns(&context.root)?,
+                        ..LocalContext::new(&self.local_name(name, &context))
+                    };
+                    contexts.push((local.name.clone(), context));
+                    NamedContext::Local(local)
+                }
+                request::NamedContext::Image(image) => NamedContext::Image(image.clone()),
+                request::NamedContext::Remote(url) if is_http(url) => {
+                    NamedContext::Http(url.clone())
+                }
+                request::NamedContext::Remote(url) => NamedContext::Other(url.clone()),
+                request::NamedContext::OciLayout(image) => {
+                    let layout = self.images.add_layout(image);
+                    let named =
+                        |error: BuildError| error.context(format!("build context `{name}`"));
+                    NamedContext::OciLayout(layout.map_err(named)?)
+                }
             };
-            contexts.push((local.name.clone(), context));
-            let named = NamedContext::Local(local);
             options.named_contexts.insert(name.clone(), named);
-        }
-        for (name, image) in &request.image_contexts {
-            let image = NamedContext::Image(image.clone());
-            options.named_contexts.insert(name.clone(), image);
         }
         Ok(contexts)
     }
@@ -285,6 +308,7 @@ pub(crate) fn scope(context: &str, dockerfile: &DockerfileSource, target: &str) 
             let path = fs_err::canonicalize(path).unwrap_or_else(|_| path.clone());
             scope.push_str(&path.to_string_lossy());
         }
+        DockerfileSource::Remote(url) => scope.push_str(url),
         DockerfileSource::Text(_) => scope.push('-'),
     }
     if !target.is_empty() {

@@ -396,7 +396,8 @@ impl<'a> History<'a> {
         };
         let image_ref: ImageRef = source
             .identifier
-            .strip_prefix("docker-image://")?
+            .strip_prefix("docker-image://")
+            .or_else(|| source.identifier.strip_prefix("oci-layout://"))?
             .parse()
             .ok()?;
         image_ref.digest().cloned()

@@ -1,9 +1,12 @@
 //! Base images: found in the local image store, else in their registry.
 
+mod layout;
+
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use larder_dockerfile::ImageRequest;
+use larder_dockerfile::{ImageRequest, OciLayout};
 use larder_oci::{
     Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, ImageRef, Platform, media_type,
 };
@@ -13,6 +16,8 @@ use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{FarLayer, no_runtime, repository};
 use crate::progress::Reporter;
+use crate::request::LayoutImage;
+use layout::Layouts;
 
 /// As large a manifest, index or config as is read into memory.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -32,6 +37,8 @@ pub(crate) struct ResolvedImage {
     pub(crate) config: ImageConfig,
     /// Its topmost layer, where that is known to be in the store.
     pub(crate) snapshot: Option<SnapshotId>,
+    /// Where its layers are, if in no registry: a directory of the user's.
+    pub(crate) layout: Option<PathBuf>,
 }
 
 impl ResolvedImage {
@@ -50,8 +57,14 @@ impl ResolvedImage {
 
     /// Returns what the source vertex that stands for it is known by.
     fn key(&self) -> ImageKey {
-        let pinned = self.image_ref.with_digest(self.target.clone());
-        (format!("docker-image://{pinned}"), self.platform.clone())
+        let identifier = match &self.layout {
+            Some(_) => format!("oci-layout://{}", self.image_ref),
+            None => {
+                let pinned = self.image_ref.with_digest(self.target.clone());
+                format!("docker-image://{pinned}")
+            }
+        };
+        (identifier, self.platform.clone())
     }
 
     /// Returns whether it runs where it was asked for.
@@ -78,8 +91,12 @@ pub(crate) struct Images<'a> {
     lease: &'a Lease,
     /// Whether registries are asked even if the store has an image of the name.
     pull: bool,
-    looked_up: Mutex<HashMap<(ImageRef, Platform), Arc<LookUp>>>,
+    looked_up: Mutex<HashMap<Wanted, Arc<LookUp>>>,
+    layouts: Layouts,
 }
+
+/// An image that is looked up: where it is, if in no registry.
+type Wanted = (ImageRef, Platform, Option<OciLayout>);
 
 /// What came of the look-up of an image, once it has ended. Who asks meanwhile waits.
 type LookUp = OnceLock<Result<ResolvedImage>>;
@@ -91,6 +108,7 @@ impl<'a> Images<'a> {
             lease,
             pull,
             looked_up: Mutex::default(),
+            layouts: Layouts::default(),
         }
     }
 
@@ -120,18 +138,29 @@ impl<'a> Images<'a> {
         image_ref: &ImageRef,
         platform: &Platform,
     ) -> Result<ResolvedImage> {
-        let look_up = self.look_up_of(image_ref, platform);
-        let found = look_up.get_or_init(|| self.find(image_ref, platform));
+        self.resolve_in(image_ref, platform, None)
+    }
+
+    /// Finds an image, in a layout if one is given.
+    fn resolve_in(
+        &self,
+        image_ref: &ImageRef,
+        platform: &Platform,
+        layout: Option<&OciLayout>,
+    ) -> Result<ResolvedImage> {
+        let look_up = self.look_up_of(image_ref, platform, layout);
+        let found = look_up.get_or_init(|| self.find(image_ref, platform, layout));
         found.as_ref().map_err(BuildError::duplicate).cloned()
     }
 
     /// Finds an image beforehand, and shows how that goes. A failure is told to who asks for the
     /// image: the frontend knows what it is for.
     pub(crate) fn look_up(&self, request: &ImageRequest, reporter: &Reporter<'_>) {
-        let look_up = self.look_up_of(&request.image_ref, &request.platform);
+        let layout = request.layout.as_ref();
+        let look_up = self.look_up_of(&request.image_ref, &request.platform, layout);
         look_up.get_or_init(|| {
             let mut vertex = reporter.begin_internal(&request.log_name, "");
-            let found = self.find(&request.image_ref, &request.platform);
+            let found = self.find(&request.image_ref, &request.platform, layout);
             match &found {
                 Ok(_) => vertex.complete(),
                 Err(error) => vertex.fail(&error.full_message()),
@@ -140,8 +169,13 @@ impl<'a> Images<'a> {
         });
     }
 
-    fn look_up_of(&self, image_ref: &ImageRef, platform: &Platform) -> Arc<LookUp> {
-        let key = (image_ref.clone(), platform.clone());
+    fn look_up_of(
+        &self,
+        image_ref: &ImageRef,
+        platform: &Platform,
+        layout: Option<&OciLayout>,
+    ) -> Arc<LookUp> {
+        let key = (image_ref.clone(), platform.clone(), layout.cloned());
         let mut looked_up = self
             .looked_up
             .lock()
@@ -149,7 +183,30 @@ impl<'a> Images<'a> {
         Arc::clone(looked_up.entry(key).or_default())
     }
 
-    fn find(&self, image_ref: &ImageRef, platform: &Platform) -> Result<ResolvedImage> {
+    /// Takes note of an image in a layout, and finds its digest.
+    ///
+    /// # Errors
+    /// When there is no layout, or no such image in it.
+    pub(crate) fn add_layout(&self, image: &LayoutImage) -> Result<OciLayout> {
+        self.layouts.add(image)
+    }
+
+    fn find(
+        &self,
+        image_ref: &ImageRef,
+        platform: &Platform,
+        layout: Option<&OciLayout>,
+    ) -> Result<ResolvedImage> {
+        if let Some(layout) = layout {
+            let directory = self.layouts.fetch_documents(self.lease, layout, |index| {
+                select(index, image_ref, platform)
+            })?;
+            let image = read_target(self.lease, image_ref, &layout.digest, platform, None)?;
+            return Ok(ResolvedImage {
+                layout: Some(directory),
+                ..image
+            });
+        }
         let local = if self.pull {
             None
         } else {
@@ -388,6 +445,7 @@ fn read_target(
         manifest,
         config,
         snapshot: snapshot.filter(|_| is_held),
+        layout: None,
     })
 }
 
@@ -445,7 +503,11 @@ impl larder_dockerfile::ImageResolver for Images<'_> {
     ) -> std::result::Result<larder_dockerfile::ResolvedImage, larder_dockerfile::ResolveError>
     {
         let image = self
-            .resolve(&request.image_ref, &request.platform)
+            .resolve_in(
+                &request.image_ref,
+                &request.platform,
+                request.layout.as_ref(),
+            )
             .map_err(|error| {
                 let image = &request.image_ref;
                 error

@@ -1,6 +1,7 @@
 //! Tells the sink what happens to a vertex.
 
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,8 +19,8 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) struct Reporter<'a> {
     sink: &'a dyn EventSink,
     clock: &'a (dyn Fn() -> Timestamp + Send + Sync),
-    /// Serializes the events of all threads.
-    order: Arc<Mutex<()>>,
+    /// Serializes the events of all threads; the vertices of which nothing more is told.
+    told: Arc<Mutex<HashSet<Digest>>>,
     /// What all names begin with: that of the target, where there are several.
     prefix: Option<String>,
 }
@@ -32,7 +33,7 @@ impl<'a> Reporter<'a> {
         Self {
             sink,
             clock,
-            order: Arc::default(),
+            told: Arc::default(),
             prefix: None,
         }
     }
@@ -42,7 +43,7 @@ impl<'a> Reporter<'a> {
         Self {
             sink: self.sink,
             clock: self.clock,
-            order: Arc::clone(&self.order),
+            told: Arc::clone(&self.told),
             prefix: name.map(str::to_owned),
         }
     }
@@ -59,11 +60,24 @@ impl<'a> Reporter<'a> {
     }
 
     pub(crate) fn send(&self, event: BuildEvent) {
-        let _order = self
-            .order
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.sink.event(event);
+        let told = self.told();
+        let vertex = match &event {
+            BuildEvent::Vertex(vertex) => Some(&vertex.digest),
+            BuildEvent::Status(status) => Some(&status.vertex),
+            _ => None,
+        };
+        if !vertex.is_some_and(|vertex| told.contains(vertex)) {
+            self.sink.event(event);
+        }
+    }
+
+    /// Takes note that vertices were done before the build, and told of: it finds them done.
+    pub(crate) fn told_of<'v>(&self, vertices: impl IntoIterator<Item = &'v Digest>) {
+        self.told().extend(vertices.into_iter().cloned());
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of something that does not stop the build.

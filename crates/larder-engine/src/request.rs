@@ -29,11 +29,8 @@ pub struct BuildRequest {
     /// What is built in place of the Dockerfile: then no context is read, and all that belongs to
     /// Dockerfiles has no effect.
     pub llb: Option<LlbInput>,
-    /// Directories that stages and images can be replaced with, by name.
-    pub named_contexts: BTreeMap<String, PathBuf>,
-    /// Images that stages and other images can be replaced with, by name; as written, for messages
-    /// and progress.
-    pub image_contexts: BTreeMap<String, String>,
+    /// What stages and images are replaced with, by name.
+    pub named_contexts: BTreeMap<String, NamedContext>,
     /// The stage to build; the last one by default.
     pub target: Option<String>,
     /// Build arguments, in the order given.
@@ -86,7 +83,6 @@ impl BuildRequest {
             dockerfile: DockerfileSource::Default,
             llb: None,
             named_contexts: BTreeMap::new(),
-            image_contexts: BTreeMap::new(),
             target: None,
             build_args: Vec::new(),
             labels: Vec::new(),
@@ -117,6 +113,8 @@ pub enum ContextSource {
     Directory(PathBuf),
     /// A stream: a tar, compressed or not; else the Dockerfile, with no files.
     Stream(Box<dyn Read + Send>),
+    /// A URL, `http` or `https`: an archive; else the Dockerfile.
+    Remote(String),
     /// No files.
     Empty,
 }
@@ -125,10 +123,37 @@ pub enum ContextSource {
 pub enum DockerfileSource {
     /// `Dockerfile` in the context, else `dockerfile`.
     Default,
-    /// A file: relative to the working directory, or inside a context that is a tar stream.
+    /// A file: by the working directory, or inside a context that is no directory. There, an
+    /// absolute one is still a file of the user's, unless the context is a stream.
     Path(PathBuf),
+    /// A URL, `http` or `https`.
+    Remote(String),
     /// Its text.
     Text(Vec<u8>),
+}
+
+/// What stands in for a stage or an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory, read where it lies, without what its own ignore file names.
+    Directory(PathBuf),
+    /// An image, as written, for messages and progress.
+    Image(String),
+    /// A URL, `http` or `https`: one file, called `context`.
+    Remote(String),
+    /// An image in a directory.
+    OciLayout(LayoutImage),
+}
+
+/// An image in an OCI layout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayoutImage {
+    /// The directory.
+    pub directory: PathBuf,
+    /// Its name there; `latest` by default, or the only image that there is.
+    pub tag: Option<String>,
+    /// Its manifest or index, which wins over the tag.
+    pub digest: Option<Digest>,
 }
 
 /// Which steps must run again.

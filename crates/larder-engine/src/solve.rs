@@ -383,18 +383,12 @@ where
         match command {
             Command::ComputeCacheMap { request, vertex } => {
                 let job = self.job_of(request, &vertex);
-                let waits = self.jobs[job]
-                    .worker
-                    .cache_map_waits(vertex_of(&self.jobs[job], &vertex));
-                if waits {
-                    self.rows.begin(&vertex, job);
-                }
                 let mut progress = self.rows.of(&vertex, job).clone();
                 let (worker, vertex) = self.worker(request, &vertex);
-                if waits {
+                if worker.cache_map_waits(vertex) {
                     self.spawn(request, "cache map", move |cancel| {
                         let map = worker.cache_map(vertex, &progress, cancel)?;
-                        // Its result may not be needed. If it is, this begins again.
+                        // This may have been all: its result need not be asked for.
                         progress.complete();
                         Ok(Event::CacheMap { request, map })
                     });

@@ -11,6 +11,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use larder_exec::rootless::IdMap;
 use larder_llb::http::HttpSource;
+use larder_llb::pb;
 use larder_oci::{Digest, Sha256};
 use larder_registry::{BlobSink, Secret, Validator, WebAnswer, WebFile, WebRequest};
 use larder_store::{FetchedSource, Lease, NewSnapshot, RecordType, SnapshotId};
@@ -37,6 +38,12 @@ const DEFAULT_MODE: u32 = 0o600;
 const STABLE_SECONDS: i64 = 60;
 /// Where the download lies until its name is known; no name of a file begins so.
 const PARTIAL: &str = "\nlarder.partial";
+/// Where what the user sends can be had, as far as LLB knows.
+const UPLOADS: &str = "http://buildkit-session/";
+/// As many characters as the ids of BuildKit's uploads have.
+const ID_CHARS: usize = 25;
+/// How much of it is read at once.
+const BUFFER_BYTES: usize = 1 << 17;
 /// Before the host's name: secrets for requests to it.
 const HEADER_SECRET: &str = "HTTP_AUTH_HEADER_";
 const TOKEN_SECRET: &str = "HTTP_AUTH_TOKEN_";
@@ -180,25 +187,33 @@ impl<'a> WebFiles<'a> {
         })
     }
 
-    /// Puts a file that came from elsewhere in the place of what a server would answer.
-    pub(crate) fn preset(&self, source: &HttpSource, file: &mut dyn io::Read) -> Result<WebSource> {
-        let mut partial = Partial::new(self.lease, source)?;
-        let failed = |error| BuildError::invalid("cannot read the context").with_source(error);
-        let mut buffer = vec![0; 1 << 17];
+    /// Takes a file that the user sends for what a server would answer. Returns the URL that it is at
+    /// in this run, as `filename`.
+    pub(crate) fn take(&self, filename: &str, file: &mut dyn io::Read) -> Result<String> {
+        let mut source = pb::SourceOp {
+            identifier: UPLOADS.to_owned(),
+            attrs: [("http.filename".to_owned(), filename.to_owned())].into(),
+        };
+        let mut partial = Partial::new(self.lease, &parse(&source)?)?;
+        let mut buffer = vec![0; BUFFER_BYTES];
         let mut sink = partial.sink(None, None);
         loop {
             let count = match file.read(&mut buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                count => count.map_err(failed)?,
+                Err(error) => {
+                    let message = "cannot read the context from standard input";
+                    return Err(BuildError::invalid(message).with_source(error));
+                }
+                Ok(0) => break,
+                Ok(count) => count,
             };
-            if count == 0 {
-                break;
-            }
             sink.write(&buffer[..count]).map_err(cannot_store)?;
         }
         let (digest, _) = sink.finish();
-        let filename = source.file_name(None);
-        let snapshot = partial.commit(source, &filename, None)?;
+        source.identifier.push_str(&digest.hex()[..ID_CHARS]);
+        let http = parse(&source)?;
+        let filename = http.file_name(None);
+        let snapshot = partial.commit(&http, &filename, None)?;
         let found = WebSource {
             part: SourcePart::new("the context", [("the content", digest.as_str())]),
             digest,
@@ -206,9 +221,9 @@ impl<'a> WebFiles<'a> {
             last_modified: None,
             snapshot: Some(snapshot),
         };
-        let asked = self.asked(&source.request_id());
-        let _ = asked.set(Ok(found.clone()));
-        Ok(found)
+        // The same file may be taken twice.
+        let _ = self.asked(&http.request_id()).set(Ok(found));
+        Ok(source.identifier)
     }
 
     fn asked(&self, id: &Digest) -> Arc<Asked> {
@@ -458,6 +473,16 @@ impl BlobSink for Sink<'_> {
             self.status = Some(progress.status("downloading", size_bytes));
         }
     }
+}
+
+/// Reads a source that is a file on a web server.
+///
+/// # Errors
+/// `Invalid` for an attribute that can't be used.
+pub(crate) fn parse(source: &pb::SourceOp) -> Result<HttpSource> {
+    let parsed = HttpSource::parse(source);
+    let parsed = parsed.ok_or_else(|| BuildError::internal("another source is taken for http"))?;
+    parsed.map_err(|error| BuildError::invalid(error.to_string()))
 }
 
 /// Returns the value of `Authorization` for a request: the named secret, else those for its host.

@@ -680,7 +680,7 @@ impl BuildWorker<'_> {
 
     fn image(&self, vertex: &Vertex, source: &pb::SourceOp) -> Result<&ResolvedImage> {
         let scheme = source.identifier.split("://").next().unwrap_or_default();
-        if scheme != "docker-image" {
+        if !matches!(scheme, "docker-image" | "oci-layout") {
             return Err(unavailable(&format!("the source `{scheme}://`")));
         }
         let platform = vertex.op.platform.as_ref();

@@ -2,24 +2,24 @@
 
 use std::path::PathBuf;
 
-use larder_engine::request::{Entitlement, NetworkMode, Ulimit};
+use larder_engine::request::{Entitlement, NamedContext, NetworkMode, Ulimit};
 use larder_oci::{ImageRef, Platform};
 
 use super::cache::{CacheFromArg, CacheToArg};
 use super::call::CallArg;
 use super::output::{AnnotationArg, OutputArg};
 use super::resources::ResourceArgs;
-use super::values::{self, HostArg, KeyValue, NamedContext, SecretArg, SshArg};
+use super::values::{self, HostArg, KeyValue, SecretArg, SshArg};
 use crate::progress::Mode;
 
 /// The flags of `larder build`: those of `docker buildx build`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BuildArgs {
-    /// Directory with the files to build from, or `-` for a tar archive or a Dockerfile on
+    /// Directory with the files to build from, URL of an archive or a Dockerfile, or `-` for one on
     /// standard input
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: String,
-    /// Dockerfile, or `-` for standard input [default: CONTEXT/Dockerfile]
+    /// Dockerfile, its URL, or `-` for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<String>,
     /// Name of the image, `name:tag`
@@ -31,9 +31,10 @@ pub(crate) struct BuildArgs {
     /// Build argument; without a value, that of the environment
     #[arg(long = "build-arg", value_name = "KEY[=VALUE]", value_parser = values::key_value)]
     pub(crate) build_args: Vec<KeyValue>,
-    /// Further directory, or `docker-image://IMAGE`, that FROM, COPY --from and mounts can name
-    #[arg(long = "build-context", value_name = "NAME=DIR", value_parser = values::named_context)]
-    pub(crate) build_contexts: Vec<NamedContext>,
+    /// What FROM, COPY --from and mounts can name: a directory, a URL, `docker-image://IMAGE` or
+    /// `oci-layout://DIR`
+    #[arg(long = "build-context", value_name = "NAME=VALUE", value_parser = values::named_context)]
+    pub(crate) build_contexts: Vec<(String, NamedContext)>,
     /// Label of the image
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = values::key_value)]
     pub(crate) labels: Vec<KeyValue>,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use larder_engine::Volume;
-use larder_engine::request::{Entitlement, NetworkMode, Ulimit};
-use larder_oci::{ImageRef, Platform};
+use larder_engine::request::{Entitlement, LayoutImage, NamedContext, NetworkMode, Ulimit};
+use larder_oci::{Digest, ImageRef, Platform};
 
 use crate::units;
 
@@ -19,21 +19,6 @@ pub(crate) struct KeyValue {
 
 /// A variable of `larder run`'s environment: `NAME=VALUE`, or `NAME` to take larder's own.
 pub(crate) type EnvArg = KeyValue;
-
-/// A directory or image under a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NamedContext {
-    pub(crate) name: String,
-    pub(crate) value: ContextValue,
-}
-
-/// What a named context is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ContextValue {
-    Directory(PathBuf),
-    /// A reference, as written.
-    Image(String),
-}
 
 /// Which images are meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,25 +101,56 @@ pub(super) fn key_value(text: &str) -> Result<KeyValue, String> {
     })
 }
 
-pub(crate) fn named_context(text: &str) -> Result<NamedContext, String> {
+pub(crate) fn named_context(text: &str) -> Result<(String, NamedContext), String> {
     let (name, value) = text
         .split_once('=')
         .filter(|(name, value)| !name.is_empty() && !value.is_empty())
-        .ok_or("expected `NAME=DIR` or `NAME=docker-image://IMAGE`")?;
-    let value = match value.strip_prefix("docker-image://") {
-        Some(image) => {
-            image_ref(image)?;
-            ContextValue::Image(image.to_owned())
-        }
-        None if value.contains("://") || value.starts_with("git@") => {
-            return Err("only directories and `docker-image://` are supported yet".to_owned());
-        }
-        None => ContextValue::Directory(PathBuf::from(value)),
+        .ok_or("expected `NAME=DIR`, `NAME=URL`, `NAME=docker-image://IMAGE` or `NAME=oci-layout://DIR`")?;
+    Ok((name.to_owned(), named_context_value(value)?))
+}
+
+/// Reads what a named context is.
+pub(crate) fn named_context_value(value: &str) -> Result<NamedContext, String> {
+    if let Some(image) = value.strip_prefix("docker-image://") {
+        image_ref(image)?;
+        return Ok(NamedContext::Image(image.to_owned()));
+    }
+    if let Some(layout) = value.strip_prefix("oci-layout://") {
+        return layout_image(layout).map(NamedContext::OciLayout);
+    }
+    if value.starts_with("target:") {
+        return Err("other targets are contexts in `larder bake` only".to_owned());
+    }
+    if is_url(value) {
+        return Ok(NamedContext::Remote(value.to_owned()));
+    }
+    Ok(NamedContext::Directory(PathBuf::from(value)))
+}
+
+/// Reads `DIR[:TAG][@DIGEST]`.
+fn layout_image(text: &str) -> Result<LayoutImage, String> {
+    let (rest, digest) = match text.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (text, None),
     };
-    Ok(NamedContext {
-        name: name.to_owned(),
-        value,
+    let (directory, tag) = match rest.split_once(':') {
+        Some((directory, tag)) => (directory, Some(tag)),
+        None => (rest, None),
+    };
+    if directory.is_empty() {
+        return Err("expected `oci-layout://DIR[:TAG][@DIGEST]`".to_owned());
+    }
+    let digest = digest.map(str::parse::<Digest>).transpose();
+    Ok(LayoutImage {
+        directory: PathBuf::from(directory),
+        tag: tag.map(str::to_owned),
+        digest: digest.map_err(|error| error.to_string())?,
     })
+}
+
+/// Returns whether a context or a file is elsewhere: a URL, or what git takes for one.
+pub(crate) fn is_url(text: &str) -> bool {
+    text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/")
 }
 
 pub(crate) fn image_filter(text: &str) -> Result<ImageFilter, String> {
@@ -470,12 +486,41 @@ mod tests {
     }
 
     #[test]
-    fn contexts_are_directories_and_images() {
-        let value = |text| named_context(text).unwrap().value;
-        assert_eq!(value("a=b=c"), ContextValue::Directory("b=c".into()));
-        let image = ContextValue::Image("x:1".to_owned());
-        assert_eq!(value("a=docker-image://x:1"), image);
-        for bad in ["a", "=b", "a=", "a=docker-image://X:", "a=git@host:x"] {
+    fn contexts_are_of_many_kinds() {
+        let value = |text| named_context(text).unwrap().1;
+        let layout = |directory: &str, tag: Option<&str>, digest: Option<Digest>| {
+            NamedContext::OciLayout(LayoutImage {
+                directory: directory.into(),
+                tag: tag.map(str::to_owned),
+                digest,
+            })
+        };
+        let remote = |url: &str| NamedContext::Remote(url.to_owned());
+        let digest = Digest::sha256("x");
+        let pinned = format!("a=oci-layout://d:1@{digest}");
+        for (text, expected) in [
+            ("a=b=c", NamedContext::Directory("b=c".into())),
+            (
+                "a=docker-image://x:1",
+                NamedContext::Image("x:1".to_owned()),
+            ),
+            ("a=oci-layout://d/e", layout("d/e", None, None)),
+            ("a=oci-layout:///d:v1", layout("/d", Some("v1"), None)),
+            (&pinned, layout("d", Some("1"), Some(digest.clone()))),
+            ("a=https://x.test/f", remote("https://x.test/f")),
+            ("a=git@host:x", remote("git@host:x")),
+        ] {
+            assert_eq!(value(text), expected, "{text}");
+        }
+        for bad in [
+            "a",
+            "=b",
+            "a=",
+            "a=docker-image://X:",
+            "a=oci-layout://",
+            "a=oci-layout://d@x",
+            "a=target:b",
+        ] {
             assert!(named_context(bad).is_err(), "{bad}");
         }
     }

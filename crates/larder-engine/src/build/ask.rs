@@ -36,7 +36,7 @@ impl Engine {
             Question::Targets => {
                 let source = std::mem::replace(&mut request.context, ContextSource::Empty);
                 let context = build.open_context(source, &mut request)?;
-                let (_, dockerfile) = build.parse_dockerfile(&context.root, &request)?;
+                let (_, dockerfile) = build.parse_dockerfile(&context, &request)?;
                 Ok(dockerfile.targets().answer())
             }
             Question::Outline => {

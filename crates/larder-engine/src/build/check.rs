@@ -8,12 +8,14 @@ use larder_tree::pattern::PatternMatcher;
 
 use super::{Build, dockerfile_error, source_file};
 use crate::build::inputs::DockerfileText;
+use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, Result};
 use crate::event::{EventSink, WarningEvent};
 use crate::images::Images;
 use crate::progress::Reporter;
 use crate::request::BuildRequest;
+use crate::web::WebFiles;
 
 /// BuildKit's level of what its checks find.
 const LEVEL: u32 = 1;
@@ -67,11 +69,14 @@ impl Engine {
         let clock = || self.now();
         let reporter = Reporter::new(sink, &clock);
         let images = Images::new(self, &lease, request.pull);
+        let web = WebFiles::new(self, &lease);
         let build = Build {
             engine: self,
             lease: &lease,
             reporter: &reporter,
             images: &images,
+            web: &web,
+            cancel: &CancelFlag::new(),
             name: "",
             inputs: BTreeMap::new(),
         };

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use larder_oci::Digest;
 use larder_store::{ActiveSnapshot, NewSnapshot, RecordType};
-use larder_tree::apply::{self, ApplyOptions};
+use larder_tree::apply;
 use larder_tree::beneath::Root;
 
 use super::Build;
+use super::remote::RemoteContext;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::history::IgnoreFile;
 use crate::ops::local::ContextRoot;
@@ -21,6 +22,33 @@ const MAX_TEXT_BYTES: u64 = 16 << 20;
 const SNIFFED_BYTES: u64 = 2 << 20;
 /// Read where a Dockerfile has no ignore file of its own.
 pub(crate) const IGNORE_FILE: &str = ".dockerignore";
+
+/// A build's context.
+pub(super) enum OpenContext {
+    /// A directory of the user's.
+    Local(ContextRoot),
+    /// What was fetched, or sent.
+    Remote(RemoteContext),
+}
+
+impl OpenContext {
+    /// Returns its files.
+    pub(super) fn root(&self) -> &Root {
+        match self {
+            Self::Local(local) => &local.root,
+            Self::Remote(remote) => &remote.root,
+        }
+    }
+
+    /// Returns what tells it from others; empty for what is never seen again.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Local(local) => local.cache_name.as_deref().unwrap_or_default(),
+            Self::Remote(remote) => &remote.name,
+        }
+    }
+}
+
 /// The text of a build's Dockerfile, with where it was found.
 pub(super) struct DockerfileText {
     pub(super) name: String,
@@ -32,79 +60,96 @@ pub(super) struct DockerfileText {
 }
 
 impl Build<'_> {
-    /// Opens the build's context. A stream that is no archive becomes the request's Dockerfile.
+    /// Opens the build's context. A stream or a file that is no archive becomes the request's
+    /// Dockerfile.
     pub(super) fn open_context(
         &self,
         source: ContextSource,
         request: &mut BuildRequest,
-    ) -> Result<ContextRoot> {
-        let mut stream = match source {
-            ContextSource::Directory(path) => return open_directory(&path),
-            ContextSource::Empty => return Ok(self.unpacked_context()?.1),
-            ContextSource::Stream(stream) => stream,
-        };
+    ) -> Result<OpenContext> {
+        match source {
+            ContextSource::Directory(path) => Ok(OpenContext::Local(open_directory(&path)?)),
+            ContextSource::Empty => Ok(OpenContext::Local(self.empty_context()?)),
+            ContextSource::Remote(url) => {
+                let context = self.fetch_context(&url, request)?;
+                Ok(OpenContext::Remote(context))
+            }
+            ContextSource::Stream(stream) => self.open_stream(stream, request),
+        }
+    }
+
+    fn open_stream(
+        &self,
+        mut stream: Box<dyn Read + Send>,
+        request: &mut BuildRequest,
+    ) -> Result<OpenContext> {
         let failed = |source| {
             BuildError::invalid("cannot read the context from standard input").with_source(source)
         };
         let mut head = Vec::new();
-        stream
-            .by_ref()
-            .take(SNIFFED_BYTES)
-            .read_to_end(&mut head)
-            .map_err(failed)?;
-        let (root, context) = self.unpacked_context()?;
+        let mut begin = stream.by_ref().take(SNIFFED_BYTES);
+        begin.read_to_end(&mut head).map_err(failed)?;
         if apply::is_archive(&head[..])? {
-            let mut ignore_warnings = |_| {};
-            let mut options = ApplyOptions::new(&mut ignore_warnings);
-            if let Some(unpacked) = &context.unpacked {
-                options.quota = unpacked.quota();
-            }
-            apply::unpack(&root, head.chain(stream), options)?;
-        } else {
-            stream
-                .take(MAX_TEXT_BYTES)
-                .read_to_end(&mut head)
-                .map_err(failed)?;
-            request.dockerfile = DockerfileSource::Text(head);
+            let mut whole = head.chain(stream);
+            let context = self.take_context(&mut whole, request)?;
+            return Ok(OpenContext::Remote(context));
         }
-        Ok(context)
+        if !matches!(request.dockerfile, DockerfileSource::Default) {
+            return Err(BuildError::invalid(
+                "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
+            ));
+        }
+        let mut rest = stream.take(MAX_TEXT_BYTES);
+        rest.read_to_end(&mut head).map_err(failed)?;
+        request.dockerfile = DockerfileSource::Text(head);
+        Ok(OpenContext::Local(self.empty_context()?))
     }
 
     /// Returns an empty directory that lives as long as the build.
-    fn unpacked_context(&self) -> Result<(Root, ContextRoot)> {
+    fn empty_context(&self) -> Result<ContextRoot> {
         let active: ActiveSnapshot = self.lease.prepare(&NewSnapshot {
             parent: None,
             description: "local source for context",
             record_type: RecordType::LocalSource,
         })?;
         let root = Root::from_fd(larder_exec::mount::open(&active.mount()?)?);
-        let context = ContextRoot {
-            root: root.try_clone()?,
+        Ok(ContextRoot {
+            root,
             cache_name: None,
-            unpacked: Some(active),
+            _empty: Some(active),
             stat_cache: Arc::default(),
-        };
-        Ok((root, context))
+        })
     }
 
     pub(super) fn read_dockerfile(
         &self,
-        context: &Root,
+        context: &OpenContext,
         request: &BuildRequest,
     ) -> Result<DockerfileText> {
         let (name, found) = match &request.dockerfile {
             DockerfileSource::Text(bytes) => ("Dockerfile".to_owned(), Ok((bytes.clone(), None))),
+            DockerfileSource::Remote(url) => {
+                let bytes = self.fetch_dockerfile(url, request)?;
+                ("Dockerfile".to_owned(), Ok((bytes, None)))
+            }
             DockerfileSource::Path(path) => {
                 let name = path.file_name().map_or_else(
                     || path.display().to_string(),
                     |name| name.to_string_lossy().into_owned(),
                 );
-                (
-                    name,
-                    read_outside(path).or_else(|_| read_inside(context, path)),
-                )
+                let found = match context {
+                    OpenContext::Local(local) => {
+                        read_outside(path).or_else(|_| read_inside(&local.root, path))
+                    }
+                    OpenContext::Remote(remote) if path.is_absolute() && !remote.is_sent => {
+                        read_outside(path)
+                    }
+                    OpenContext::Remote(remote) => read_inside(&remote.root, path),
+                };
+                (name, found)
             }
             DockerfileSource::Default => {
+                let context = context.root();
                 let upper = read_inside(context, Path::new("Dockerfile"));
                 match upper {
                     Ok(found) => ("Dockerfile".to_owned(), Ok(found)),
@@ -146,13 +191,24 @@ impl Build<'_> {
         }
     }
 
-    pub(super) fn read_ignore(&self, context: &Root, text: &DockerfileText) -> Result<IgnoreFile> {
+    /// Reads what of the context is left out; nothing of one that is fetched, as in BuildKit.
+    pub(super) fn read_ignore(
+        &self,
+        context: &OpenContext,
+        text: &DockerfileText,
+    ) -> Result<IgnoreFile> {
+        let OpenContext::Local(context) = context else {
+            return Ok(IgnoreFile {
+                name: IGNORE_FILE.to_owned(),
+                patterns: Vec::new(),
+            });
+        };
         let mut vertex = self
             .reporter
             .begin_internal("[internal] load .dockerignore", "");
         let found = match &text.ignore {
             Some(own) => Ok(own.clone()),
-            None => read_ignore_file(context).map(|bytes| (IGNORE_FILE.to_owned(), bytes)),
+            None => read_ignore_file(&context.root).map(|bytes| (IGNORE_FILE.to_owned(), bytes)),
         };
         let patterns = found.and_then(|(name, bytes)| {
             let status = vertex.status("transferring context:", 0);
@@ -214,7 +270,7 @@ pub(super) fn open_directory(path: &Path) -> Result<ContextRoot> {
     Ok(ContextRoot {
         root,
         cache_name: Some(unique_name(&absolute)),
-        unpacked: None,
+        _empty: None,
         stat_cache: Arc::default(),
     })
 }
@@ -252,13 +308,13 @@ fn read_inside(context: &Root, path: &Path) -> std::io::Result<FoundText> {
     Ok((bytes, ignore))
 }
 
-fn read_in(root: &Root, path: &Path) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_in(root: &Root, path: &Path) -> std::io::Result<Vec<u8>> {
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK;
     let file = root.open_file(path, flags, rustix::fs::Mode::empty())?;
     read_limited(std::fs::File::from(file))
 }
 
-fn read_limited(file: impl Read) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_limited(file: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MAX_TEXT_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_TEXT_BYTES {

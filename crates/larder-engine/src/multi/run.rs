@@ -91,7 +91,7 @@ impl Run<'_> {
         let web = WebFiles::new(self.engine, &self.lease);
         let images = [false, true].map(|pull| Images::new(self.engine, &self.lease, pull));
         let prepared = self
-            .prepare(targets, groups, &reporters, &images)
+            .prepare(targets, groups, &reporters, &images, &web)
             .map_err(|(index, error)| failed(Some(index), error))?;
         let images = images.into_iter().flat_map(Images::into_found).collect();
         self.solve(prepared, &plain, &reporters, images, &web)
@@ -105,6 +105,7 @@ impl Run<'_> {
         groups: Vec<Vec<usize>>,
         reporters: &[Reporter<'_>],
         images: &[Images<'_>; 2],
+        web: &WebFiles<'_>,
     ) -> Result<Vec<Prepared>, (usize, BuildError)> {
         let mut targets: BTreeMap<usize, TargetRequest> = targets.into_iter().enumerate().collect();
         let mut prepared: BTreeMap<usize, Prepared> = BTreeMap::new();
@@ -124,6 +125,8 @@ impl Run<'_> {
                     lease: &self.lease,
                     reporter: &reporters[index],
                     images: &images[usize::from(target.request.pull)],
+                    web,
+                    cancel: self.cancel,
                     name: &target.name,
                     inputs,
                 };

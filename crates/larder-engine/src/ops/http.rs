@@ -5,9 +5,9 @@ use larder_llb::{Vertex, pb};
 use larder_oci::Digest;
 
 use crate::cancel::CancelFlag;
-use crate::error::{BuildError, Result};
+use crate::error::Result;
 use crate::progress::VertexProgress;
-use crate::web::WebFetch;
+use crate::web::{WebFetch, parse};
 use crate::worker::{BuildWorker, ResultRef};
 
 /// Returns whether a source is such a file.
@@ -54,10 +54,4 @@ fn fetch<'a>(
         progress,
         cancel,
     }
-}
-
-fn parse(source: &pb::SourceOp) -> Result<HttpSource> {
-    let parsed = HttpSource::parse(source);
-    let parsed = parsed.ok_or_else(|| BuildError::internal("another source is taken for http"))?;
-    parsed.map_err(|error| BuildError::invalid(error.to_string()))
 }

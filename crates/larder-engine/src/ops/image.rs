@@ -10,7 +10,10 @@ use crate::images::ResolvedImage;
 /// registry and unpacked.
 pub(crate) fn pull(fetcher: &Fetcher<'_>, image: &ResolvedImage) -> Result<SnapshotId> {
     let pinned = image.image_ref.with_digest(image.target.clone());
-    let origin = Origin::Registry(image.image_ref.clone());
+    let origin = match &image.layout {
+        Some(directory) => Origin::Layout(directory.clone()),
+        None => Origin::Registry(image.image_ref.clone()),
+    };
     if image.snapshot.is_none() {
         fetcher.progress.status_done(format!("resolve {pinned}"));
     }

@@ -19,8 +19,8 @@ pub(crate) struct ContextRoot {
     pub(crate) root: Root,
     /// What names its stat cache: its absolute path. `None` for one that won't be seen again.
     pub(crate) cache_name: Option<String>,
-    /// The snapshot it was unpacked to, if it came as a stream; removed when this is dropped.
-    pub(crate) unpacked: Option<ActiveSnapshot>,
+    /// The snapshot that stands for no files at all; removed when this is dropped.
+    pub(crate) _empty: Option<ActiveSnapshot>,
     /// What the scans of this run have written of its stat cache: targets may scan other parts.
     pub(crate) stat_cache: Arc<Mutex<StatCache>>,
 }

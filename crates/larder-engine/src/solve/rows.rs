@@ -73,13 +73,6 @@ impl<'env> Rows<'env> {
         &self.rows[self.by_vertex[&(job, vertex.clone())]].progress
     }
 
-    /// Shows that the work for a vertex has begun.
-    pub(super) fn begin(&mut self, vertex: &Digest, job: usize) {
-        let row = self.by_vertex[&(job, vertex.clone())];
-        let progress = &mut self.rows[row].progress;
-        *progress = progress.clone().start();
-    }
-
     /// Takes note that a job ended: what others need of it is from now on shown as they see it.
     pub(super) fn job_done(&mut self, job: usize) {
         self.active[job] = false;

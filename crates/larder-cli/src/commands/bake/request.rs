@@ -118,6 +118,8 @@ fn dockerfile(target: &Target) -> (Option<String>, Stdin) {
         None | Some("Dockerfile") => None,
         Some(path) => Some(match path.strip_prefix(LOCAL_PREFIX) {
             Some(local) => PathBuf::from(local),
+            // It is looked for in what is there.
+            None if values::is_url(context) || values::is_url(path) => PathBuf::from(path),
             None => Path::new(context).join(path),
         }),
     };

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use larder_engine::request::{ContextSource, DockerfileSource};
 
+use crate::args::values::is_url;
+
 /// Standard input, or what stands for it.
 pub(crate) type Stdin = Box<dyn Read + Send>;
 
@@ -29,29 +31,32 @@ pub(crate) fn resolve(
             Ok((ContextSource::Stream(stdin), dockerfile))
         }
         (context, file) => {
-            if is_url(context) {
-                bail!("unable to prepare context: URL `{context}` is not supported yet");
-            }
-            let directory = PathBuf::from(context);
-            ensure!(
-                directory.try_exists().unwrap_or(true),
-                "unable to prepare context: path {context:?} not found"
-            );
-            ensure!(
-                !directory.is_file(),
-                "unable to prepare context: {context:?} is not a directory"
-            );
             let dockerfile = match file {
                 None => DockerfileSource::Default,
                 Some("-") => DockerfileSource::Text(read_dockerfile(stdin)?),
-                Some(path) if is_url(path) => {
-                    bail!("`--file`: URL `{path}` is not supported yet")
-                }
+                Some(path) if is_url(path) => DockerfileSource::Remote(path.to_owned()),
                 Some(path) => DockerfileSource::Path(PathBuf::from(path)),
             };
-            Ok((ContextSource::Directory(directory), dockerfile))
+            Ok((files(context)?, dockerfile))
         }
     }
+}
+
+fn files(context: &str) -> anyhow::Result<ContextSource> {
+    let directory = PathBuf::from(context);
+    // What is there is no URL.
+    if is_url(context) && !directory.is_dir() {
+        return Ok(ContextSource::Remote(context.to_owned()));
+    }
+    ensure!(
+        directory.try_exists().unwrap_or(true),
+        "unable to prepare context: path {context:?} not found"
+    );
+    ensure!(
+        !directory.is_file(),
+        "unable to prepare context: {context:?} is not a directory"
+    );
+    Ok(ContextSource::Directory(directory))
 }
 
 /// Fails unless `path` is a directory.
@@ -75,8 +80,4 @@ fn read_dockerfile(stdin: Stdin) -> anyhow::Result<Vec<u8>> {
         "the Dockerfile on standard input is longer than {MAX_DOCKERFILE_BYTES} bytes"
     );
     Ok(text)
-}
-
-fn is_url(text: &str) -> bool {
-    text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/")
 }

@@ -1,20 +1,17 @@
 //! From flags and environment to a request.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use larder_engine::request::{BuildRequest, NoCache, NoCacheSteps};
+use larder_engine::request::{BuildRequest, NamedContext, NoCache, NoCacheSteps};
 use larder_oci::Platform;
 
 use super::input::{self, Stdin};
 use super::secrets::FlagSecrets;
 use super::ssh::FlagSsh;
 use super::{outputs, proxies};
-use crate::args::{
-    BuildArgs, CacheFromArg, CallArg, ContextValue, HostArg, KeyValue, Method, NoCacheArg,
-};
+use crate::args::{BuildArgs, CacheFromArg, CallArg, HostArg, KeyValue, Method, NoCacheArg};
 use crate::commands::Context;
 use crate::environment::Environment;
 use crate::progress::{Colors, Mode, Options};
@@ -57,22 +54,16 @@ impl Plan {
         let (context_source, dockerfile) =
             input::resolve(&args.context, args.file.as_deref(), stdin)?;
         let outputs = outputs::resolve(&args)?;
-        let (mut named_contexts, mut image_contexts) = (BTreeMap::new(), BTreeMap::new());
-        for context in args.build_contexts {
-            match context.value {
-                ContextValue::Directory(directory) => {
-                    input::require_directory("--build-context", &directory)?;
-                    named_contexts.insert(context.name, directory);
-                }
-                ContextValue::Image(image) => drop(image_contexts.insert(context.name, image)),
+        for (_, context) in &args.build_contexts {
+            if let NamedContext::Directory(directory) = context {
+                input::require_directory("--build-context", directory)?;
             }
         }
         let request = BuildRequest {
             llb: None,
             context: context_source,
             dockerfile,
-            named_contexts,
-            image_contexts,
+            named_contexts: args.build_contexts.into_iter().collect(),
             target: args.target.filter(|target| !target.is_empty()),
             build_args: build_args(args.build_args, env, &mut notes),
             labels: args
@@ -399,7 +390,6 @@ mod tests {
     fn what_is_not_supported_is_named() {
         for (line, expected) in [
             ("build --sbom .", "`--sbom` is not supported yet"),
-            ("build https://example.com/x.git", "URL"),
             (
                 "build /does/not/exist",
                 "path \"/does/not/exist\" not found",

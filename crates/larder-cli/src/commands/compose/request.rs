@@ -8,8 +8,8 @@ use anyhow::{Context as _, anyhow, bail};
 use larder_compose::{BuildTarget, Dockerfile, Origin, TargetContext};
 use larder_engine::TargetRequest;
 use larder_engine::request::{
-    BuildRequest, ContextSource, DockerfileSource, Entitlement, ImageOutput, NoCache, NoCacheSteps,
-    Output, PushOptions, Resources, Ulimit,
+    BuildRequest, ContextSource, DockerfileSource, Entitlement, ImageOutput, NamedContext, NoCache,
+    NoCacheSteps, Output, PushOptions, Resources, Ulimit,
 };
 use larder_oci::{ImageRef, Platform};
 
@@ -101,6 +101,14 @@ fn check_supported(target: &BuildTarget) -> anyhow::Result<()> {
 fn files(target: &BuildTarget) -> anyhow::Result<(ContextSource, DockerfileSource)> {
     let directory = match &target.context {
         TargetContext::Directory(directory) => directory,
+        TargetContext::Remote(url) => {
+            let dockerfile = match &target.dockerfile {
+                Dockerfile::Default => DockerfileSource::Default,
+                Dockerfile::Path(path) => DockerfileSource::Path(path.into()),
+                Dockerfile::Inline(text) => DockerfileSource::Text(text.clone().into_bytes()),
+            };
+            return Ok((ContextSource::Remote(url.clone()), dockerfile));
+        }
         TargetContext::Target(_) => {
             return Err(wrong(
                 target,
@@ -108,9 +116,7 @@ fn files(target: &BuildTarget) -> anyhow::Result<(ContextSource, DockerfileSourc
                 "a service can't be the context itself; use `additional_contexts`",
             ));
         }
-        TargetContext::Image(other)
-        | TargetContext::OciLayout(other)
-        | TargetContext::Remote(other) => {
+        TargetContext::Image(other) | TargetContext::OciLayout(other) => {
             let problem = format!("unable to prepare context: `{other}` is not supported yet");
             return Err(wrong(target, "context", &problem));
         }
@@ -148,33 +154,29 @@ fn require_directory(target: &BuildTarget, key: &str, directory: &Path) -> anyho
     Err(wrong(target, key, &problem))
 }
 
-/// Adds the further contexts: directories and images. Returns those that are results of other
-/// targets.
+/// Adds the further contexts. Returns those that are results of other targets.
 fn contexts(
     target: &BuildTarget,
     request: &mut BuildRequest,
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let mut inputs = BTreeMap::new();
     for (name, context) in &target.contexts {
+        let mut add = |context| drop(request.named_contexts.insert(name.clone(), context));
         match context {
             TargetContext::Directory(directory) => {
                 require_directory(target, "additional_contexts", directory)?;
-                request
-                    .named_contexts
-                    .insert(name.clone(), directory.clone());
+                add(NamedContext::Directory(directory.clone()));
             }
             TargetContext::Target(other) => drop(inputs.insert(name.clone(), other.clone())),
-            TargetContext::Image(image) => {
-                drop(request.image_contexts.insert(name.clone(), image.clone()));
+            TargetContext::Image(image) => add(NamedContext::Image(image.clone())),
+            TargetContext::OciLayout(layout) => {
+                let value = values::named_context_value(&format!("oci-layout://{layout}"));
+                add(value.map_err(|problem| {
+                    let problem = format!("`{name}=oci-layout://{layout}`: {problem}");
+                    wrong(target, "additional_contexts", &problem)
+                })?);
             }
-            TargetContext::OciLayout(other) => {
-                let problem = format!("`{name}=oci-layout://{other}` is not supported yet");
-                return Err(wrong(target, "additional_contexts", &problem));
-            }
-            TargetContext::Remote(other) => {
-                let problem = format!("`{name}={other}` is not supported yet");
-                return Err(wrong(target, "additional_contexts", &problem));
-            }
+            TargetContext::Remote(url) => add(NamedContext::Remote(url.clone())),
         }
     }
     Ok(inputs)

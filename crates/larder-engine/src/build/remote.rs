@@ -1,0 +1,218 @@
+//! Contexts and Dockerfiles that are fetched, or sent: a build reads them before it starts.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use larder_dockerfile::{HttpContext, Lowered, is_http};
+use larder_llb::{Definition, pb};
+use larder_oci::ImageConfig;
+use larder_store::SnapshotId;
+use larder_tree::apply;
+use larder_tree::beneath::Root;
+use rustix::fs::{Mode, OFlags};
+
+use super::Build;
+use super::inputs::{read_in, read_limited};
+use crate::cache::import::Imports;
+use crate::cache::source::Sources;
+use crate::error::{BuildError, Result};
+use crate::history::{History, IgnoreFile, Notes};
+use crate::request::{BuildRequest, DockerfileSource};
+use crate::solve::{self, Job};
+use crate::web::{WebFetch, parse, shown};
+use crate::worker::BuildWorker;
+
+/// What the file of a context is called.
+const CONTEXT_FILE: &str = "context";
+/// What a Dockerfile that is fetched is called.
+const DOCKERFILE: &str = "Dockerfile";
+
+/// A context whose files a graph makes.
+pub(super) struct RemoteContext {
+    /// The graph.
+    pub(super) definition: Arc<Definition>,
+    /// Its result, to be read.
+    pub(super) root: Root,
+    /// What tells it from others; empty for what is never seen again.
+    pub(super) name: String,
+    /// Whether the user sent it.
+    pub(super) is_sent: bool,
+}
+
+impl Build<'_> {
+    /// Fetches the context at `url`. One that is no archive is the Dockerfile, unless another one
+    /// was asked for.
+    pub(super) fn fetch_context(
+        &self,
+        url: &str,
+        request: &mut BuildRequest,
+    ) -> Result<RemoteContext> {
+        if !is_http(url) {
+            return Err(BuildError::invalid(format!(
+                "unable to prepare context: `{}`: larder can't fetch git repositories yet",
+                shown(url)
+            )));
+        }
+        let file = HttpContext::File.definition(url).map_err(internal)?;
+        let root = self.view(&self.solve_early(&file, request)?)?;
+        if apply::is_archive(open(&root, CONTEXT_FILE)?)? {
+            return self.unpacked(url, request);
+        }
+        if matches!(request.dockerfile, DockerfileSource::Default) {
+            let text = read_in(&root, Path::new(CONTEXT_FILE));
+            request.dockerfile = DockerfileSource::Text(text.map_err(unreadable)?);
+        }
+        Ok(RemoteContext {
+            definition: Arc::new(file),
+            root,
+            name: url.to_owned(),
+            is_sent: false,
+        })
+    }
+
+    /// Takes a context that the user sends: an archive.
+    pub(super) fn take_context(
+        &self,
+        archive: &mut dyn Read,
+        request: &BuildRequest,
+    ) -> Result<RemoteContext> {
+        let url = self.web.take(CONTEXT_FILE, archive)?;
+        let context = self.unpacked(&url, request)?;
+        Ok(RemoteContext {
+            name: String::new(),
+            is_sent: true,
+            ..context
+        })
+    }
+
+    /// Returns what the archive at `url` holds.
+    fn unpacked(&self, url: &str, request: &BuildRequest) -> Result<RemoteContext> {
+        let definition = HttpContext::Archive.definition(url).map_err(internal)?;
+        let tree = self.solve_early(&definition, request)?;
+        Ok(RemoteContext {
+            definition: Arc::new(definition),
+            root: self.view(&tree)?,
+            name: url.to_owned(),
+            is_sent: false,
+        })
+    }
+
+    /// Fetches a Dockerfile.
+    pub(super) fn fetch_dockerfile(&self, url: &str, request: &BuildRequest) -> Result<Vec<u8>> {
+        if !is_http(url) {
+            let url = shown(url);
+            return Err(BuildError::invalid(format!(
+                "`--file`: `{url}` is no URL of a file"
+            )));
+        }
+        let source = parse(&pb::SourceOp {
+            identifier: url.to_owned(),
+            attrs: [("http.filename".to_owned(), DOCKERFILE.to_owned())].into(),
+        })?;
+        let name = format!("[internal] load remote {DOCKERFILE}");
+        let mut vertex = self.reporter.begin_internal(&name, url);
+        let loaded = self.web.load(WebFetch {
+            source: &source,
+            secrets: &*request.secrets,
+            progress: &vertex,
+            cancel: self.cancel,
+        });
+        match &loaded {
+            Ok(_) => vertex.complete(),
+            Err(error) => vertex.fail(&error.full_message()),
+        };
+        let root = self.view(&loaded?)?;
+        read_limited(open(&root, DOCKERFILE)?).map_err(unreadable)
+    }
+
+    /// Makes the result of a graph that the frontend has to read. The build's own graph has the
+    /// vertices again, and finds them done.
+    ///
+    /// # Errors
+    /// Those of its steps.
+    pub(super) fn solve_early(
+        &self,
+        definition: &Definition,
+        request: &BuildRequest,
+    ) -> Result<SnapshotId> {
+        let lowered = Lowered {
+            definition: definition.clone(),
+            config: ImageConfig::default(),
+            base: None,
+            steps: BTreeMap::new(),
+            source_date_epoch: None,
+            warnings: Vec::new(),
+        };
+        let sources = Sources {
+            engine: self.engine,
+            lease: self.lease,
+            reporter: self.reporter,
+            cancel: self.cancel,
+        };
+        let imports = Imports::new(sources, Vec::new());
+        let notes = Notes::default();
+        let ignore = IgnoreFile {
+            name: String::new(),
+            patterns: Vec::new(),
+        };
+        let (store, flag) = (&self.engine.store, String::new());
+        let nowhere = (String::new(), None);
+        let history = History::open(store, nowhere, &lowered, ignore, flag, &notes)?;
+        let (images, contexts, emptied) = Default::default();
+        let worker = BuildWorker {
+            engine: self.engine,
+            lease: self.lease.clone(),
+            lowered: &lowered,
+            images: &images,
+            contexts: &contexts,
+            secrets: &*request.secrets,
+            variables: &|_| None,
+            host_ca: false,
+            history,
+            emptied: &emptied,
+            emptied_bytes: 0.into(),
+            empties_cache_mounts: false,
+            reports: Mutex::default(),
+            imports: &imports,
+            web: self.web,
+            reporter: self.reporter,
+            cancel: self.cancel,
+        };
+        let job = Job {
+            worker: &worker,
+            definition: &lowered.definition,
+            reporter: self.reporter,
+        };
+        let nothing = || BuildError::internal("a context came to nothing");
+        let limit = self.engine.config.worker.oci.max_parallelism;
+        let solved = solve::solve(&[job], self.cancel, limit, &|_, solved, _| {
+            worker.snapshot_of(&solved.ok_or_else(nothing)?.result)
+        });
+        let vertices = definition.vertices().iter();
+        self.reporter.told_of(vertices.map(|vertex| &vertex.digest));
+        let mut trees = solved.map_err(|failed| failed.error)?;
+        trees.pop().ok_or_else(nothing)
+    }
+
+    /// Opens a tree of the store for reading.
+    fn view(&self, tree: &SnapshotId) -> Result<Root> {
+        let mount = self.engine.store.view(tree)?;
+        Ok(Root::from_fd(larder_exec::mount::open(&mount)?))
+    }
+}
+
+fn open(root: &Root, name: &str) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+    Ok(root.open_file(name, flags, Mode::empty())?.into())
+}
+
+fn internal(error: larder_dockerfile::Error) -> BuildError {
+    BuildError::internal("cannot make the graph of a context").with_source(error)
+}
+
+fn unreadable(error: std::io::Error) -> BuildError {
+    BuildError::invalid("failed to read downloaded context").with_source(error)
+}
