@@ -338,7 +338,7 @@ fn a_context_must_be_a_readable_directory_with_a_dockerfile() {
         ),
         (
             vec!["https://127.0.0.1/x.git".to_owned()],
-            "ERROR: unable to prepare context: URL `https://127.0.0.1/x.git` is not supported yet\n".to_owned(),
+            "ERROR: failed to build: failed to solve: unable to prepare context: `https://127.0.0.1/x.git`: larder can't fetch git repositories yet\n".to_owned(),
         ),
         (
             vec!["-f".to_owned(), "-".to_owned(), "-".to_owned()],

@@ -447,3 +447,136 @@ fn an_image_may_lie_in_a_directory() {
         let _ = Run::of(run).exit(1).says(expected);
     }
 }
+
+#[test]
+fn a_url_is_asked_for_once_in_a_run() {
+    let project = project!(Base::Busybox);
+    let site = Site::start();
+    site.put("/f", Page::new("x").etag("1"));
+    let url = site.url("/f");
+    project.write(&[
+        (
+            "Dockerfile",
+            &format!(
+                "FROM busybox AS a\nADD {url} /a\nFROM busybox AS b\nADD {url} /b/\n\
+                 FROM busybox\nCOPY --from=a /a /\nCOPY --from=b /b/f /b\nRUN cat /a /b && echo\n"
+            ),
+        ),
+        ("docker-bake.hcl", "group \"default\" { targets = [\"a\", \"b\"] }\ntarget \"a\" { target = \"a\" }\ntarget \"b\" { target = \"b\" }\n"),
+    ]);
+    let run = project.build(&[]).success();
+    let _ = run.says(" xx\n");
+    assert_eq!(site.requests(), ["GET"]);
+    let mut bake = project.larder().command(["bake"]);
+    let _ = Run::of(bake.current_dir(project.context())).success();
+    assert_eq!(site.requests(), ["HEAD"]);
+}
+
+#[test]
+fn downloads_go_by_the_proxy_of_the_environment() {
+    let project = project!(Base::Busybox);
+    let proxy = WebServer::start(|request, _| match request.target.as_str() {
+        "http://files.test/f" => WebAnswer::status(200).body("by proxy\n"),
+        _ => WebAnswer::status(502),
+    });
+    project.write(&[(
+        "Dockerfile",
+        &format!("FROM busybox\nADD http://files.test/f /in/\n{STAT}\n"),
+    )]);
+    let mut build = project.command(&[]);
+    build.env("http_proxy", format!("http://{}", proxy.host()));
+    let _ = Run::of(build.env_remove("HTTP_PROXY"))
+        .success()
+        .says(" by proxy\n");
+}
+
+#[test]
+fn an_interrupt_ends_a_download() {
+    let project = project!(Base::Busybox);
+    let (asked, was_asked) = std::sync::mpsc::channel();
+    let asked = Mutex::new(asked);
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = Mutex::new(ended);
+    let server = WebServer::start(move |_, _| {
+        let _ = asked.lock().unwrap().send(());
+        // Until the test is over.
+        let _ = ended.lock().unwrap().recv();
+        WebAnswer::status(200)
+    });
+    let add = format!("FROM busybox\nADD http://{}/f /in/\n", server.host());
+    project.write(&[("Dockerfile", &add)]);
+    let mut build = project.command(&[]);
+    let child = build.stderr(Stdio::piped()).spawn().unwrap();
+    was_asked
+        .recv_timeout(std::time::Duration::from_secs(60))
+        .unwrap();
+    let pid = child.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(killed.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    drop(end);
+}
+
+#[test]
+fn bake_and_compose_take_contexts_from_elsewhere() {
+    let project = project!(Base::Busybox);
+    let site = Site::start();
+    let files = [
+        (
+            "Dockerfile",
+            "FROM busybox\nCOPY a.txt /\nCOPY --from=more context /more\nRUN cat /a.txt /more\n",
+        ),
+        ("sub/Other", "FROM busybox\nCOPY a.txt /\nRUN echo other\n"),
+        ("a.txt", "from afar\n"),
+    ];
+    let packed = archive(&project, "packed", &files, &["-J"]);
+    site.put("/c.txz", Page::new(packed));
+    site.put("/more", Page::new("more\n"));
+    let (context, more) = (site.url("/c.txz"), site.url("/more"));
+    let hcl = format!(
+        "target \"default\" {{\n  context = \"{context}\"\n  contexts = {{ more = \"{more}\" }}\n}}\n\
+         target \"other\" {{\n  context = \"{context}\"\n  dockerfile = \"sub/Other\"\n}}\n\
+         target \"inline\" {{\n  context = \"{context}\"\n  dockerfile-inline = \"FROM busybox\\nCOPY a.txt /\\nRUN echo inline\"\n}}\n"
+    );
+    let compose = format!(
+        "services:\n  app:\n    build:\n      context: {context}\n      additional_contexts:\n        more: {more}\n  other:\n    build:\n      context: {context}\n      dockerfile: sub/Other\n  inline:\n    build:\n      context: {context}\n      dockerfile_inline: |\n        FROM busybox\n        COPY a.txt /\n        RUN echo inline\n"
+    );
+    project.write(&[("docker-bake.hcl", &hcl), ("compose.yaml", &compose)]);
+    let run = |words: &[&str]| {
+        let mut command = project.larder().command(words);
+        Run::of(command.current_dir(project.context())).success()
+    };
+    let no_cache = "*.no-cache=true";
+    for (target, expected) in [
+        ("default", " more\n"),
+        ("other", " other\n"),
+        ("inline", " inline\n"),
+    ] {
+        let bake = [
+            "bake",
+            "--progress=plain",
+            "-f",
+            "docker-bake.hcl",
+            "--set",
+            no_cache,
+            target,
+        ];
+        let _ = run(&bake).says(expected);
+    }
+    for (service, expected) in [
+        ("app", " more\n"),
+        ("other", " other\n"),
+        ("inline", " inline\n"),
+    ] {
+        let build = [
+            "compose",
+            "--progress=plain",
+            "build",
+            "--no-cache",
+            service,
+        ];
+        let _ = run(&build).says(expected);
+    }
+}

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use larder_oci::{Descriptor, media_type};
-use larder_registry::{BlobPush, Client, Config, ErrorKind, KeyPair, Pushed, RegistryConfig};
+use larder_registry::{
+    BlobPush, Client, Config, ErrorKind, KeyPair, Pushed, RegistryConfig, WebClient, WebRequest,
+};
 use larder_testkit::{Registry, RegistryOptions, RegistryTls, install, skip};
 
 use crate::{busybox, fixture, image};
@@ -95,6 +97,24 @@ async fn certificates_are_trusted_and_shown_as_configured() {
         }],
         ..ca.clone()
     };
+    // The same section holds for files that are no images.
+    for (section, expected) in [(&ca, None), (&https, Some(ErrorKind::Config))] {
+        let config = Config {
+            registries: [(open.host().to_owned(), section.clone())].into(),
+            ..crate::config(open.host())
+        };
+        let url = format!("https://{}/v2/", open.host());
+        let request = WebRequest {
+            url: &url,
+            headers: &[],
+            authorization: None,
+        };
+        let mut answer = Vec::new();
+        let fetched = WebClient::new(config)
+            .fetch(&request, &[], &mut answer)
+            .await;
+        assert_eq!(fetched.err().map(|error| error.kind()), expected);
+    }
     for (name, registry, section, expected) in [
         ("nobody's word", &open, https, Some(ErrorKind::Config)),
         ("the authority", &open, ca.clone(), None),
