@@ -123,11 +123,7 @@ fn hostile_archives_stay_where_they_are_added() {
         ),
         (
             vec![("l", hard("../../etc/passwd"))],
-            "cannot unpack `a`: entry `../../etc/passwd` leaves the root",
-        ),
-        (
-            vec![("f", file("x")), ("f/g", file("x"))],
-            "cannot unpack `a`: cannot unpack `f/g`",
+            "cannot unpack `a`: hard link `l`: entry `../../etc/passwd` leaves the root",
         ),
     ] {
         let run = add(&project, "ADD a /in/", &tar_of(&entries)).exit(1);

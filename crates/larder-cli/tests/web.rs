@@ -104,7 +104,7 @@ fn a_file_is_added_once_and_asked_for_in_each_build() {
     let _ = run.says("/in/f.txt 600 0:0 784111777 4\n").says(" one\n");
     assert_eq!(site.requests(), ["GET"]);
     let again = project.build(&["-t", "x"]).success();
-    assert_eq!(again.cached_count(), 3, "{}", again.stderr);
+    assert_eq!(again.cached_count(), 4, "{}", again.stderr);
     assert_eq!(site.requests(), ["HEAD"]);
     // Another tag for the same content is a download, and still a hit.
     site.put(
@@ -116,7 +116,7 @@ fn a_file_is_added_once_and_asked_for_in_each_build() {
         .etag("2"),
     );
     let renamed = project.build(&[]).success();
-    assert_eq!(renamed.cached_count(), 3, "{}", renamed.stderr);
+    assert_eq!(renamed.cached_count(), 4, "{}", renamed.stderr);
     assert_eq!(site.requests(), ["HEAD", "GET"]);
     site.put("/d/f.txt", Page::new("two\n").etag("3"));
     let changed = project.build(&[]).success();
@@ -127,7 +127,7 @@ fn a_file_is_added_once_and_asked_for_in_each_build() {
     site.put("/d/f.txt", page);
     let _ = site.requests();
     let back = project.build(&[]).success();
-    assert_eq!(back.cached_count(), 3, "{}", back.stderr);
+    assert_eq!(back.cached_count(), 4, "{}", back.stderr);
     assert_eq!(site.requests(), ["HEAD"]);
 }
 
@@ -248,7 +248,7 @@ fn what_has_a_checksum_and_is_cached_needs_no_server() {
     let _ = run.says("/in/g 755 3:4 0 1\n");
     assert_eq!(site.requests(), ["GET"]);
     let again = project.build(&[]).success();
-    assert_eq!(again.cached_count(), 3, "{}", again.stderr);
+    assert_eq!(again.cached_count(), 4, "{}", again.stderr);
     assert!(site.requests().is_empty());
 }
 
@@ -325,7 +325,7 @@ fn a_context_is_fetched_once_and_built_as_it_is() {
     assert!(!run.stderr.contains("#1 ..."), "{}", run.stderr);
     assert_eq!(site.requests(), ["GET"]);
     let again = build(&project, &[&url], b"").success();
-    assert_eq!(again.cached_count(), 4, "{}", again.stderr);
+    assert_eq!(again.cached_count(), 5, "{}", again.stderr);
     assert_eq!(site.requests(), ["HEAD"]);
     // The Dockerfile may be another one of the context, or come from elsewhere.
     let mine = project.scratch().join("Mine");
@@ -373,7 +373,7 @@ fn archives_on_standard_input_may_be_compressed_in_any_way() {
         let other = build(&project, &other, &packed).success();
         let _ = other.says(" other\n");
         let again = build(&project, &["-"], &packed).success();
-        assert_eq!(again.cached_count(), 4, "{}", again.stderr);
+        assert_eq!(again.cached_count(), 5, "{}", again.stderr);
     }
     let run = build(&project, &["-f", "Other", "-"], b"FROM busybox\n").exit(1);
     let _ = run.says("both stdin and flag correspond to Dockerfiles");
@@ -393,7 +393,7 @@ fn a_named_context_may_be_a_file_on_a_server() {
     let run = project.build(&["--build-context", &context]).success();
     let _ = run.says(" named\n");
     let again = project.build(&["--build-context", &context]).success();
-    assert_eq!(again.cached_count(), 3, "{}", again.stderr);
+    assert_eq!(again.cached_count(), 4, "{}", again.stderr);
     assert_eq!(site.requests(), ["GET", "HEAD"]);
 }
 
