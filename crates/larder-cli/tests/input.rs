@@ -337,10 +337,6 @@ fn a_context_must_be_a_readable_directory_with_a_dockerfile() {
             "ERROR: failed to build: failed to solve: failed to read dockerfile: open Other: no such file or directory\n".to_owned(),
         ),
         (
-            vec!["https://127.0.0.1/x.git".to_owned()],
-            "ERROR: failed to build: failed to solve: unable to prepare context: `https://127.0.0.1/x.git`: larder can't fetch git repositories yet\n".to_owned(),
-        ),
-        (
             vec!["-f".to_owned(), "-".to_owned(), "-".to_owned()],
             "ERROR: invalid argument: standard input cannot be both context and Dockerfile\n".to_owned(),
         ),

@@ -354,9 +354,6 @@ fn a_context_is_fetched_once_and_built_as_it_is() {
     project.write(&[("a.txt", "local\n")]);
     let run = build(&project, &["-f", &fetched, "."], b"").success();
     let _ = run.says(" fetched\n");
-    let _ = build(&project, &["https://127.0.0.1:9/x.git"], b"")
-        .exit(1)
-        .says("git repositories");
 }
 
 #[test]

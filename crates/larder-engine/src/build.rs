@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use larder_dockerfile::{
-    Dockerfile, LocalContext, LowerOptions, Lowered, NamedContext, ResolveMode, is_http,
+    Dockerfile, LocalContext, LowerOptions, Lowered, NamedContext, ResolveMode,
 };
 use larder_llb::SourceFile;
 use larder_oci::{Digest, ImageRef, Platform};
@@ -24,6 +24,7 @@ use crate::entitlement::{Entitlement, Granted};
 use crate::error::{BuildError, ErrorClass, Location, Result};
 use crate::history::IgnoreFile;
 use crate::images::{ImageKey, Images, ResolvedImage};
+use crate::ops::git::Resolutions;
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
 use crate::request::{
@@ -46,6 +47,7 @@ pub(crate) struct Build<'a> {
     pub(crate) reporter: &'a Reporter<'a>,
     pub(crate) images: &'a Images<'a>,
     pub(crate) web: &'a WebFiles<'a>,
+    pub(crate) repositories: &'a Resolutions,
     pub(crate) cancel: &'a CancelFlag,
     /// What the target is called; empty where it has no name.
     pub(crate) name: &'a str,
@@ -242,10 +244,8 @@ impl Build<'_> {
                     NamedContext::Local(local)
                 }
                 request::NamedContext::Image(image) => NamedContext::Image(image.clone()),
-                request::NamedContext::Remote(url) if is_http(url) => {
-                    NamedContext::Http(url.clone())
-                }
-                request::NamedContext::Remote(url) => NamedContext::Other(url.clone()),
+                request::NamedContext::Remote(url) => remote::named_context(url)
+                    .map_err(|error| error.context(format!("build context `{name}`")))?,
                 request::NamedContext::OciLayout(image) => {
                     let layout = self.images.add_layout(image);
                     let named =

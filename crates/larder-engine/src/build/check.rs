@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::{BuildError, Result};
 use crate::event::{EventSink, WarningEvent};
 use crate::images::Images;
+use crate::ops::git::Resolutions;
 use crate::progress::Reporter;
 use crate::request::BuildRequest;
 use crate::web::WebFiles;
@@ -70,12 +71,14 @@ impl Engine {
         let reporter = Reporter::new(sink, &clock);
         let images = Images::new(self, &lease, request.pull);
         let web = WebFiles::new(self, &lease);
+        let repositories = Resolutions::default();
         let build = Build {
             engine: self,
             lease: &lease,
             reporter: &reporter,
             images: &images,
             web: &web,
+            repositories: &repositories,
             cancel: &CancelFlag::new(),
             name: "",
             inputs: BTreeMap::new(),

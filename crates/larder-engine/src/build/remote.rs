@@ -6,7 +6,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use larder_dockerfile::{HttpContext, Lowered, is_http};
+use larder_dockerfile::{HttpContext, Lowered, NamedContext, git_context};
+use larder_llb::git::GitRef;
 use larder_llb::{Definition, pb};
 use larder_oci::ImageConfig;
 use larder_store::SnapshotId;
@@ -18,8 +19,10 @@ use super::Build;
 use super::inputs::{read_in, read_limited};
 use crate::cache::import::Imports;
 use crate::cache::source::Sources;
+use crate::entitlement::Granted;
 use crate::error::{BuildError, Result};
 use crate::history::{History, IgnoreFile, Notes};
+use crate::network::StepNetworks;
 use crate::request::{BuildRequest, DockerfileSource};
 use crate::solve::{self, Job};
 use crate::web::{WebFetch, parse, shown};
@@ -27,8 +30,44 @@ use crate::worker::BuildWorker;
 
 /// What the file of a context is called.
 const CONTEXT_FILE: &str = "context";
+/// The build argument that keeps `.git` in a context.
+const KEEP_GIT_DIR: &str = "BUILDKIT_CONTEXT_KEEP_GIT_DIR";
 /// What a Dockerfile that is fetched is called.
 const DOCKERFILE: &str = "Dockerfile";
+
+/// What a URL leads to.
+pub(super) enum Place {
+    Repository(GitRef),
+    /// On a web server.
+    File,
+}
+
+/// Tells repositories from files.
+///
+/// # Errors
+/// When it is neither, or the repository's options can't be used.
+pub(super) fn place(url: &str) -> Result<Place> {
+    match GitRef::parse(url) {
+        Some(Ok(named)) => Ok(Place::Repository(named)),
+        Some(Err(error)) => {
+            let message = format!("invalid git context `{}`: {error}", shown(url));
+            Err(BuildError::invalid(message))
+        }
+        None if url.starts_with("http://") || url.starts_with("https://") => Ok(Place::File),
+        None => {
+            let message = format!("unsupported context source `{}`", shown(url));
+            Err(BuildError::invalid(message))
+        }
+    }
+}
+
+/// Returns what the named context at `url` stands for.
+pub(super) fn named_context(url: &str) -> Result<NamedContext> {
+    Ok(match place(url)? {
+        Place::Repository(named) => NamedContext::Git(named),
+        Place::File => NamedContext::Http(url.to_owned()),
+    })
+}
 
 /// A context whose files a graph makes.
 pub(super) struct RemoteContext {
@@ -50,11 +89,9 @@ impl Build<'_> {
         url: &str,
         request: &mut BuildRequest,
     ) -> Result<RemoteContext> {
-        if !is_http(url) {
-            return Err(BuildError::invalid(format!(
-                "unable to prepare context: `{}`: larder can't fetch git repositories yet",
-                shown(url)
-            )));
+        let found = place(url).map_err(|error| error.context("unable to prepare context"))?;
+        if let Place::Repository(named) = found {
+            return self.check_out(&named, request);
         }
         let file = HttpContext::File.definition(url).map_err(internal)?;
         let root = self.view(&self.solve_early(&file, request)?)?;
@@ -69,6 +106,21 @@ impl Build<'_> {
             definition: Arc::new(file),
             root,
             name: url.to_owned(),
+            is_sent: false,
+        })
+    }
+
+    fn check_out(&self, named: &GitRef, request: &BuildRequest) -> Result<RemoteContext> {
+        let asked = request.build_args.iter().rev();
+        let mut asked = asked.filter(|(name, _)| name == KEEP_GIT_DIR);
+        let keeps = |(_, value): &(_, String)| is_true(value);
+        let keeps_git_dir = asked.next().is_some_and(keeps);
+        let definition = git_context(named, keeps_git_dir).map_err(internal)?;
+        let tree = self.solve_early(&definition, request)?;
+        Ok(RemoteContext {
+            definition: Arc::new(definition),
+            root: self.view(&tree)?,
+            name: named.redacted(),
             is_sent: false,
         })
     }
@@ -102,7 +154,7 @@ impl Build<'_> {
 
     /// Fetches a Dockerfile.
     pub(super) fn fetch_dockerfile(&self, url: &str, request: &BuildRequest) -> Result<Vec<u8>> {
-        if !is_http(url) {
+        if !matches!(place(url), Ok(Place::File)) {
             let url = shown(url);
             return Err(BuildError::invalid(format!(
                 "`--file`: `{url}` is no URL of a file"
@@ -169,8 +221,12 @@ impl Build<'_> {
             images: &images,
             contexts: &contexts,
             secrets: &*request.secrets,
-            variables: &|_| None,
+            ssh: &*request.ssh,
+            repositories: self.repositories,
+            variables: &|name| std::env::var(name).ok(),
             host_ca: false,
+            granted: &Granted::default(),
+            networks: &StepNetworks::new(self.engine.config.build.network),
             history,
             emptied: &emptied,
             emptied_bytes: 0.into(),
@@ -180,6 +236,7 @@ impl Build<'_> {
             web: self.web,
             reporter: self.reporter,
             cancel: self.cancel,
+            depth: 0,
         };
         let job = Job {
             worker: &worker,
@@ -207,6 +264,11 @@ impl Build<'_> {
 fn open(root: &Root, name: &str) -> Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     Ok(root.open_file(name, flags, Mode::empty())?.into())
+}
+
+/// Reads a boolean as Go does; what is none is false.
+fn is_true(value: &str) -> bool {
+    matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 fn internal(error: larder_dockerfile::Error) -> BuildError {

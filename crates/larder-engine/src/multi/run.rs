@@ -38,6 +38,13 @@ pub(super) struct Run<'a> {
     pub(super) options: ManyOptions,
 }
 
+/// What a run has found out about sources that others may change meanwhile.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    web: &'a WebFiles<'a>,
+    repositories: &'a Resolutions,
+}
+
 /// What the targets of a run share.
 struct Shared<'a> {
     /// By what their vertices are known by.
@@ -48,7 +55,7 @@ struct Shared<'a> {
     web: &'a WebFiles<'a>,
     notes: Notes,
     emptied: Mutex<HashSet<String>>,
-    repositories: Resolutions,
+    repositories: &'a Resolutions,
     networks: StepNetworks,
     variables: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
@@ -88,13 +95,16 @@ impl Run<'_> {
             target: target.filter(|_| several).map(|index| names[index].clone()),
             error: Box::new(error),
         };
-        let web = WebFiles::new(self.engine, &self.lease);
+        let found = Found {
+            web: &WebFiles::new(self.engine, &self.lease),
+            repositories: &Resolutions::default(),
+        };
         let images = [false, true].map(|pull| Images::new(self.engine, &self.lease, pull));
         let prepared = self
-            .prepare(targets, groups, &reporters, &images, &web)
+            .prepare(targets, groups, &reporters, &images, found)
             .map_err(|(index, error)| failed(Some(index), error))?;
         let images = images.into_iter().flat_map(Images::into_found).collect();
-        self.solve(prepared, &plain, &reporters, images, &web)
+        self.solve(prepared, &plain, &reporters, images, found)
             .map_err(|(index, error)| failed(index, error))
     }
 
@@ -105,7 +115,7 @@ impl Run<'_> {
         groups: Vec<Vec<usize>>,
         reporters: &[Reporter<'_>],
         images: &[Images<'_>; 2],
-        web: &WebFiles<'_>,
+        found: Found<'_>,
     ) -> Result<Vec<Prepared>, (usize, BuildError)> {
         let mut targets: BTreeMap<usize, TargetRequest> = targets.into_iter().enumerate().collect();
         let mut prepared: BTreeMap<usize, Prepared> = BTreeMap::new();
@@ -125,7 +135,8 @@ impl Run<'_> {
                     lease: &self.lease,
                     reporter: &reporters[index],
                     images: &images[usize::from(target.request.pull)],
-                    web,
+                    web: found.web,
+                    repositories: found.repositories,
                     cancel: self.cancel,
                     name: &target.name,
                     inputs,
@@ -154,7 +165,7 @@ impl Run<'_> {
         plain: &Reporter<'_>,
         reporters: &[Reporter<'_>],
         images: HashMap<ImageKey, ResolvedImage>,
-        web: &WebFiles<'_>,
+        found: Found<'_>,
     ) -> Result<Vec<BuildOutcome>, (Option<usize>, BuildError)> {
         let contexts = prepared.iter_mut();
         let contexts = contexts.flat_map(|target| std::mem::take(&mut target.contexts));
@@ -182,10 +193,10 @@ impl Run<'_> {
             contexts,
             images,
             imports: Imports::new(sources, cache_imports),
-            web,
+            web: found.web,
             notes: Notes::default(),
             emptied: Mutex::default(),
-            repositories: Resolutions::default(),
+            repositories: found.repositories,
             networks: StepNetworks::new(self.engine.config.build.network),
             variables: &|name| std::env::var(name).ok(),
         };
@@ -288,7 +299,7 @@ impl Run<'_> {
             contexts: &shared.contexts,
             secrets: &*prepared.secrets,
             ssh: &*prepared.ssh,
-            repositories: &shared.repositories,
+            repositories: shared.repositories,
             variables: shared.variables,
             host_ca: prepared.host_ca,
             granted: &prepared.granted,
