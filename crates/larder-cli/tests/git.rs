@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use fs_err as fs;
-use larder_testkit::{Base, GitRepository, GitServer, Larder, Project, Run, project};
+use larder_testkit::{Base, GitRepository, GitServer, Larder, OciArchive, Project, Run, project};
 
 /// A project, repositories, and who serves them.
 struct Served {
@@ -544,4 +544,145 @@ fn a_machine_without_git_says_so() {
         .exit(1)
         .says("cannot run `git`: it is not installed")
         .says("hint: install git");
+}
+
+/// Runs `larder build ARGS…`.
+fn build_context(served: &Served, args: &[&str]) -> Run {
+    let all = ["build", "--progress=plain"].iter().chain(args);
+    served.project.larder().run(all.copied())
+}
+
+#[test]
+fn repositories_are_contexts() {
+    let served = served!();
+    let repository = served.repository("a");
+    let dockerfile = "FROM busybox\nCOPY . /in\nRUN cd /in && find * .git/HEAD; cat name\n";
+    let other = "FROM busybox\nCOPY name /\nRUN echo other $(cat /name)\n";
+    let first = repository.commit(&[
+        ("Dockerfile", dockerfile),
+        ("Other", other),
+        ("name", "the top\n"),
+        ("sub/Dockerfile", dockerfile),
+        ("sub/name", "the part\n"),
+    ]);
+    let url = served.url("a");
+    let run = build_context(&served, &[&url]).success();
+    let run = run
+        .says(" the top\n")
+        .says(" sub/name\n")
+        .says("find: .git/HEAD")
+        .says(&format!("[internal] load git source {url}"));
+    assert!(!run.stderr.contains("transferring context"));
+    let mut seen = 0;
+    assert_eq!(served.server.asked(&mut seen), (1, 1));
+    let run = build_context(&served, &[&url]).success();
+    assert!(run.cached_count() >= 3, "{}", run.stderr);
+    assert_eq!(served.server.asked(&mut seen), (1, 0));
+
+    let part = format!("{url}#main:sub");
+    let _ = build_context(&served, &[&part])
+        .success()
+        .says(" the part\n");
+    let run = build_context(&served, &["-f", "Other", &url]).success();
+    let _ = run.says(" other the top\n");
+    let local = served.project.scratch().join("Mine");
+    fs::write(
+        &local,
+        "FROM busybox\nCOPY name /\nRUN echo mine; cat /name\n",
+    )
+    .unwrap();
+    let run = build_context(&served, &["-f", local.to_str().unwrap(), &url]).success();
+    let _ = run.says(" mine\n").says(" the top\n");
+    let keep = "--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR=1";
+    let run = build_context(&served, &[keep, &url]).success();
+    let _ = run.says(" .git/HEAD\n");
+
+    repository.commit(&[("name", "later\n")]);
+    let _ = build_context(&served, &[&url]).success().says(" later\n");
+    let mut seen = served.server.requests().len();
+    let pinned = format!("{url}#{first}");
+    let _ = build_context(&served, &["--no-cache", &pinned])
+        .success()
+        .says(" the top\n");
+    assert_eq!(served.server.asked(&mut seen), (0, 0));
+    let _ = build_context(&served, &[&format!("{url}#none")])
+        .exit(1)
+        .says("repository does not contain ref none");
+    let _ = build_context(&served, &[&format!("{url}?what=1")])
+        .exit(1)
+        .says("invalid git context");
+    let _ = build_context(&served, &["ftp://127.0.0.1/a"])
+        .exit(1)
+        .says("unsupported context source `ftp://127.0.0.1/a`");
+}
+
+#[test]
+fn repositories_are_named_contexts_and_those_of_bake_and_compose() {
+    let served = served!();
+    let repository = served.repository("a");
+    let dockerfile = "FROM busybox\nCOPY name /\nRUN cat /name\n";
+    repository.commit(&[("Dockerfile", dockerfile), ("name", "from afar\n")]);
+    let url = served.url("a");
+    let directory = served.project.context();
+    served.project.write(&[
+        (
+            "Dockerfile",
+            "FROM busybox\nCOPY --from=x name /\nRUN cat /name\n",
+        ),
+        (
+            "docker-bake.hcl",
+            &format!("target \"default\" {{ context = \"{url}\" }}\n"),
+        ),
+        (
+            "compose.yaml",
+            &format!("services:\n  a:\n    build: {url}\n"),
+        ),
+    ]);
+    let run = served.project.build(&[&format!("--build-context=x={url}")]);
+    let _ = run.success().says(" from afar\n");
+    for args in [
+        &["bake", "--progress=plain", "--no-cache"][..],
+        &["compose", "--progress=plain", "build", "--no-cache"][..],
+    ] {
+        let mut command = served.project.larder().command(args.iter().copied());
+        let run = Run::of(command.current_dir(&directory)).success();
+        let _ = run.says(" from afar\n");
+    }
+}
+
+#[test]
+fn images_are_dated_by_their_sources() {
+    const COMMITTED: &str = "2020-09-13T12:26:40Z";
+    let served = served!();
+    let repository = served.repository("a");
+    repository.commit(&[("Dockerfile", "FROM busybox\nCOPY Dockerfile /\n")]);
+    let url = served.url("a");
+    let archive = served.project.scratch().join("image.tar");
+    let output = format!("--output=type=oci,dest={}", archive.display());
+    let created = || {
+        let image = OciArchive::open(&archive).unwrap();
+        image.config().unwrap().created.unwrap()
+    };
+    let of_context = "--build-arg=SOURCE_DATE_EPOCH=context";
+    let _ = build_context(&served, &[&output, of_context, &url]).success();
+    assert_eq!(created(), COMMITTED);
+
+    let stages =
+        format!("FROM scratch AS src\nADD {url}#main /\nFROM busybox\nCOPY --from=src / /\n");
+    served.project.write(&[("Dockerfile", &stages)]);
+    let of_stage = "--build-arg=SOURCE_DATE_EPOCH=src";
+    let run = served.project.build(&[&output, of_stage]).success();
+    let _ = run.says("[internal] resolve SOURCE_DATE_EPOCH source stage src");
+    assert_eq!(created(), COMMITTED);
+    let named = format!("--build-context=lib={url}");
+    let of_named = "--build-arg=SOURCE_DATE_EPOCH=lib";
+    let run = served.project.build(&[&output, of_named, &named]);
+    let _ = run.success();
+    assert_eq!(created(), COMMITTED);
+    // A directory has no time.
+    let _ = served.project.build(&[&output, of_context]).success();
+    assert_ne!(created(), COMMITTED);
+    let unknown = "--build-arg=SOURCE_DATE_EPOCH=none";
+    let run = served.project.build(&[unknown]).exit(1);
+    let _ = run.says("invalid SOURCE_DATE_EPOCH: \"none\"");
 }

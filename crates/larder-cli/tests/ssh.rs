@@ -267,4 +267,9 @@ fn repositories_are_fetched_by_ssh() {
         context.to_str().unwrap(),
     ];
     let _ = larder.run(args).success().says("by an agent");
+
+    // A context that is such a repository has the agent without a flag.
+    repository.commit(&[("Dockerfile", "FROM busybox\nCOPY f /\nRUN cat /f\n")]);
+    let run = larder.run(["build", "--progress=plain", &url]).success();
+    let _ = run.says("by an agent");
 }

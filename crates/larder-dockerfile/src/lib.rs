@@ -4,6 +4,7 @@
 //! - [`Dockerfile::parse`] reads the text: directives, heredocs, instructions.
 //! - [`Dockerfile::base_images`] tells which images a build needs, so that they can be looked up
 //!   all at once beforehand.
+//! - [`Dockerfile::epoch_source`] tells what is to be asked for `SOURCE_DATE_EPOCH` first.
 //! - [`Dockerfile::lower`] makes the graph, equal to BuildKit's to the byte, so that cache keys
 //!   are BuildKit's too; [`Lowered`] also has the image config with its history, and for each
 //!   vertex the instruction that it is made from.
@@ -30,9 +31,8 @@
 //! assert_eq!(lowered.config.history[0].created_by, "COPY . /app/ # buildkit");
 //! ```
 //!
-//! **Limitations**: `RUN --device`, `SOURCE_DATE_EPOCH` taken from a context, and Windows
-//! images are refused with an error that says so. An error of the parser hides what the build checks
-//! find elsewhere in the file.
+//! **Limitations**: `RUN --device` and Windows images are refused with an error that says so. An
+//! error of the parser hides what the build checks find elsewhere in the file.
 
 mod args;
 mod directive;
@@ -58,7 +58,7 @@ pub use dockerfile::Dockerfile;
 pub use error::{Error, ErrorKind};
 pub use ignore::parse_ignore;
 pub use lint::{Rule, Warning};
-pub use lower::{EnvOrigin, HttpContext, Lowered, StepInfo, git_context};
+pub use lower::{EnvOrigin, EpochSource, HttpContext, Lowered, StepInfo, git_context};
 pub use options::{
     ImageRequest, ImageResolver, LocalContext, LowerOptions, NamedContext, Network, NoCache,
     OciLayout, PathMatcher, ResolveError, ResolveMode, ResolvedImage, Resources, Ulimit,

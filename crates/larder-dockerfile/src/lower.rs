@@ -5,6 +5,7 @@ mod config;
 mod copy;
 mod dag;
 mod env;
+mod epoch;
 mod image;
 mod local;
 mod names;
@@ -30,7 +31,8 @@ use crate::subrequest::Outline;
 
 use dag::Dag;
 pub use env::EnvOrigin;
-use env::{Env, split_pair};
+use env::split_pair;
+pub use epoch::EpochSource;
 use local::Locals;
 pub use remote::{HttpContext, git_context};
 pub(crate) use stages::default_bases;
@@ -187,7 +189,7 @@ impl Dockerfile {
             options,
             resolver,
             lint,
-            epoch: source_date_epoch(options, &stages.global)?,
+            epoch: epoch::seconds(options, &stages.global)?,
             stages,
             dag: Dag::default(),
             locals: Locals::default(),
@@ -216,23 +218,6 @@ impl Dockerfile {
             _ => Ok(()),
         }
     }
-}
-
-/// Reads `SOURCE_DATE_EPOCH` from the build's or the Dockerfile's global arguments.
-fn source_date_epoch(options: &LowerOptions, global: &Env) -> Result<Option<i64>, Error> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let given = options.build_args.get(NAME).map(String::as_str);
-    let declared = global.get(NAME).filter(|value| !value.is_empty());
-    let Some(text) = given.or(declared).filter(|value| !value.is_empty()) else {
-        return Ok(None);
-    };
-    if let Ok(seconds) = text.parse() {
-        return Ok(Some(seconds));
-    }
-    let text = crate::golang::quote(text);
-    Err(Error::unsupported(format!(
-        "invalid SOURCE_DATE_EPOCH: {text}: only a number of seconds is available, not the time of a context"
-    )))
 }
 
 /// The work in progress.

@@ -343,9 +343,6 @@ fn what_is_not_there_yet_says_so() {
     assert!(lower(b"# syntax=foo/bar\nFROM base\n", &options).is_ok());
     options.build_args.insert(name, "foo/bar".into());
     assert!(lower(b"# syntax=docker/dockerfile:1\nFROM base\n", &options).is_err());
-    options.build_args = [("SOURCE_DATE_EPOCH".to_owned(), "context".to_owned())].into();
-    let error = lower(b"FROM base\n", &options).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use larder_dockerfile::{
-    Dockerfile, EnvOrigin, Error, HttpContext, ImageRequest, ImageResolver, LocalContext,
-    LowerOptions, Lowered, NamedContext, Network, NoCache, OciLayout, ResolveError, ResolveMode,
-    ResolvedImage, Ulimit,
+    Dockerfile, EnvOrigin, EpochSource, Error, HttpContext, ImageRequest, ImageResolver,
+    LocalContext, LowerOptions, Lowered, NamedContext, Network, NoCache, OciLayout, ResolveError,
+    ResolveMode, ResolvedImage, Ulimit,
 };
 use larder_llb::git::GitRef;
 use larder_llb::{Vertex, pb};
@@ -1035,4 +1035,86 @@ fn growing_variables_are_bounded() {
         error.to_string().contains("variables and histories"),
         "{error}"
     );
+}
+
+#[test]
+fn images_may_be_dated_by_sources() {
+    let text = "ARG SOURCE_DATE_EPOCH\nARG V=1\nFROM scratch AS Src\nARG W=$V\n\
+                ADD https://x.test/a.git#v$W /\nFROM scratch AS file\nADD https://x.test/f /\n\
+                FROM base AS on\nFROM scratch AS run\nRUN true\nFROM scratch AS none\n\
+                FROM scratch AS two\nADD https://x.test/a https://x.test/b /\n\
+                FROM scratch AS local\nADD a /\nFROM base\n";
+    let dockerfile = Dockerfile::parse(text.as_bytes(), "Dockerfile").unwrap();
+    let git = GitRef::parse("https://x.test/c.git").unwrap().unwrap();
+    let context = larder_dockerfile::git_context(&git, true).unwrap();
+    let ask = |value: &str, remote: bool| {
+        let mut options = options();
+        options.build_args = [("SOURCE_DATE_EPOCH".to_owned(), value.to_owned())].into();
+        options.named_contexts = [
+            ("repo".to_owned(), NamedContext::Git(git.clone())),
+            (
+                "page".to_owned(),
+                NamedContext::Http("https://x.test/p".to_owned()),
+            ),
+            ("image".to_owned(), NamedContext::Image("base".to_owned())),
+        ]
+        .into();
+        options.remote_context = remote.then(|| Arc::new(context.clone()));
+        dockerfile.epoch_source(&options)
+    };
+    for value in ["", "0", "-5", "1600000000"] {
+        assert_eq!(ask(value, true).unwrap(), None, "{value}");
+    }
+    let stage = "[internal] resolve SOURCE_DATE_EPOCH source stage";
+    let named = "[internal] resolve SOURCE_DATE_EPOCH named context";
+    for (value, remote, identifier, shown) in [
+        (
+            "context",
+            true,
+            "git://x.test/c.git",
+            "[internal] resolve main build context metadata".to_owned(),
+        ),
+        ("repo", false, "git://x.test/c.git", format!("{named} repo")),
+        ("page", false, "https://x.test/p", format!("{named} page")),
+        (
+            "SRC",
+            false,
+            "git://x.test/a.git#v1",
+            format!("{stage} src"),
+        ),
+        ("file", false, "https://x.test/f", format!("{stage} file")),
+    ] {
+        let Some(EpochSource::Source(source, name)) = ask(value, remote).unwrap() else {
+            panic!("{value}")
+        };
+        assert_eq!(source.identifier, identifier, "{value}");
+        assert_eq!(name, shown);
+    }
+    for value in ["context", "image"] {
+        let found = ask(value, false).unwrap();
+        assert_eq!(found, Some(EpochSource::Untimed), "{value}");
+    }
+    for (value, message) in [
+        ("nothing", "invalid SOURCE_DATE_EPOCH: \"nothing\""),
+        ("on", "SOURCE_DATE_EPOCH stage must use FROM scratch"),
+        (
+            "run",
+            "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported RUN instruction",
+        ),
+        (
+            "none",
+            "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD",
+        ),
+        (
+            "two",
+            "SOURCE_DATE_EPOCH source must be a single HTTP(S) or Git ADD",
+        ),
+        (
+            "local",
+            "SOURCE_DATE_EPOCH source must be a single HTTP(S) or Git ADD",
+        ),
+    ] {
+        let error = ask(value, false).unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
 }

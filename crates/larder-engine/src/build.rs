@@ -2,6 +2,7 @@
 
 mod ask;
 mod check;
+mod epoch;
 pub(crate) mod inputs;
 pub(crate) mod llb;
 mod platforms;
@@ -191,6 +192,7 @@ impl Build<'_> {
             }
         }
         let mut contexts = self.named_contexts(request, &mut options)?;
+        self.set_epoch(&dockerfile, &text, request, &mut options)?;
         let local_context = options.context.name.clone();
         let mut options = platforms::on_each(request, &options, &self.inputs)?;
         self.find_base_images(&dockerfile, &options)

@@ -18,7 +18,7 @@ pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget};
 pub use larder_cache::ManifestForm;
 pub use larder_dockerfile::Resources;
 pub use llb::{Llb, LlbInput};
-pub use ssh::{NoSsh, SshAgent, SshProvider};
+pub use ssh::{NoSsh, SshAgent, SshProvider, is_behind_ssh};
 
 /// A build.
 pub struct BuildRequest {
@@ -113,7 +113,7 @@ pub enum ContextSource {
     Directory(PathBuf),
     /// A stream: a tar, compressed or not; else the Dockerfile, with no files.
     Stream(Box<dyn Read + Send>),
-    /// A URL, `http` or `https`: an archive; else the Dockerfile.
+    /// A git repository; or, `http` or `https`, an archive, else the Dockerfile.
     Remote(String),
     /// No files.
     Empty,
@@ -139,7 +139,7 @@ pub enum NamedContext {
     Directory(PathBuf),
     /// An image, as written, for messages and progress.
     Image(String),
-    /// A URL, `http` or `https`: one file, called `context`.
+    /// A git repository; or, `http` or `https`, one file, called `context`.
     Remote(String),
     /// An image in a directory.
     OciLayout(LayoutImage),

@@ -72,6 +72,12 @@ impl WebSource {
         let time = self.last_modified.as_deref();
         source.cache_digest(&self.filename, &self.digest, time)
     }
+
+    /// Returns when it was modified last, in seconds since 1970, if its server says so.
+    pub(crate) fn modified_seconds(&self) -> Option<i64> {
+        let time = self.last_modified.as_deref().and_then(parse_time)?;
+        Some(time.as_second())
+    }
 }
 
 /// What is remembered of a download, beside its tree. Written as JSON; one that can't be read is

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use larder_engine::Volume;
-use larder_engine::request::{Entitlement, LayoutImage, NamedContext, NetworkMode, Ulimit};
+use larder_engine::request::{
+    Entitlement, LayoutImage, NamedContext, NetworkMode, Ulimit, is_behind_ssh,
+};
 use larder_oci::{Digest, ImageRef, Platform};
 
 use crate::units;
@@ -150,7 +152,7 @@ fn layout_image(text: &str) -> Result<LayoutImage, String> {
 
 /// Returns whether a context or a file is elsewhere: a URL, or what git takes for one.
 pub(crate) fn is_url(text: &str) -> bool {
-    text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/")
+    text.contains("://") || text.starts_with("github.com/") || is_behind_ssh(text)
 }
 
 pub(crate) fn image_filter(text: &str) -> Result<ImageFilter, String> {

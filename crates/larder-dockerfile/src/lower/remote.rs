@@ -88,6 +88,17 @@ pub(super) fn http_node(
     checksum: Option<&Digest>,
     name: String,
 ) -> Node {
+    let source = http_op(url, filename, checksum);
+    let mut node = Node::new(pb::op::Op::Source(source), name);
+    node.cap("source.http");
+    if checksum.is_some() {
+        node.cap("source.http.checksum");
+    }
+    node
+}
+
+/// Returns the source of a file that is downloaded, and saved as `filename`.
+pub(super) fn http_op(url: &str, filename: &str, checksum: Option<&Digest>) -> pb::SourceOp {
     let mut source = pb::SourceOp {
         identifier: url.to_owned(),
         ..pb::SourceOp::default()
@@ -101,12 +112,7 @@ pub(super) fn http_node(
     if let Some(checksum) = checksum {
         attr("checksum", checksum.as_str());
     }
-    let mut node = Node::new(pb::op::Op::Source(source), name);
-    node.cap("source.http");
-    if checksum.is_some() {
-        node.cap("source.http.checksum");
-    }
-    node
+    source
 }
 
 /// Returns the name that ADD gives a downloaded file: the last part of the URL's path.

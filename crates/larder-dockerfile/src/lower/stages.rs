@@ -22,6 +22,8 @@ use crate::parse::{self, Parsed};
 use crate::statement;
 use crate::suggest::with_suggestion;
 
+pub(super) use global::global_args;
+
 /// An instruction of a stage, with the stages that it reads.
 #[derive(Debug, Clone)]
 pub(super) struct Command {

@@ -130,6 +130,6 @@ fn access<'a>(worker: &BuildWorker<'a>, cancel: &'a CancelFlag) -> Access<'a> {
 }
 
 /// Reads the source op of a repository.
-fn read(source: &pb::SourceOp) -> Result<GitSource> {
+pub(crate) fn read(source: &pb::SourceOp) -> Result<GitSource> {
     GitSource::of_op(source).map_err(|error| BuildError::invalid(error.to_string()))
 }

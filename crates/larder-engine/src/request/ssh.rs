@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use larder_llb::git::{GitRef, Scheme};
+
 /// Gives SSH agents. Implemented by whoever asks for the build.
 pub trait SshProvider: Send + Sync {
     /// Returns the agent `id`; `None` if there is none.
@@ -20,6 +22,11 @@ pub trait SshAgent: Send + Sync {
     /// # Errors
     /// When there is no answer.
     fn answer(&self, request: &[u8]) -> io::Result<Vec<u8>>;
+}
+
+/// Returns whether a context is a git repository behind SSH: its build needs an agent.
+pub fn is_behind_ssh(context: &str) -> bool {
+    matches!(GitRef::parse(context), Some(Ok(named)) if named.remote.scheme() == Scheme::Ssh)
 }
 
 /// Knows no agent.

@@ -9,7 +9,7 @@ use larder_oci::Platform;
 
 use super::input::{self, Stdin};
 use super::secrets::FlagSecrets;
-use super::ssh::FlagSsh;
+use super::ssh::{self, FlagSsh};
 use super::{outputs, proxies};
 use crate::args::{BuildArgs, CacheFromArg, CallArg, HostArg, KeyValue, Method, NoCacheArg};
 use crate::commands::Context;
@@ -59,6 +59,7 @@ impl Plan {
                 input::require_directory("--build-context", directory)?;
             }
         }
+        let agents = ssh::for_context(&args.context, args.ssh);
         let request = BuildRequest {
             llb: None,
             context: context_source,
@@ -86,7 +87,7 @@ impl Plan {
             entitlements: args.allowed,
             host_ca: args.host_ca,
             secrets: Arc::new(FlagSecrets::new(args.secrets, env)?),
-            ssh: Arc::new(FlagSsh::new(args.ssh, env)?),
+            ssh: Arc::new(FlagSsh::new(agents, env)?),
             tags: args.tags,
             outputs,
             cache_imports: args

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
-use larder_engine::request::{SshAgent, SshProvider};
+use larder_engine::request::{SshAgent, SshProvider, is_behind_ssh};
 
 use self::keys::Keys;
 use crate::args::SshArg;
@@ -20,6 +20,14 @@ use crate::environment::Environment;
 const MAX_MESSAGE_BYTES: usize = 256 << 10;
 /// Where the user's own agent is.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
+
+/// Adds the user's own agent where no other is given and the context needs one.
+pub(crate) fn for_context(context: &str, mut agents: Vec<SshArg>) -> Vec<SshArg> {
+    if agents.is_empty() && is_behind_ssh(context) {
+        agents.push(SshArg::default());
+    }
+    agents
+}
 
 /// The agents of a command line.
 pub(crate) struct FlagSsh(BTreeMap<String, Arc<dyn SshAgent>>);

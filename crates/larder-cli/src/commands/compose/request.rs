@@ -20,7 +20,7 @@ use crate::args::{
 use crate::commands::Context;
 use crate::commands::build::plan;
 use crate::commands::build::secrets::FlagSecrets;
-use crate::commands::build::ssh::FlagSsh;
+use crate::commands::build::ssh::{self, FlagSsh};
 
 /// Returns the request of one target; `flags` hold for all targets.
 ///
@@ -292,6 +292,9 @@ fn agents(
         if !agents.iter().any(|known| known.id == agent.id) {
             agents.push(agent);
         }
+    }
+    if let TargetContext::Remote(url) = &target.context {
+        agents = ssh::for_context(url, agents);
     }
     let agents = FlagSsh::new(agents, context.env);
     Ok(Arc::new(agents.map_err(|error| {

@@ -12,7 +12,7 @@ use crate::options::LowerOptions;
 
 /// Returns the platform arguments and those before the first FROM, with the build's values; and the
 /// latter once more, with what is said of them.
-pub(super) fn global_args(
+pub(in super::super) fn global_args(
     dockerfile: &Dockerfile,
     options: &LowerOptions,
 ) -> Result<(Env, Args), Error> {
