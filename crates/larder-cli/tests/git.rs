@@ -91,7 +91,7 @@ fn add_puts_a_repository_in_place_and_asks_for_nothing_twice() {
     );
 
     let (run, _) = served.files(&steps, &[]);
-    assert_eq!(run.success().cached_count(), 1);
+    assert_eq!(run.success().cached_count(), 2);
     assert_eq!(served.server.asked(&mut seen), (1, 0), "one look");
 
     let by_commit = format!("ADD {url}#{first} /src/");
@@ -115,7 +115,7 @@ fn add_puts_a_repository_in_place_and_asks_for_nothing_twice() {
         run.stderr
     );
     let (run, out) = served.files(&by_commit, &[]);
-    assert_eq!(run.success().cached_count(), 1);
+    assert_eq!(run.success().cached_count(), 2);
     assert_eq!(fs::read_to_string(out.join("src/f")).unwrap(), "one\n");
 }
 

@@ -1039,8 +1039,8 @@ fn growing_variables_are_bounded() {
 
 #[test]
 fn images_may_be_dated_by_sources() {
-    let text = "ARG SOURCE_DATE_EPOCH\nARG V=1\nFROM scratch AS Src\nARG W=$V\n\
-                ADD https://x.test/a.git#v$W /\nFROM scratch AS file\nADD https://x.test/f /\n\
+    let text = "ARG SOURCE_DATE_EPOCH\nARG V=1\nFROM scratch AS Src\nARG V\n\
+                ADD https://x.test/a.git#v$V /\nFROM scratch AS file\nADD https://x.test/f /\n\
                 FROM base AS on\nFROM scratch AS run\nRUN true\nFROM scratch AS none\n\
                 FROM scratch AS two\nADD https://x.test/a https://x.test/b /\n\
                 FROM scratch AS local\nADD a /\nFROM base\n";
