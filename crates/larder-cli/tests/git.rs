@@ -55,9 +55,10 @@ fn listing(directory: &std::path::Path) -> Vec<String> {
     while let Some(next) = open.pop() {
         for entry in fs::read_dir(next).unwrap() {
             let entry = entry.unwrap();
-            match entry.file_type().unwrap().is_dir() {
-                true => open.push(entry.path()),
-                false => found.push(entry.path()),
+            if entry.file_type().unwrap().is_dir() {
+                open.push(entry.path())
+            } else {
+                found.push(entry.path())
             }
         }
     }

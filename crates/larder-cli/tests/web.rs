@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use fs_err as fs;
 use larder_oci::Digest;
 use larder_testkit::{
-    Base, Larder, Project, Run, Scratch, WebAnswer, WebRequest, WebServer, project,
+    Base, Larder, OciArchive, Project, Run, Scratch, WebAnswer, WebRequest, WebServer, project,
 };
 
 /// A file as a [`Site`] serves it.
@@ -354,6 +354,24 @@ fn a_context_is_fetched_once_and_built_as_it_is() {
     project.write(&[("a.txt", "local\n")]);
     let run = build(&project, &["-f", &fetched, "."], b"").success();
     let _ = run.says(" fetched\n");
+}
+
+#[test]
+fn images_are_dated_by_when_a_context_was_modified() {
+    let project = project!(Base::Busybox);
+    let site = Site::start();
+    let page = Page::new("FROM busybox\nCOPY context /\n");
+    site.put(
+        "/text",
+        page.with("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+    );
+    let archive = project.scratch().join("image.tar");
+    let output = format!("--output=type=oci,dest={}", archive.display());
+    let dated = "--build-arg=SOURCE_DATE_EPOCH=context";
+    let _ = build(&project, &[&output, dated, &site.url("/text")], b"").success();
+    let image = OciArchive::open(&archive).unwrap();
+    let created = image.config().unwrap().created.unwrap();
+    assert_eq!(created, "1994-11-06T08:49:37Z");
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Lowering<'_> {
                 }
             });
         }
-        let actions = self.actions(&copy, mode, &destination, base, sources);
+        let actions = self.actions(&copy, &mode, &destination, base, sources);
         self.add_copy(id, &command.instruction, actions, &name, linked);
         let paths = copy.sources.iter().zip(&kinds);
         let paths = paths.filter(|(_, kind)| **kind == Kind::Path);
@@ -199,7 +199,7 @@ impl Lowering<'_> {
     fn actions(
         &mut self,
         copy: &Copy,
-        mode: mode::Mode,
+        mode: &mode::Mode,
         destination: &str,
         base: Option<NodeRef>,
         mut sources: Vec<(Option<NodeRef>, pb::FileActionCopy)>,

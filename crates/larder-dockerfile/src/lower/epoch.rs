@@ -113,7 +113,7 @@ impl Dockerfile {
                 let message = format!("{NAME} source must be a single HTTP(S) or Git ADD");
                 Err(Error::options(message).at(stage.from.lines))
             }
-            source => Ok(source),
+            source @ EpochSource::Source(..) => Ok(source),
         }
     }
 }

@@ -42,9 +42,10 @@ impl Build<'_> {
         request: &BuildRequest,
     ) -> Result<Option<i64>> {
         let mut vertex = self.reporter.begin_internal(name, &source.identifier);
-        let time = match git::is_git(source) {
-            true => self.commit_time(source, request, &vertex).map(Some),
-            false => self.modified(source, request, &vertex),
+        let time = if git::is_git(source) {
+            self.commit_time(source, request, &vertex).map(Some)
+        } else {
+            self.modified(source, request, &vertex)
         };
         match &time {
             Ok(_) => vertex.complete(),

@@ -55,7 +55,7 @@ impl GitRef {
         };
         // What can't be parsed is no repository.
         let parts = remote::parse(&whole)?.ok()?;
-        let is_file = parts.remote.scheme().is_http() && !parts.remote.path().ends_with(".git");
+        let is_file = parts.remote.scheme().is_http() && !has_git_suffix(parts.remote.path());
         if is_file && !looks_local {
             return None;
         }
@@ -164,10 +164,16 @@ pub(super) fn check_reference(reference: &str) -> Result<(), GitError> {
     Ok(())
 }
 
+/// Tells repositories from other files of web servers. The case matters, as in BuildKit.
+fn has_git_suffix(path: &str) -> bool {
+    path.strip_suffix(".git").is_some()
+}
+
 fn qualified(prefix: &str, name: &str) -> String {
-    match name.starts_with(prefix) {
-        true => name.to_owned(),
-        false => format!("{prefix}{name}"),
+    if name.starts_with(prefix) {
+        name.to_owned()
+    } else {
+        format!("{prefix}{name}")
     }
 }
 

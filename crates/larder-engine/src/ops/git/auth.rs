@@ -129,9 +129,10 @@ fn secret(source: &GitSource, access: Access<'_>) -> Result<Option<String>> {
         if text.chars().any(char::is_control) {
             return Err(wrong());
         }
-        return Ok(Some(match is_token {
-            true => basic("x-access-token", text),
-            false => format!("Authorization: {text}"),
+        return Ok(Some(if *is_token {
+            basic("x-access-token", text)
+        } else {
+            format!("Authorization: {text}")
         }));
     }
     Ok(None)

@@ -64,9 +64,10 @@ fn make(repository: &Repository<'_>, resolved: &Resolved, commit: &str, work: &P
     let call = Call::new(&init).within(work);
     repository.git.run(call).map_err(failed)?;
     let object = &resolved.object;
-    let reference = match resolved.reference.starts_with("refs/") {
-        true => format!("+{object}:{}", resolved.reference),
-        false => object.clone(),
+    let reference = if resolved.reference.starts_with("refs/") {
+        format!("+{object}:{}", resolved.reference)
+    } else {
+        object.clone()
     };
     let fetch = [
         "fetch",
@@ -82,9 +83,10 @@ fn make(repository: &Repository<'_>, resolved: &Resolved, commit: &str, work: &P
     run(&["remote", "add", "origin", &repository.remote.redacted()]).map_err(failed)?;
     for left in ["FETCH_HEAD", "logs"] {
         let path = git_dir.join(left);
-        let removed = match path.is_dir() {
-            true => fs_err::remove_dir_all(&path),
-            false => fs_err::remove_file(&path),
+        let removed = if path.is_dir() {
+            fs_err::remove_dir_all(&path)
+        } else {
+            fs_err::remove_file(&path)
         };
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -32,9 +32,10 @@ pub(super) struct Repository<'a> {
 
 /// Returns the address that git is given: one with no credentials that others could see.
 pub(super) fn address(remote: &Remote) -> String {
-    match remote.scheme().is_http() {
-        true => remote.without_user(),
-        false => remote.without_password(),
+    if remote.scheme().is_http() {
+        remote.without_user()
+    } else {
+        remote.without_password()
     }
 }
 
