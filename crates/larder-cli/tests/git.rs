@@ -56,9 +56,9 @@ fn listing(directory: &std::path::Path) -> Vec<String> {
         for entry in fs::read_dir(next).unwrap() {
             let entry = entry.unwrap();
             if entry.file_type().unwrap().is_dir() {
-                open.push(entry.path())
+                open.push(entry.path());
             } else {
-                found.push(entry.path())
+                found.push(entry.path());
             }
         }
     }

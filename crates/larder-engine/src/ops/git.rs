@@ -63,12 +63,11 @@ impl Resolutions {
         let key = (source.remote.url().to_owned(), source.reference.clone());
         let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = known().get(&key).cloned();
-        let resolved = match found {
-            Some(resolved) => resolved,
-            None => {
-                let resolved = resolve::ask(source, access)?;
-                known().entry(key).or_insert(resolved).clone()
-            }
+        let resolved = if let Some(resolved) = found {
+            resolved
+        } else {
+            let resolved = resolve::ask(source, access)?;
+            known().entry(key).or_insert(resolved).clone()
         };
         resolve::check(source, &resolved)?;
         Ok(resolved)

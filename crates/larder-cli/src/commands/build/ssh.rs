@@ -65,7 +65,7 @@ fn agent(paths: &[PathBuf], env: &Environment) -> anyhow::Result<Arc<dyn SshAgen
     };
     let sockets = paths.iter().map(|path| is_socket(path));
     let sockets: Vec<bool> = sockets.collect::<anyhow::Result<_>>()?;
-    match (&paths[..], sockets.contains(&true)) {
+    match (paths, sockets.contains(&true)) {
         ([path], true) => Ok(Arc::new(Socket(path.clone()))),
         (_, true) if sockets.contains(&false) => bail!("invalid combination of keys and sockets"),
         (_, true) => bail!("only single socket allowed"),

@@ -358,7 +358,7 @@ fn one_line(text: &str) -> String {
         lines.filter(|line| !line.is_empty() && !EMPTY_WORDS.contains(line))
     };
     let fatal = lines().rfind(|line| line.starts_with("fatal: ") || line.starts_with("error: "));
-    let line = fatal.or(lines().last()).unwrap_or("git failed");
+    let line = fatal.or(lines().next_back()).unwrap_or("git failed");
     line.chars().filter(|c| !c.is_control()).collect()
 }
 

@@ -34,7 +34,7 @@ pub(super) fn list(repository: &Repository<'_>, commit: &str) -> Result<Vec<Subm
     if links.is_empty() {
         return Ok(Vec::new());
     }
-    let said = said(repository, commit)?;
+    let said = said(repository, commit);
     let mut submodules = Vec::new();
     for (path, commit) in links {
         let Some(said) = said.iter().find(|said| said.path == path) else {
@@ -103,7 +103,7 @@ fn links(repository: &Repository<'_>, commit: &str) -> Result<Vec<(String, Strin
 }
 
 /// Reads `.gitmodules`.
-fn said(repository: &Repository<'_>, commit: &str) -> Result<Vec<Said>> {
+fn said(repository: &Repository<'_>, commit: &str) -> Vec<Said> {
     let blob = format!("{commit}:.gitmodules");
     let args = [
         "config",
@@ -115,7 +115,7 @@ fn said(repository: &Repository<'_>, commit: &str) -> Result<Vec<Said>> {
     ];
     // Without the file there is nothing to say.
     let told = repository.run(&args).unwrap_or_default();
-    Ok(parse(&String::from_utf8_lossy(&told)))
+    parse(&String::from_utf8_lossy(&told))
 }
 
 /// Parses `submodule.NAME.KEY\nVALUE\0…`.
