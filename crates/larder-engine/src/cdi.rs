@@ -145,9 +145,12 @@ impl Devices {
     /// Returns all, each by its full name and whether it may be used without asking.
     pub(crate) fn list(&self) -> Vec<String> {
         let names = self.devices.keys();
-        let shown = names.map(|name| match self.is_auto_allowed(name) {
-            true => format!("{name} (automatically allowed)"),
-            false => name.clone(),
+        let shown = names.map(|name| {
+            if self.is_auto_allowed(name) {
+                format!("{name} (automatically allowed)")
+            } else {
+                name.clone()
+            }
         });
         shown.collect()
     }

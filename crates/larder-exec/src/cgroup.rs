@@ -83,7 +83,7 @@ impl Cgroups {
             confines_devices: demand.devices == Access::All,
             unmet: Vec::new(),
         };
-        match Group::create(key) {
+        match Group::create(&key) {
             Ok(group) => cgroups.unified = Some(group),
             Err(errno) => tracing::debug!(%errno, "running without a cgroup of version 2"),
         }
@@ -188,17 +188,16 @@ impl Cgroups {
         parent: Option<&str>,
     ) -> rustix::io::Result<&Group> {
         let known = self.legacy.iter().position(|(name, _)| *name == controller);
-        let position = match known {
-            Some(position) => position,
-            None => {
-                let group = Group::create(SessionKey {
-                    hierarchy: Hierarchy::Legacy(controller),
-                    parent: parent.map(str::to_owned),
-                    filters_devices: false,
-                })?;
-                self.legacy.push((controller, group));
-                self.legacy.len() - 1
-            }
+        let position = if let Some(position) = known {
+            position
+        } else {
+            let group = Group::create(&SessionKey {
+                hierarchy: Hierarchy::Legacy(controller),
+                parent: parent.map(str::to_owned),
+                filters_devices: false,
+            })?;
+            self.legacy.push((controller, group));
+            self.legacy.len() - 1
         };
         Ok(&self.legacy[position].1)
     }

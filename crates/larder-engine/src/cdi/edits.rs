@@ -74,7 +74,7 @@ fn device(node: &DeviceNode) -> Result<Device, String> {
         },
         (_, Err(_)) => return Err("is not on this machine".to_owned()),
     };
-    let number = found.as_ref().map_or(0, |found| found.rdev());
+    let number = found.as_ref().map_or(0, std::fs::Metadata::rdev);
     let mode = found.as_ref().map_or(0o666, |found| found.mode() & 0o777);
     let access = node.permissions.as_deref().unwrap_or("rwm");
     Ok(Device {

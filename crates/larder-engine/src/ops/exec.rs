@@ -428,7 +428,7 @@ impl Step<'_> {
         mounts.extend(devices.mounts);
         let mut user = process_user(user);
         user.groups.extend(devices.groups);
-        let security = self.security(exec, progress);
+        let security = Self::security(exec, progress);
         let network = self.network(exec, meta, progress)?;
         let extra_hosts = extra_hosts(meta, &network)?;
         let hostname = if meta.hostname.is_empty() {
@@ -470,7 +470,7 @@ impl Step<'_> {
     }
 
     /// Returns how the step is confined. Without root, what it means not to be is told.
-    fn security(&self, exec: &pb::ExecOp, progress: &VertexProgress<'_>) -> Security {
+    fn security(exec: &pb::ExecOp, progress: &VertexProgress<'_>) -> Security {
         if exec.security() == pb::SecurityMode::Sandbox {
             return Security::Sandbox;
         }

@@ -55,15 +55,15 @@ pub(super) struct Group {
 
 impl Group {
     /// Makes a cgroup for a run.
-    pub(super) fn create(key: SessionKey) -> rustix::io::Result<Self> {
+    pub(super) fn create(key: &SessionKey) -> rustix::io::Result<Self> {
         let hierarchy = key.hierarchy;
         let mut sessions = SESSIONS.lock().unwrap_or_else(PoisonError::into_inner);
         let sessions = sessions.get_or_insert_default();
-        if !sessions.contains_key(&key) {
-            let session = Session::create(&key)?;
+        if !sessions.contains_key(key) {
+            let session = Session::create(key)?;
             sessions.insert(key.clone(), session);
         }
-        let session = sessions.get_mut(&key).ok_or(Errno::NOENT)?;
+        let session = sessions.get_mut(key).ok_or(Errno::NOENT)?;
         session.runs_count += 1;
         let name = session.runs_count.to_string();
         make(hierarchy, &session.path.join(&name))?;

@@ -104,12 +104,14 @@ fn nodes(dev: &OwnedFd, are_hidden: bool) -> rustix::io::Result<()> {
 fn further_nodes(dev: &OwnedFd) -> rustix::io::Result<()> {
     let umask = rustix::process::umask(Mode::empty());
     rustix::fs::mkdirat(dev, "net", Mode::from_raw_mode(0o755))?;
-    let loops = (0..loop_count()).map(|number| (format!("loop{number}"), 7, number));
+    let loops = (0..loop_count()).map(|index| (format!("loop{index}"), 7, index));
     let characters = FURTHER_DEVICES.map(|(name, major, minor)| (name.to_owned(), major, minor));
-    let block = loops.map(|device| (device, FileType::BlockDevice));
-    let all = characters.map(|device| (device, FileType::CharacterDevice));
-    let made = all.into_iter().chain(block).try_for_each(|(device, kind)| {
-        let (name, major, minor) = device;
+    let blocks = loops.map(|(name, major, minor)| (name, FileType::BlockDevice, major, minor));
+    let mut all = characters
+        .into_iter()
+        .map(|(name, major, minor)| (name, FileType::CharacterDevice, major, minor))
+        .chain(blocks);
+    let made = all.try_for_each(|(name, kind, major, minor)| {
         let mode = Mode::from_raw_mode(0o600);
         let number = rustix::fs::makedev(major, minor);
         match rustix::fs::mknodat(dev, name, kind, mode, number) {

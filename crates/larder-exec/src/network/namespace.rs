@@ -181,7 +181,7 @@ fn refused(helper: Helper, socket: &OwnedFd, said: OwnedFd) -> Error {
     tracing::debug!(?read, text, "helper");
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let is_beside_the_point = |line: &&str| line.contains("syslog") || line.starts_with("WARNING");
-    let last = lines.filter(|line| !is_beside_the_point(line)).next_back();
+    let last = lines.rev().find(|line| !is_beside_the_point(line));
     unsupported(match last {
         Some(line) => format!("`{name}`: {line}"),
         None => format!("`{name}` failed"),
