@@ -109,7 +109,7 @@ fn steps_list_and_sign_and_do_nothing_else() {
         .says("keys one")
         .says("signed 14")
         .says("removed 5 locked 5");
-    assert!(!run.stderr.contains("two"), "{}", run.stderr);
+    assert!(!run.stderr.contains("one two"), "{}", run.stderr);
     let still = Command::new("ssh-add")
         .arg("-l")
         .env("SSH_AUTH_SOCK", &socket)
