@@ -7,6 +7,7 @@ use crate::run::{cargo, run as run_command};
 /// Runs the cases whose names hold `filter`, in all forms.
 pub(crate) fn run(filter: &[&str]) -> Result<()> {
     let mut command = cargo();
+    command.env("LARDER_CONFORMANCE_ALL", "1");
     command.args([
         "test",
         "--quiet",

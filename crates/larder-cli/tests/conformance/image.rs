@@ -35,11 +35,15 @@ fn entries(tar: &[u8]) -> Result<Vec<Entry>> {
     for read in tar::Archive::new(tar).entries()? {
         let mut read = read?;
         let mut xattrs = BTreeMap::new();
+        let mut large = BTreeMap::new();
         if let Some(extensions) = read.pax_extensions()? {
             for extension in extensions {
                 let extension = extension?;
-                if let Some(name) = extension.key()?.strip_prefix(XATTR) {
-                    xattrs.insert(name.to_owned(), extension.value_bytes().to_vec());
+                let (key, value) = (extension.key()?, extension.value_bytes());
+                if let Some(name) = key.strip_prefix(XATTR) {
+                    xattrs.insert(name.to_owned(), value.to_vec());
+                } else if let Some(number) = whole_number(value) {
+                    large.insert(key.to_owned(), number);
                 }
             }
         }
@@ -61,11 +65,14 @@ fn entries(tar: &[u8]) -> Result<Vec<Entry>> {
             tar::EntryType::Fifo => Kind::Fifo,
             _ => Kind::File(Vec::new()),
         };
-        let (mode, owner) = (
-            header.mode()? & 0o7777,
-            (header.uid()? as u32, header.gid()? as u32),
+        let of_header = |value: std::io::Result<u64>| value.unwrap_or_default() as i64;
+        let number = |key: &str, value| large.get(key).copied().unwrap_or(of_header(value));
+        let owner = (
+            number("uid", header.uid()) as u32,
+            number("gid", header.gid()) as u32,
         );
-        let mtime = header.mtime()? as i64;
+        let mtime = number("mtime", header.mtime());
+        let mode = header.mode()? & 0o7777;
         if let Kind::File(content) = &mut kind {
             read.read_to_end(content)?;
         }
@@ -80,6 +87,13 @@ fn entries(tar: &[u8]) -> Result<Vec<Entry>> {
         });
     }
     Ok(found)
+}
+
+/// Reads a number of an extended header, without what is behind its point.
+fn whole_number(value: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (whole, _) = text.split_once('.').unwrap_or((text, ""));
+    whole.parse().ok()
 }
 
 impl Tree {
