@@ -91,10 +91,10 @@ pub struct ContainerConfig {
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "nullable")]
     pub env: Vec<String>,
     /// What is run, before `cmd`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_empty")]
     pub entrypoint: Option<Vec<String>>,
     /// What is run, or the entry point's default arguments.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "is_empty")]
     pub cmd: Option<Vec<String>>,
     /// Paths that hold data of their own, each with an empty object.
     #[serde(
@@ -229,6 +229,12 @@ fn go_escaped(text: &str) -> String {
     out
 }
 
+/// An empty list is left out, as by BuildKit.
+#[expect(clippy::ref_option, reason = "the signature is serde's")]
+fn is_empty(list: &Option<Vec<String>>) -> bool {
+    list.as_ref().is_none_or(Vec::is_empty)
+}
+
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "serde passes a reference"
@@ -251,8 +257,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_sorted_and_keeps_unknown_fields() {
-        let text = r#"{"os":"linux","architecture":"amd64","moby.x":1,"config":{"Cmd":["a<b"],"Env":null,"Foo":"bar"},"rootfs":{"type":"layers","diff_ids":[]}}"#;
+    fn json_is_sorted_without_what_is_empty_and_keeps_unknown_fields() {
+        let text = r#"{"os":"linux","architecture":"amd64","moby.x":1,"config":{"Cmd":["a<b"],"Entrypoint":[],"Env":null,"Foo":"bar"},"rootfs":{"type":"layers","diff_ids":[]}}"#;
         let config: ImageConfig = serde_json::from_str(text).unwrap();
         assert_eq!(
             String::from_utf8(config.to_json()).unwrap(),
