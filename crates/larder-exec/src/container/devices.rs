@@ -112,11 +112,11 @@ fn further_nodes(dev: &OwnedFd) -> rustix::io::Result<()> {
         .map(|(name, major, minor)| (name, FileType::CharacterDevice, major, minor))
         .chain(blocks);
     let made = all.try_for_each(|(name, kind, major, minor)| {
-        let mode = Mode::from_raw_mode(0o600);
+        let owner_only = Mode::from_raw_mode(0o600);
         let number = rustix::fs::makedev(major, minor);
-        match rustix::fs::mknodat(dev, name, kind, mode, number) {
+        match rustix::fs::mknodat(dev, name, kind, owner_only, number) {
             Err(Errno::PERM) => Ok(()),
-            made => made,
+            done => done,
         }
     });
     rustix::process::umask(umask);
