@@ -47,7 +47,7 @@ fn entries(tar: &[u8]) -> Result<Vec<Entry>> {
                 }
             }
         }
-        let target = read.link_name_bytes().map(|target| target.into_owned());
+        let target = read.link_name_bytes().map(std::borrow::Cow::into_owned);
         let target = || target.clone().context("a link without a target");
         let header = read.header();
         let device = || -> Result<(u32, u32)> {

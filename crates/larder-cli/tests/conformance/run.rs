@@ -179,6 +179,12 @@ pub(crate) struct Built {
     pub(crate) archive: Option<OciArchive>,
 }
 
+impl Built {
+    fn image(&self) -> Result<&OciArchive> {
+        self.archive.as_ref().context("the build failed")
+    }
+}
+
 struct Runner<'a> {
     setup: &'a Setup,
     scratch: Scratch,
@@ -376,7 +382,7 @@ impl<'a> Runner<'a> {
                 observe::tree(section, found)?
             }
             "layers" => {
-                let layers = image::layers(self.archive_of(built)?)?;
+                let layers = image::layers(built.image()?)?;
                 let base_count = self.base_count(&layers);
                 observe::layers(section, layers.into_iter().skip(base_count))?
             }
@@ -387,8 +393,8 @@ impl<'a> Runner<'a> {
                 let found = if before == last { "same" } else { "other" };
                 (format!("{}\n", section.argument), format!("{found}\n"))
             }
-            "config" => observe::config(section, &self.archive_of(built)?.config()?)?,
-            "history" => observe::history(section, &self.archive_of(built)?.config()?),
+            "config" => observe::config(section, &built.image()?.config()?)?,
+            "history" => observe::history(section, &built.image()?.config()?),
             "steps" => (section.text.clone(), observe::steps(&built.run)),
             "output" => (section.text.clone(), observe::output(section, &built.run)),
             "warnings" => (section.text.clone(), observe::warnings(&built.run)),
@@ -402,13 +408,9 @@ impl<'a> Runner<'a> {
         }))
     }
 
-    fn archive_of<'b>(&self, built: &'b Built) -> Result<&'b OciArchive> {
-        built.archive.as_ref().context("the build failed")
-    }
-
     /// Returns what the image holds, and what the base image does if it stands on it.
     fn trees(&self, built: &Built) -> Result<(Tree, Tree)> {
-        let layers = image::layers(self.archive_of(built)?)?;
+        let layers = image::layers(built.image()?)?;
         let base = Tree::of(&layers[..self.base_count(&layers)])?;
         Ok((Tree::of(&layers)?, base))
     }

@@ -178,7 +178,7 @@ impl ActiveSnapshot {
             return self.make_upper();
         }
         disk::make_private_dir(&self.work())?;
-        flatten(&self.lowers, &self.upper(), Files::Copied).map(|_| ())
+        flatten(&self.lowers, &self.upper(), Files::Copied)
     }
 }
 
