@@ -400,6 +400,15 @@ impl Entry for SshEntry {
 }
 
 impl AttestEntry {
+    /// Returns it as `--attest` takes it.
+    pub fn to_flag(&self) -> String {
+        let disabled = self.is_disabled.to_string();
+        flag(
+            &[("type", &self.kind), ("disabled", &disabled)],
+            &self.attributes,
+        )
+    }
+
     /// Parses the form of `--attest`.
     ///
     /// # Errors

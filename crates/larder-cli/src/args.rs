@@ -1,5 +1,6 @@
 //! The command line: flags and verbs, read into plain values.
 
+pub(crate) mod attest;
 mod bake;
 mod build;
 pub(crate) mod cache;
@@ -21,6 +22,7 @@ use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub(crate) use attest::AttestArg;
 pub(crate) use bake::{BakeArgs, Listed};
 pub(crate) use build::{BuildArgs, ForeignArgs, NoCacheArg};
 pub(crate) use cache::CacheFromArg;

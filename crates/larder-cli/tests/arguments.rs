@@ -42,7 +42,10 @@ fn wrong_arguments_are_told_on_standard_error_with_code_1() {
         ("build", "<CONTEXT>"),
         ("build --nope .", "'--nope'"),
         ("build --ulimit nofile=x .", "'nofile=x' for '--ulimit"),
-        ("build --sbom .", "ERROR: `--sbom` is not supported yet"),
+        (
+            "build --attest type=nope .",
+            "`nope` is no attestation larder can make",
+        ),
         (
             "build /does/not/exist",
             "ERROR: unable to prepare context: path \"/does/not/exist\" not found",

@@ -315,7 +315,7 @@ fn pushed_images_are_in_the_registry() {
         registry.host(),
         "GET",
         "/v2/team/pushed/manifests/1",
-        &[("Accept", "application/vnd.oci.image.manifest.v1+json")],
+        &[("Accept", "application/vnd.oci.image.index.v1+json")],
         b"",
     );
     assert_eq!(manifest.unwrap().status, 200);

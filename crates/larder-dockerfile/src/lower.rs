@@ -12,6 +12,7 @@ mod names;
 mod ports;
 mod remote;
 mod run;
+mod scan;
 mod stages;
 
 use std::cell::Cell;
@@ -65,6 +66,8 @@ pub struct Lowered {
     pub source_date_epoch: Option<i64>,
     /// What the build checks found, in order.
     pub warnings: Vec<Warning>,
+    /// What a list of the result's contents is to cover beside the result: names and graphs.
+    pub scanned: Vec<(String, Definition)>,
 }
 
 impl Lowered {
@@ -78,6 +81,7 @@ impl Lowered {
             steps: BTreeMap::new(),
             source_date_epoch: None,
             warnings: Vec::new(),
+            scanned: Vec::new(),
         }
     }
 }
@@ -251,6 +255,7 @@ impl Lowering<'_> {
         let target = self.stages.target;
         let paths = self.stages.states[target].paths;
         self.locals.use_path(paths, "/");
+        let scanned = self.scanned();
         self.locals.finish(self.options, &mut self.dag);
         let config = self.image_config(target);
         let state = &self.stages.states[target];
@@ -260,6 +265,14 @@ impl Lowering<'_> {
             language: "Dockerfile".to_owned(),
         };
         let base = state.base_image.clone();
+        let graph = |(name, node)| {
+            let (definition, _) = self.dag.clone().finish(Some(node), None)?;
+            Ok((name, definition))
+        };
+        let scanned = scanned
+            .into_iter()
+            .map(graph)
+            .collect::<Result<_, Error>>()?;
         let (definition, steps) = self.dag.finish(state.output, Some(source))?;
         Ok(Lowered {
             definition,
@@ -268,6 +281,7 @@ impl Lowering<'_> {
             steps,
             source_date_epoch: self.epoch,
             warnings: Vec::new(),
+            scanned,
         })
     }
 

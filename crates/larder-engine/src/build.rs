@@ -12,12 +12,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use larder_dockerfile::{
-    Dockerfile, LocalContext, LowerOptions, Lowered, NamedContext, ResolveMode,
+    Dockerfile, ImageRequest, LocalContext, LowerOptions, Lowered, NamedContext, ResolveMode,
 };
 use larder_llb::SourceFile;
 use larder_oci::{Digest, ImageRef, Platform};
 use larder_store::Lease;
 
+use crate::attest::{self, Scan, sbom};
 use crate::cache::export;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
@@ -30,7 +31,7 @@ use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
 use crate::request::{
     self, BuildRequest, CacheExport, CacheImport, ContextSource, DockerfileSource, NetworkMode,
-    NoCacheSteps, Output, SecretProvider, SshProvider,
+    NoCacheSteps, Output, Sbom, SecretProvider, SshProvider,
 };
 use crate::task::Tasks;
 use crate::web::WebFiles;
@@ -64,6 +65,8 @@ pub(crate) struct OnPlatform {
     pub(crate) lowered: Arc<Lowered>,
     /// Names what is built, for its history; then what else may tell why a first build misses.
     pub(crate) scopes: (String, Option<String>),
+    /// What lists the contents, if that is asked for.
+    pub(crate) scan: Option<Arc<Scan>>,
 }
 
 /// A target that can be solved.
@@ -88,6 +91,8 @@ pub(crate) struct Prepared {
     pub(crate) cache_imports: Vec<CacheImport>,
     pub(crate) cache_exports: Vec<CacheExport>,
     pub(crate) tags: Vec<ImageRef>,
+    /// What is said of the results.
+    pub(crate) attest: attest::Plan,
     /// Taken when they are written.
     pub(crate) outputs: Mutex<Vec<Output>>,
 }
@@ -111,7 +116,9 @@ impl Build<'_> {
         if let Some(llb) = request.llb.take() {
             return self.prepare_llb(llb, request, cache_exports);
         }
+        let mut attest = attest::Plan::of(&mut request);
         let inputs = self.read(&mut request, false)?;
+        attest.request.file_name.clone_from(&inputs.text.name);
         let mut builds = Vec::with_capacity(inputs.options.len());
         for (index, options) in inputs.options.iter().enumerate() {
             let lowered = inputs.dockerfile.lower(options, self.images);
@@ -127,10 +134,19 @@ impl Build<'_> {
             })?;
             warn(&lowered.warnings);
             let asked = options.platform.clone();
+            let platform = asked.clone();
+            let platform = platform.unwrap_or_else(|| lowered.config.platform());
+            let scan = match &attest.asked.sbom {
+                Some(sbom) if !request.outputs.is_empty() => {
+                    self.scan(sbom, &lowered, &platform)?
+                }
+                _ => None,
+            };
             builds.push(OnPlatform {
                 scopes: platforms::scopes(&inputs.scope, asked.as_ref()),
-                platform: asked.unwrap_or_else(|| lowered.config.platform()),
+                platform,
                 lowered: Arc::new(lowered),
+                scan: scan.map(Arc::new),
             });
         }
         let granted = self.grant(&request, builds.iter().map(|build| &*build.lowered))?;
@@ -150,6 +166,7 @@ impl Build<'_> {
             cache_imports: request.cache_imports,
             cache_exports,
             tags: request.tags,
+            attest,
             outputs: Mutex::new(request.outputs),
         })
     }
@@ -172,6 +189,26 @@ impl Build<'_> {
             checked.map_err(|error| located(error, lowered))?;
         }
         Ok(granted)
+    }
+
+    /// Returns what lists the contents of a result, with its generator looked up.
+    fn scan(&self, sbom: &Sbom, lowered: &Lowered, platform: &Platform) -> Result<Option<Scan>> {
+        let host = Platform::host();
+        let request = ImageRequest {
+            image_ref: sbom.generator.clone(),
+            platform: host.clone(),
+            log_name: format!("[internal] load metadata for {}", sbom.generator),
+            layout: None,
+        };
+        self.images.look_up(&request, self.reporter);
+        let generator = self.images.resolve(&sbom.generator, &host);
+        let generator = generator.map_err(|error| {
+            error.context(format!(
+                "cannot resolve the sbom generator `{}`",
+                sbom.generator
+            ))
+        })?;
+        sbom::scan(sbom, &generator, lowered, (platform, &host))
     }
 
     /// Reads what `request` names: the context, the Dockerfile, the ignore file, and what the base

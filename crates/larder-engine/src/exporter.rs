@@ -1,18 +1,20 @@
 //! Writes results out: to the image store, as archives, as file trees.
 
 mod archive;
+mod attest;
 mod config;
 mod image;
 mod index;
 mod manifest;
 mod tree;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use larder_dockerfile::Lowered;
 use larder_oci::{Descriptor, Digest, ImageRef, Platform};
 use larder_store::{Lease, SnapshotId};
 
+use crate::attest::{Attestation, Material, Pin, Plan};
 use crate::cache::export::CacheExporter;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
@@ -49,6 +51,14 @@ pub(crate) struct Part<'a> {
     pub(crate) lowered: &'a Lowered,
     /// The cache that the image is to hold, if it is.
     pub(crate) inline_cache: Option<&'a CacheExporter<'a>>,
+    /// What is said of it, beside what a generator says.
+    pub(crate) attest: &'a Plan,
+    /// What a generator says of it.
+    pub(crate) sbom: Vec<Attestation>,
+    /// The generator's image.
+    pub(crate) generator: Option<Material>,
+    /// What pins the sources that were fetched, by their vertices.
+    pub(crate) fetched: BTreeMap<Digest, Pin>,
 }
 
 impl Export<'_> {

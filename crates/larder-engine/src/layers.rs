@@ -151,6 +151,12 @@ pub(crate) fn write_tar(
     Ok(store.pack_layer(id, below, out, options)?)
 }
 
+/// Returns when each layer of `snapshot` was made, lowest first.
+pub(crate) fn created_at(store: &Store, snapshot: &SnapshotId) -> Result<Vec<Option<Timestamp>>> {
+    let infos = infos(store, snapshot)?.into_iter();
+    Ok(infos.map(|info| Some(info.created_at)).collect())
+}
+
 fn infos(store: &Store, snapshot: &SnapshotId) -> Result<Vec<SnapshotInfo>> {
     let chain = store.chain(snapshot)?;
     Ok(chain

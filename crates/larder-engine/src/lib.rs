@@ -25,6 +25,7 @@
 //! **Limitations**: of an index, one image is pulled at a time. Nested builds,
 //! the diff op, and sources other than images and local directories are refused.
 
+mod attest;
 mod build;
 mod cache;
 mod cancel;

@@ -1,5 +1,6 @@
 //! What a build is asked to do, and what comes of it.
 
+mod attest;
 mod cache;
 mod llb;
 mod ssh;
@@ -14,6 +15,7 @@ use larder_oci::{Descriptor, Digest, ImageRef, Platform};
 use crate::event::MissCause;
 
 pub use crate::entitlement::Entitlement;
+pub use attest::{Attestations, Provenance, ProvenanceMode, Sbom, SlsaVersion};
 pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget};
 pub use larder_cache::ManifestForm;
 pub use larder_dockerfile::Resources;
@@ -72,6 +74,8 @@ pub struct BuildRequest {
     pub cache_imports: Vec<CacheImport>,
     /// Where results go for other machines; each target is named once.
     pub cache_exports: Vec<CacheExport>,
+    /// What is attested of the result.
+    pub attestations: Attestations,
 }
 
 impl BuildRequest {
@@ -103,6 +107,7 @@ impl BuildRequest {
             outputs: Vec::new(),
             cache_imports: Vec::new(),
             cache_exports: Vec::new(),
+            attestations: Attestations::default(),
         }
     }
 }
@@ -256,11 +261,14 @@ pub enum Output {
 }
 
 /// File trees. Those of several platforms lie in directories called `linux_amd64` and so on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TreeOutput<D> {
     /// Where they go.
     pub destination: D,
     /// Whether each tree has such a directory of its own; by default if there may be several.
     pub platform_split: Option<bool>,
+    /// What the names of files with attestations begin with.
+    pub attestation_prefix: String,
 }
 
 impl<D> TreeOutput<D> {
@@ -269,6 +277,17 @@ impl<D> TreeOutput<D> {
         Self {
             destination,
             platform_split: None,
+            attestation_prefix: String::new(),
+        }
+    }
+
+    /// Returns the same output at another destination.
+    #[must_use]
+    pub fn to<E>(self, destination: E) -> TreeOutput<E> {
+        TreeOutput {
+            destination,
+            platform_split: self.platform_split,
+            attestation_prefix: self.attestation_prefix,
         }
     }
 }
@@ -345,6 +364,10 @@ pub struct ImageOptions {
     /// The time in seconds that nothing new in the image is to be later than; by default what the
     /// build argument `SOURCE_DATE_EPOCH` says.
     pub source_date_epoch: Option<i64>,
+    /// Whether attestations are in artifacts that name their subject, or in the form of images.
+    pub oci_artifact: bool,
+    /// Whether attestations for images in registries only are with it; by default if it is pushed.
+    pub inline_attestations: Option<bool>,
 }
 
 impl Default for ImageOptions {
@@ -357,6 +380,8 @@ impl Default for ImageOptions {
             annotations: Vec::new(),
             rewrite_timestamp: false,
             source_date_epoch: None,
+            oci_artifact: true,
+            inline_attestations: None,
         }
     }
 }
@@ -421,6 +446,8 @@ pub struct BuildOutcome {
     pub emptied_cache_bytes: u64,
     /// The manifest of the exported cache; of several, the last.
     pub cache_manifest: Option<Descriptor>,
+    /// How the result was made, for each platform, as [`Attestations::told`] asks for it.
+    pub provenance: Vec<(Platform, serde_json::Value)>,
 }
 
 /// An image that was made.

@@ -39,7 +39,7 @@ const STABLE_SECONDS: i64 = 60;
 /// Where the download lies until its name is known; no name of a file begins so.
 const PARTIAL: &str = "\nlarder.partial";
 /// Where what the user sends can be had, as far as LLB knows.
-const UPLOADS: &str = "http://buildkit-session/";
+pub(crate) const UPLOADS: &str = "http://buildkit-session/";
 /// As many characters as the ids of BuildKit's uploads have.
 const ID_CHARS: usize = 25;
 /// How much of it is read at once.
@@ -157,6 +157,13 @@ impl<'a> WebFiles<'a> {
         let asked = self.asked(&source.request_id());
         let found = asked.get_or_init(|| self.ask(fetch));
         found.as_ref().map_err(BuildError::duplicate).cloned()
+    }
+
+    /// Returns the digest of a file that was asked for in this run.
+    pub(crate) fn known(&self, source: &HttpSource) -> Option<Digest> {
+        let asked = self.asked(&source.request_id());
+        let found = asked.get()?.as_ref().ok()?;
+        Some(found.digest.clone())
     }
 
     /// Returns the tree that holds a file, and downloads it if it is not in the store.

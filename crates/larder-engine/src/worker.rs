@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use larder_dockerfile::Lowered;
 use larder_llb::blob::BlobSource;
 use larder_llb::cache_map::{self, Selector};
+use larder_llb::http::HttpSource;
 use larder_llb::{Vertex, pb};
 use larder_oci::{Descriptor, Digest, Platform};
 use larder_solver::{CacheKey, CacheMap, Candidate, InputMap, KeyId, Match, SaveMode};
@@ -17,6 +18,7 @@ use larder_tree::checksum::{self, Manifest};
 use larder_tree::context::Tree;
 use larder_tree::quota::Quota;
 
+use crate::attest::{Pin, material};
 use crate::cache::import::Imports;
 use crate::cache::remote::RemoteResult;
 use crate::cancel::CancelFlag;
@@ -135,6 +137,24 @@ impl BuildWorker<'_> {
             Err(_) => {}
         }
         tree
+    }
+
+    /// Returns what pins the sources that this build fetched, by their vertices.
+    pub(crate) fn fetched(&self) -> BTreeMap<Digest, Pin> {
+        let vertices = self.lowered.definition.vertices().iter();
+        let fetched = vertices.filter_map(|vertex| {
+            let Some(pb::op::Op::Source(source)) = &vertex.op.op else {
+                return None;
+            };
+            let pin = if ops::git::is_git(source) {
+                material::commit(&self.repositories.known_commit(source)?)
+            } else {
+                let source = HttpSource::parse(source)?.ok()?;
+                material::pair(&self.web.known(&source)?)
+            };
+            Some((vertex.digest.clone(), pin))
+        });
+        fetched.collect()
     }
 
     /// Returns the layers of a result that is in a registry and not in the store, where `outputs`

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use larder_engine::request::{Entitlement, NamedContext, NetworkMode, Ulimit};
 use larder_oci::{ImageRef, Platform};
 
+use super::attest::AttestArg;
 use super::cache::{CacheFromArg, CacheToArg};
 use super::call::CallArg;
 use super::output::{AnnotationArg, OutputArg};
@@ -77,6 +78,18 @@ pub(crate) struct BuildArgs {
     #[arg(long = "annotation", value_name = "[PLACE:]KEY=VALUE",
           value_parser = super::output::annotation_flag)]
     pub(crate) annotations: Vec<AnnotationArg>,
+    /// What to say about the image beside the image: `type=provenance|sbom[,KEY=VALUE…]`
+    #[arg(long = "attest", value_name = "type=TYPE", value_parser = super::attest::attest)]
+    pub(crate) attests: Vec<AttestArg>,
+    /// Say how the image was made: true, false, or `mode=min|max[,KEY=VALUE…]`; images that are
+    /// pushed have `mode=min` by default
+    #[arg(long, value_name = "BOOL|KEY=VALUE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = super::attest::provenance)]
+    pub(crate) provenance: Option<AttestArg>,
+    /// Say what the image contains, by a generator's image: true, false, or `generator=IMAGE`
+    #[arg(long, value_name = "BOOL|KEY=VALUE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = super::attest::sbom)]
+    pub(crate) sbom: Option<AttestArg>,
     /// How to show the build: auto, tty, plain, quiet, none or rawjson [env: BUILDKIT_PROGRESS]
     #[arg(long, value_name = "MODE", hide_possible_values = true)]
     pub(crate) progress: Option<Mode>,
@@ -153,11 +166,6 @@ fn no_cache(text: &str) -> Result<NoCacheArg, String> {
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct ForeignArgs {
     #[arg(long, hide = true)]
-    attest: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    provenance: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    sbom: Option<String>,
     #[arg(long, hide = true)]
     policy: Vec<String>,
     #[arg(long, hide = true)]
@@ -183,15 +191,7 @@ impl ForeignArgs {
     /// # Errors
     /// Names the first flag whose effect the user must not go without.
     pub(crate) fn check(&self) -> Result<Vec<String>, String> {
-        let missing = [
-            (
-                "--attest",
-                self.attest.iter().any(|attest| !is_disabled(attest)),
-            ),
-            ("--provenance", is_asked_for(self.provenance.as_deref())),
-            ("--sbom", is_asked_for(self.sbom.as_deref())),
-            ("--policy", !self.policy.is_empty()),
-        ];
+        let missing = [("--policy", !self.policy.is_empty())];
         if let Some((flag, _)) = missing.iter().find(|(_, is_given)| *is_given) {
             return Err(format!("`{flag}` is not supported yet"));
         }
@@ -221,15 +221,6 @@ impl ForeignArgs {
     }
 }
 
-/// Whether `--provenance` or `--sbom` asks for an attestation.
-fn is_asked_for(value: Option<&str>) -> bool {
-    value.is_some_and(|value| !value.is_empty() && value != "false" && !is_disabled(value))
-}
-
-fn is_disabled(attest: &str) -> bool {
-    attest.split(',').any(|field| field == "disabled=true")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,13 +230,13 @@ mod tests {
         let nothing = ForeignArgs::default();
         assert_eq!(nothing.check(), Ok(Vec::new()));
 
-        let sbom = ForeignArgs {
-            sbom: Some("true".to_owned()),
+        let policy = ForeignArgs {
+            policy: vec!["a".to_owned()],
             ..ForeignArgs::default()
         };
         assert_eq!(
-            sbom.check(),
-            Err("`--sbom` is not supported yet".to_owned())
+            policy.check(),
+            Err("`--policy` is not supported yet".to_owned())
         );
 
         let builder = ForeignArgs {
@@ -260,26 +251,5 @@ mod tests {
                 "`--squash` is ignored: use a multi-stage Dockerfile",
             ]
         );
-    }
-
-    #[test]
-    fn attestations_may_be_declined() {
-        for (value, is_fine) in [
-            ("false", true),
-            ("disabled=true", true),
-            ("true", false),
-            ("mode=max", false),
-        ] {
-            let args = ForeignArgs {
-                provenance: Some(value.to_owned()),
-                ..ForeignArgs::default()
-            };
-            assert_eq!(args.check().is_ok(), is_fine, "{value}");
-        }
-        let attest = ForeignArgs {
-            attest: vec!["type=provenance,disabled=true".to_owned()],
-            ..ForeignArgs::default()
-        };
-        assert!(attest.check().is_ok());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::attest::AttestArg;
 use super::values::{self, KeyValue};
 use crate::progress::Mode;
 
@@ -162,10 +163,14 @@ pub(crate) struct ComposeBuildArgs {
     pub(crate) progress: Option<Mode>,
     #[arg(long, hide = true)]
     pub(crate) ssh: Vec<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) provenance: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(crate) sbom: Option<String>,
+    /// Say how images were made, as `larder build` does
+    #[arg(long, value_name = "BOOL|KEY=VALUE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = super::attest::provenance)]
+    pub(crate) provenance: Option<AttestArg>,
+    /// Say what images contain, as `larder build` does
+    #[arg(long, value_name = "BOOL|KEY=VALUE", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = super::attest::sbom)]
+    pub(crate) sbom: Option<AttestArg>,
     #[arg(long, hide = true)]
     pub(crate) builder: Option<String>,
     #[arg(short, long, hide = true)]

@@ -2,7 +2,7 @@
 
 pub(in crate::args) mod attributes;
 
-use larder_engine::request::ImageOutput;
+use larder_engine::request::{ImageOutput, TreeOutput};
 
 use super::values::csv_fields;
 
@@ -16,8 +16,8 @@ pub(crate) struct OutputArg {
     pub(crate) dest: Option<String>,
     /// What the image is made like and what becomes of it; as far as there is one.
     pub(crate) image: ImageOutput,
-    /// Whether the trees of platforms lie in directories of their own; as far as there are trees.
-    pub(crate) platform_split: Option<bool>,
+    /// How file trees are laid out; as far as there are any.
+    pub(crate) tree: TreeOutput<()>,
 }
 
 /// What a result is written as.
@@ -95,14 +95,14 @@ pub(crate) fn parse(text: &str) -> Result<OutputArg, String> {
         }
     }
     let (kind, pushes) = kind.ok_or("`type` is missing")?;
-    let platform_split = attributes::platform_split(kind, &mut attributes)?;
+    let tree = attributes::take_tree(kind, &mut attributes)?;
     let image = attributes::parse(kind, pushes, &attributes)?;
     check_dest(kind, dest.as_deref())?;
     Ok(OutputArg {
         kind,
         dest,
         image,
-        platform_split,
+        tree,
     })
 }
 
@@ -116,7 +116,7 @@ fn shorthand(dest: &str) -> Result<OutputArg, String> {
         kind,
         dest: Some(dest.to_owned()),
         image: ImageOutput::default(),
-        platform_split: None,
+        tree: TreeOutput::default(),
     })
 }
 
@@ -166,7 +166,7 @@ mod tests {
             ("type=local,dest=d,platform-split=true", Some(true)),
             ("type=tar,dest=d,platform-split=false", Some(false)),
         ] {
-            assert_eq!(parse(text).unwrap().platform_split, expected, "{text}");
+            assert_eq!(parse(text).unwrap().tree.platform_split, expected, "{text}");
         }
         let error = parse("type=oci,dest=d,platform-split=true").unwrap_err();
         assert!(

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &BakeArgs, context: &Context<'_>) -> anyhow::Result<Code
     if mode != Mode::RawJson {
         allow::check(&plan, &args.allowed, context.env)?;
     }
-    let targets = request::targets(&plan, args.host_ca, context, &mut notes)?;
+    let targets = request::targets(&plan, args, context, &mut notes)?;
     tell_notes(&notes, mode);
     if let Some(calls) = call::asked_for(args, &plan)? {
         return call::run(targets, &plan, calls, mode, context);

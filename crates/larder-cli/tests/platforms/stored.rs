@@ -101,7 +101,14 @@ fn a_stored_index_is_a_base_for_all_its_platforms() {
 fn a_pushed_index_comes_with_all_its_images() {
     let setup = setup!();
     let name = setup.name("team/app:1");
-    let args = ["--platform", BOTH, "-t", &name, "--push"];
+    let args = [
+        "--platform",
+        BOTH,
+        "-t",
+        &name,
+        "--push",
+        "--provenance=false",
+    ];
     let run = setup.build(DOCKERFILE, &args).success();
     let index = setup.whole_index("team/app", "1");
     assert_eq!(platforms(&index), ["linux/amd64", "linux/arm64"]);
@@ -129,7 +136,14 @@ fn skopeo_reads_a_pushed_index() {
     }
     let setup = setup!();
     let name = setup.name("team/app:1");
-    let args = ["--platform", BOTH, "-t", &name, "--push"];
+    let args = [
+        "--platform",
+        BOTH,
+        "-t",
+        &name,
+        "--push",
+        "--provenance=false",
+    ];
     let _ = setup.build(DOCKERFILE, &args).success();
     let source = format!("docker://{name}");
     let skopeo = |args: &[&str]| Run::of(Command::new("skopeo").args(args)).success();

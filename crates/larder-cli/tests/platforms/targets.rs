@@ -56,10 +56,14 @@ fn targets_of_a_bake_file_read_each_other_on_each_platform() {
         assert!(run.stderr.contains(name), "{name}: {}", run.stderr);
     }
     let index = setup.whole_index("team/top", "1");
-    assert_eq!(platforms(&index), ["linux/amd64", "linux/arm64"]);
+    let attestations = "unknown/unknown";
+    assert_eq!(
+        platforms(&index),
+        ["linux/amd64", "linux/arm64", attestations, attestations]
+    );
     let metadata: Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
     assert_eq!(metadata["top"].get("containerimage.config.digest"), None);
-    for entry in &index.manifests {
+    for entry in &index.manifests[..2] {
         let manifest = setup.manifest("team/top", entry.digest.as_str());
         let manifest: larder_oci::ImageManifest = serde_json::from_slice(&manifest).unwrap();
         assert_eq!(manifest.layers.len(), 3);
@@ -98,7 +102,7 @@ fn services_are_built_for_their_platforms() {
     assert_eq!(printed["target"]["only"]["output"][0], "type=docker");
     let _ = compose(&["build", "--push"]).success();
     let index = setup.whole_index("team/service", "1");
-    assert_eq!(platforms(&index).join(","), BOTH);
+    assert_eq!(platforms(&index)[..2].join(","), BOTH);
     let format = "{{.Architecture}}";
     let only = setup
         .larder

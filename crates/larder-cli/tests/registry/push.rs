@@ -444,9 +444,14 @@ fn a_push_can_be_canceled() {
 fn a_build_pushes_under_all_its_names() {
     let pushing = pushing!();
     let names = [pushing.name("team/app:1"), pushing.name("other/app:2")];
-    let run = pushing
-        .project
-        .build(&["--push", "-t", &names[0], "-t", &names[1]]);
+    let run = pushing.project.build(&[
+        "--push",
+        "--provenance=false",
+        "-t",
+        &names[0],
+        "-t",
+        &names[1],
+    ]);
     let run = run.success();
     let (digest, manifest) = pushing.manifest("team/app", "1");
     assert_eq!(pushing.manifest("other/app", "2").0, digest);
@@ -468,9 +473,14 @@ fn a_build_pushes_under_all_its_names() {
     );
     // Once more, with nothing new: no byte is sent.
     pushing.proxy.forget();
-    let run = pushing
-        .project
-        .build(&["--push", "-t", &names[0], "-t", &names[1]]);
+    let run = pushing.project.build(&[
+        "--push",
+        "--provenance=false",
+        "-t",
+        &names[0],
+        "-t",
+        &names[1],
+    ]);
     let _ = run.success();
     assert_eq!(pushing.proxy.uploaded_bytes(), 0);
     assert_eq!(pushing.proxy.count("PUT", ""), 0);
@@ -485,7 +495,7 @@ fn an_image_without_a_tag_is_found_by_its_digest() {
     let metadata_flag = format!("--metadata-file={}", metadata.display());
     let _ = pushing
         .project
-        .build(&["-o", &output, &metadata_flag])
+        .build(&["-o", &output, &metadata_flag, "--provenance=false"])
         .success();
     let json: serde_json::Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
     let digest = json["containerimage.digest"].as_str().unwrap();
@@ -538,6 +548,7 @@ fn layers_that_only_another_registry_has_are_passed_on() {
     let context = setup.scratch.join("context");
     let name = format!("{}/team/app:1", target.host());
     let mut command = elsewhere.command(["build", "--push", "-t", &name, "--cache-from", &cache]);
+    let _ = command.arg("--provenance=false");
     let run = Run::of(command.arg(&context)).success();
     let cached = |line: &&str| line.ends_with("CACHED");
     assert!(

@@ -50,7 +50,7 @@ pub struct Build {
     pub ulimits: Vec<Ulimit>,
     /// What steps may do beyond the usual, `security.insecure` for `privileged`.
     pub entitlements: Vec<String>,
-    /// Attestations asked for: `provenance`, `sbom`, with their values.
+    /// What is said of attestations: `provenance`, `sbom`, with their values.
     pub attestations: Vec<(String, String)>,
     /// What other tools than compose read: keys that begin with `x-`.
     pub extensions: Vec<(String, Node)>,
@@ -85,10 +85,9 @@ impl Build {
         if fields.flag("privileged")?.unwrap_or(false) {
             entitlements.push("security.insecure".to_owned());
         }
-        let attestations = ["provenance", "sbom"].into_iter().filter_map(|kind| {
-            let value = fields.text(kind).filter(|value| value != "false")?;
-            Some((kind.to_owned(), value))
-        });
+        let attestations = ["provenance", "sbom"]
+            .into_iter()
+            .filter_map(|kind| Some((kind.to_owned(), fields.text(kind)?)));
         let extensions = fields.map.into_iter();
         let extensions = extensions
             .filter(|entry| entry.key.starts_with("x-"))

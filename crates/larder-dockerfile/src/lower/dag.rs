@@ -90,7 +90,7 @@ impl Node {
 }
 
 /// The nodes.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Dag {
     nodes: Vec<Node>,
 }

@@ -10,6 +10,7 @@ use larder_oci::{ContainerConfig, Digest, ImageConfig, ImageRef, Platform};
 
 use super::inputs::open_directory;
 use super::{Build, OnPlatform, Prepared, dockerfile_error, no_cache_flag};
+use crate::attest;
 use crate::engine::Engine;
 use crate::error::{BuildError, Result};
 use crate::event::EventSink;
@@ -76,6 +77,7 @@ impl Build<'_> {
             platform: Platform::host(),
             lowered: Arc::new(lowered),
             scopes: (Digest::sha256(scope).hex().to_owned(), None),
+            scan: None,
         };
         let granted = self.grant(&request, std::iter::once(&*build.lowered))?;
         Ok(Prepared {
@@ -94,6 +96,7 @@ impl Build<'_> {
             cache_imports: request.cache_imports,
             cache_exports,
             tags: request.tags,
+            attest: attest::Plan::default(),
             outputs: Mutex::new(request.outputs),
         })
     }

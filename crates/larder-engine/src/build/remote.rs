@@ -197,6 +197,7 @@ impl Build<'_> {
             steps: BTreeMap::new(),
             source_date_epoch: None,
             warnings: Vec::new(),
+            scanned: Vec::new(),
         };
         let sources = Sources {
             engine: self.engine,

@@ -11,7 +11,8 @@ use larder_tree::tar::{Header, Writer};
 use serde::Serialize;
 
 use super::Export;
-use super::manifest::{Layers, MadeImage, MadeImages};
+use super::attest::Attests;
+use super::manifest::{Layers, MadeImage, MadeImages, Wanted};
 use crate::error::{BuildError, Result};
 use crate::output;
 use crate::progress::VertexProgress;
@@ -83,7 +84,20 @@ impl Export<'_> {
             .with_hint("use `type=oci` for an archive, or `type=image` for the local store"));
         }
         let names = self.names(&archive.names);
-        let made = self.make_images(&archive.options, Layers::Blobs, vertex)?;
+        let attests = match kind {
+            ArchiveKind::Oci => Attests::Of {
+                inline: archive.options.inline_attestations.unwrap_or(false),
+            },
+            // `docker load` takes no index.
+            ArchiveKind::Docker => Attests::Nothing,
+        };
+        let wanted = Wanted {
+            options: &archive.options,
+            layers: Layers::Blobs,
+            names: &names,
+            attests,
+        };
+        let made = self.make_images(wanted, vertex)?;
         let status = vertex.status("sending tarball", 0);
         let mut image = ArchivedImage::of(&made, names);
         if let Some(created) = &made.images[0].config.created {
@@ -136,6 +150,11 @@ impl ArchivedImage {
         };
         let mut manifests: Vec<ArchivedManifest> = made.images.iter().map(archived).collect();
         manifests.swap(0, made.representative());
+        let attached = made.images.iter().flat_map(|image| &image.attached);
+        manifests.extend(attached.map(|attached| ArchivedManifest {
+            descriptor: attached.descriptor.clone(),
+            manifest: attached.manifest.clone(),
+        }));
         Self {
             descriptor: made.descriptor.clone(),
             manifests,

@@ -3,7 +3,8 @@
 use larder_oci::{Digest, ImageRef};
 use larder_store::{NewImage, PlatformImage};
 
-use super::manifest::{Layers, MadeImage, MadeImages};
+use super::attest::Attests;
+use super::manifest::{Layers, MadeImage, MadeImages, Wanted};
 use super::{Export, Part};
 use crate::error::{BuildError, Result};
 use crate::fetch::Fetcher;
@@ -42,7 +43,13 @@ impl Export<'_> {
                     .with_hint("name the image with `-t`, or with `name=`"),
             );
         }
+        let inline = options.inline_attestations;
+        let attests = Attests::Of {
+            inline: inline.unwrap_or(output.push.is_some()),
+        };
+        // What is said is said of a manifest, which then must stay as it is.
         let leaves_store = output.push.is_some()
+            || self.parts.iter().any(|part| attests.any(part))
             || options.compression.is_some()
             || options.compression_level.is_some()
             || options.force_compression
@@ -52,7 +59,13 @@ impl Export<'_> {
         } else {
             Layers::AsTheyAre
         };
-        let made = self.make_images(options, layers, vertex)?;
+        let wanted = Wanted {
+            options,
+            layers,
+            names: &names,
+            attests,
+        };
+        let made = self.make_images(wanted, vertex)?;
         if let (true, Some(prefix)) = (names.is_empty(), &output.dangling_prefix) {
             names.push(dangling_name(prefix, &made)?);
         }
@@ -85,9 +98,12 @@ impl Export<'_> {
         let store = self.lease.store();
         let mut blobs = Vec::new();
         for image in &made.images {
-            let attached = image.attached.iter().map(|attached| &attached.digest);
             blobs.extend([&image.descriptor.digest, &image.manifest.config.digest]);
-            blobs.extend(attached);
+            if let Some(attached) = &image.attached {
+                blobs.push(&attached.descriptor.digest);
+                blobs.push(&attached.manifest.config.digest);
+                blobs.extend(attached.manifest.layers.iter().map(|layer| &layer.digest));
+            }
             for layer in &image.manifest.layers {
                 if store.has_blob(&layer.digest)? {
                     blobs.push(&layer.digest);

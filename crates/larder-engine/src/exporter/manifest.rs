@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use larder_cache::inline;
 use larder_oci::{Descriptor, ImageConfig, ImageManifest, ImageRef, Platform, go_json, media_type};
 
+use super::attest::{Attached, Attests};
 use super::config::{self, LayerFacts};
 use super::{Export, IndexEntry, Part, write_index};
 use crate::error::{BuildError, Result};
@@ -18,8 +19,8 @@ pub(super) struct MadeImage {
     pub(super) descriptor: Descriptor,
     pub(super) manifest: ImageManifest,
     pub(super) config: ImageConfig,
-    /// Manifests about it, such as attestations, as an index names them.
-    pub(super) attached: Vec<Descriptor>,
+    /// What is said about it.
+    pub(super) attached: Option<Attached>,
 }
 
 /// The images of all platforms, with their index if they have one.
@@ -62,6 +63,16 @@ pub(super) enum Layers {
     Blobs,
 }
 
+/// How an output wants its images.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) options: &'a ImageOptions,
+    pub(super) layers: Layers,
+    /// What the images are called.
+    pub(super) names: &'a [ImageRef],
+    pub(super) attests: Attests,
+}
+
 impl Export<'_> {
     /// Makes the images' documents, and their blobs as far as `layers` asks for them.
     ///
@@ -69,28 +80,27 @@ impl Export<'_> {
     /// `Invalid` for options that contradict each other or the build.
     pub(super) fn make_images(
         &self,
-        options: &ImageOptions,
-        layers: Layers,
+        wanted: Wanted<'_>,
         vertex: &VertexProgress<'_>,
     ) -> Result<MadeImages> {
+        let options = wanted.options;
         let epoch = options.source_date_epoch.or(self.source_date_epoch());
-        self.check_annotations(options)?;
+        self.check_annotations(&wanted)?;
         let recipe = recipe(options, epoch)?;
         let status = vertex.status("exporting layers", 0);
         let packed: Vec<Vec<PackedLayer>> = self
             .parts
             .iter()
-            .map(|part| self.pack(part, &recipe, layers))
+            .map(|part| self.pack(part, &recipe, wanted.layers))
             .collect::<Result<_>>()?;
         status.done();
         let mut images = Vec::with_capacity(packed.len());
         for (part, packed) in self.parts.iter().zip(packed) {
-            images.push(self.make_image(part, packed, options, vertex)?);
+            images.push(self.make_image(part, packed, &wanted, vertex)?);
         }
-        let has_attached = images.iter().any(|image| !image.attached.is_empty());
         let descriptor = match &images[..] {
-            [only] if !self.multi_platform && !has_attached => only.descriptor.clone(),
-            images => self.make_index(images, options, vertex)?,
+            [only] if !self.multi_platform && only.attached.is_none() => only.descriptor.clone(),
+            images => self.make_index(images, &wanted, vertex)?,
         };
         Ok(MadeImages { descriptor, images })
     }
@@ -110,14 +120,19 @@ impl Export<'_> {
     fn make_index(
         &self,
         images: &[MadeImage],
-        options: &ImageOptions,
+        wanted: &Wanted<'_>,
         vertex: &VertexProgress<'_>,
     ) -> Result<Descriptor> {
+        let options = wanted.options;
         let entry = |image: &MadeImage| IndexEntry {
             manifest: image.descriptor.clone(),
-            attached: image.attached.clone(),
+            attached: image
+                .attached
+                .iter()
+                .map(|it| it.descriptor.clone())
+                .collect(),
         };
-        let media_type = if options.oci_media_types || needs_oci_types(options) {
+        let media_type = if self.uses_oci_types(wanted) {
             media_type::INDEX
         } else {
             media_type::DOCKER_MANIFEST_LIST
@@ -138,13 +153,14 @@ impl Export<'_> {
         &self,
         part: &Part<'_>,
         packed: Vec<PackedLayer>,
-        options: &ImageOptions,
+        wanted: &Wanted<'_>,
         vertex: &VertexProgress<'_>,
     ) -> Result<MadeImage> {
+        let options = wanted.options;
         let epoch = options.source_date_epoch.or(self.source_date_epoch());
         let mut config = config_of(part, &packed, epoch)?;
         set_inline_cache(part, &mut config, vertex)?;
-        let uses_oci_types = options.oci_media_types || needs_oci_types(options);
+        let uses_oci_types = self.uses_oci_types(wanted);
         let annotated = |place| annotations(options, place, Some(part.platform));
         let descriptors = packed
             .into_iter()
@@ -169,19 +185,34 @@ impl Export<'_> {
         self.lease.put_blobs(&[&config_bytes, &manifest_bytes])?;
         vertex.status_done(format!("exporting manifest {}", descriptor.digest));
         vertex.status_done(format!("exporting config {}", manifest.config.digest));
+        let said_of = (&descriptor, &manifest.layers[..]);
+        let attached = self.attach(part, said_of, wanted, vertex)?;
         Ok(MadeImage {
             descriptor,
             manifest,
             config,
-            attached: Vec::new(),
+            attached,
         })
     }
 
-    fn check_annotations(&self, options: &ImageOptions) -> Result<()> {
+    /// Returns whether documents have OCI's media types: as is asked for, and where Docker's can't
+    /// say what is.
+    fn uses_oci_types(&self, wanted: &Wanted<'_>) -> bool {
+        let options = wanted.options;
+        options.oci_media_types || needs_oci_types(options) || self.attests_any(wanted)
+    }
+
+    /// Returns whether anything is said of any image, for which they need an index.
+    fn attests_any(&self, wanted: &Wanted<'_>) -> bool {
+        self.parts.iter().any(|part| wanted.attests.any(part))
+    }
+
+    fn check_annotations(&self, wanted: &Wanted<'_>) -> Result<()> {
         use AnnotationPlace::{Index, IndexDescriptor};
         let is_for_index = |place| matches!(place, Index | IndexDescriptor);
-        for annotation in &options.annotations {
-            if !self.multi_platform && is_for_index(annotation.place) {
+        let has_index = self.multi_platform || self.attests_any(wanted);
+        for annotation in &wanted.options.annotations {
+            if !has_index && is_for_index(annotation.place) {
                 return Err(BuildError::invalid(
                     "index annotations not supported for single platform export",
                 ));

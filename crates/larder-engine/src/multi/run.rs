@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use larder_store::{Lease, SnapshotId};
+use larder_tree::beneath::Root;
 
 use super::{ManyOptions, TargetError, TargetRequest, order};
+use crate::attest::{Attestation, Scan, sbom};
 use crate::build::{Build, OnPlatform, Prepared, located};
 use crate::cache::export::{CacheExporter, is_inline};
 use crate::cache::import::Imports;
@@ -62,6 +64,7 @@ struct Shared<'a> {
 
 /// A target with all that its steps need.
 struct Target<'a> {
+    shared: &'a Shared<'a>,
     /// For each platform, in the order asked for.
     parts: Vec<Part<'a>>,
     reporter: &'a Reporter<'a>,
@@ -262,6 +265,7 @@ impl Run<'_> {
                 });
             }
             targets.push(Target {
+                shared,
                 unsolved: AtomicUsize::new(parts.len()),
                 parts,
                 reporter,
@@ -338,12 +342,20 @@ impl Run<'_> {
                 far: Vec::new(),
                 lowered: &part.build.lowered,
                 inline_cache: is_inline.then_some(inline),
+                attest: &target.prepared.attest,
+                sbom: Vec::new(),
+                generator: None,
+                fetched: worker.fetched(),
             };
             if let Some(result) = result {
                 made.far = worker.far_layers(result, &outputs)?;
                 if made.far.is_empty() && !outputs.is_empty() {
                     made.snapshot = Some(self.tree(target, part, result)?);
                 }
+            }
+            if let Some(scan) = &part.build.scan {
+                made.sbom = self.contents(target, part, scan)?;
+                made.generator = Some(scan.material.clone());
             }
             parts.push(made);
         }
@@ -367,8 +379,13 @@ impl Run<'_> {
         let all: Vec<&Part<'_>> = target.parts.iter().collect();
         let cache = self.cache_exporter(target, &all, results.iter().flatten().collect());
         let emptied = |part: &Part<'_>| part.worker.emptied_bytes.load(Ordering::Relaxed);
+        let told = target.prepared.attest.asked.told;
+        let told = told.map(|mode| export.provenance(mode)).transpose()?;
+        let platforms = target.prepared.builds.iter();
+        let platforms = platforms.map(|build| build.platform.clone());
         Ok(BuildOutcome {
             image,
+            provenance: platforms.zip(told.into_iter().flatten()).collect(),
             cache_manifest: cache.export(caches)?,
             steps: target.parts.iter().flat_map(Part::reports).collect(),
             emptied_cache_bytes: target.parts.iter().map(emptied).sum(),
@@ -415,6 +432,38 @@ impl Run<'_> {
             Output::Tar(tar) => export.to_tar(tar).map(|()| None),
             Output::Local(local) => export.to_directory(&local).map(|()| None),
         }
+    }
+
+    /// Lets a generator list what is in a part's result; returns what it says.
+    fn contents(
+        &self,
+        target: &Target<'_>,
+        part: &Part<'_>,
+        scan: &Scan,
+    ) -> Result<Vec<Attestation>> {
+        let (scope, _) = &part.build.scopes;
+        let build = OnPlatform {
+            platform: part.build.platform.clone(),
+            lowered: Arc::new(scan.lowered.clone()),
+            scopes: (format!("{scope}-sbom"), None),
+            scan: None,
+        };
+        let worker = self.worker(target.prepared, &build, target.reporter, target.shared)?;
+        let job = Job {
+            worker: &worker,
+            definition: &build.lowered.definition,
+            reporter: target.reporter,
+        };
+        let solved = solve::solve(&[job], self.cancel, None, &|_, solved, _| {
+            solved.ok_or_else(|| BuildError::internal("a generator's step came to nothing"))
+        });
+        let solved = solved.map_err(|failed| located(failed.error, &build.lowered))?;
+        let Some(solved) = solved.first() else {
+            return Err(BuildError::internal("a job came to nothing"));
+        };
+        let snapshot = worker.snapshot_of(&solved.result)?;
+        let mount = self.lease.store().view(&snapshot)?;
+        sbom::read(&Root::from_fd(larder_exec::mount::open(&mount)?))
     }
 
     /// Returns what exports the caches of some of a target's platforms, as one.

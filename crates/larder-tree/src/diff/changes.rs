@@ -1,4 +1,5 @@
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -68,12 +69,14 @@ pub fn write_layer(
 }
 
 /// Writes whole trees as one uncompressed archive, each into the directory it comes with: one of no
-/// name is the archive's root. `None` stands for an empty tree. All must be at rest.
+/// name is the archive's root. `None` stands for an empty tree. All must be at rest. `further` files,
+/// by their paths in the archive, come last.
 ///
 /// # Errors
 /// As [`write_layer`].
 pub fn write_trees(
     trees: &[(PathBuf, Option<Root>)],
+    further: &BTreeMap<PathBuf, Vec<u8>>,
     mut out: impl Write,
     options: &LayerOptions,
 ) -> Result<()> {
@@ -95,7 +98,15 @@ pub fn write_trees(
             changes.layer.leave()?;
         }
     }
-    Writer::new(out).finish()?;
+    let mut tar = Writer::new(out);
+    for (path, bytes) in further {
+        let mut header = Header::file(path, bytes.len() as u64);
+        header.mtime.tv_sec = options.clamp_mtime.unwrap_or_default();
+        tar.append(&header)?;
+        tar.write_all(bytes)
+            .map_err(|error| Error::io("cannot write the archive", error))?;
+    }
+    tar.finish()?;
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Hard links, whiteouts and unchanged entries in layers.
 
+use std::collections::BTreeMap;
+
 use larder_tree::ErrorKind;
 use larder_tree::apply::LayerForm;
 use larder_tree::beneath::DirAttributes;
@@ -262,7 +264,8 @@ fn trees_of_one_archive_keep_their_links_to_themselves() {
         ("other".into(), Some(other.root())),
     ];
     let mut archive = Vec::new();
-    write_trees(&trees, &mut archive, &LayerOptions::default()).unwrap();
+    let further = BTreeMap::from([("one/further".into(), b"text".to_vec())]);
+    write_trees(&trees, &further, &mut archive, &LayerOptions::default()).unwrap();
     assert_eq!(
         names(&archive),
         [
@@ -274,7 +277,8 @@ fn trees_of_one_archive_keep_their_links_to_themselves() {
             "other",
             "other/b",
             "other/d",
-            "other/d/a"
+            "other/d/a",
+            "one/further"
         ]
     );
     let links = crate::support::headers(&archive)

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use larder_engine::request::{
     Annotation, AnnotationPlace, ImageOptions, ImageOutput, LayerCompression, PushOptions,
+    TreeOutput,
 };
 use larder_oci::{ImageRef, Platform};
 
@@ -11,14 +12,7 @@ use super::OutputKind;
 
 /// Attributes that BuildKit has and larder lacks. Given as `false` they ask for nothing; `tar` is
 /// on by default.
-const LATER: [&str; 6] = [
-    "attestation-inline",
-    "attestation-prefix",
-    "mode",
-    "oci-artifact",
-    "prefer-nondist-layers",
-    "tar",
-];
+const LATER: [&str; 3] = ["mode", "prefer-nondist-layers", "tar"];
 
 /// Attributes of an image that is stored or pushed, as against one in an archive.
 const STORE_ONLY: [&str; 8] = [
@@ -78,23 +72,25 @@ pub(super) fn parse(
     Ok(image)
 }
 
-/// Takes the attribute that says whether the trees of platforms lie in directories of their own.
-pub(super) fn platform_split(
+/// Takes the attributes of an output of this kind that are about file trees.
+pub(super) fn take_tree(
     kind: OutputKind,
     attributes: &mut Vec<(&str, &str)>,
-) -> Result<Option<bool>, String> {
-    const NAME: &str = "platform-split";
+) -> Result<TreeOutput<()>, String> {
+    let mut tree = TreeOutput::default();
     if !matches!(kind, OutputKind::Local | OutputKind::Tar) {
-        return Ok(None);
+        return Ok(tree);
     }
-    let mut split = None;
-    for (key, value) in attributes.iter() {
-        if key.eq_ignore_ascii_case(NAME) {
-            split = Some(truth(key, value)?);
+    let mut others = Vec::new();
+    for (key, value) in attributes.drain(..) {
+        match key.to_ascii_lowercase().as_str() {
+            "platform-split" => tree.platform_split = Some(truth(key, value)?),
+            "attestation-prefix" => value.clone_into(&mut tree.attestation_prefix),
+            _ => others.push((key, value)),
         }
     }
-    attributes.retain(|(key, _)| !key.eq_ignore_ascii_case(NAME));
-    Ok(split)
+    *attributes = others;
+    Ok(tree)
 }
 
 /// Sets what the image is made like; returns whether there is such an attribute.
@@ -109,6 +105,8 @@ fn set_option(
         "compression" => options.compression = Some(compression(value)?),
         "compression-level" => options.compression_level = Some(number(key, value)?),
         "force-compression" => options.force_compression = truth(key, value)?,
+        "oci-artifact" => options.oci_artifact = truth(key, value)?,
+        "attestation-inline" => options.inline_attestations = Some(truth(key, value)?),
         "rewrite-timestamp" => options.rewrite_timestamp = truth(key, value)?,
         "source-date-epoch" if value.is_empty() => options.source_date_epoch = None,
         "source-date-epoch" => options.source_date_epoch = Some(number(key, value)?),
@@ -276,7 +274,8 @@ mod tests {
             "type=image,\"name=a:1,b\",push=true,push-by-digest=true,registry.insecure=true,\
              store=false,unpack=0,name-canonical=,dangling-name-prefix=x,compression=zstd,\
              compression-level=7,force-compression=true,oci-mediatypes=false,\
-             rewrite-timestamp=true,source-date-epoch=5,prefer-nondist-layers=false",
+             rewrite-timestamp=true,source-date-epoch=5,oci-artifact=false,\
+             attestation-inline=false,prefer-nondist-layers=false",
         );
         assert_eq!(
             all,
@@ -290,6 +289,8 @@ mod tests {
                     annotations: Vec::new(),
                     rewrite_timestamp: true,
                     source_date_epoch: Some(5),
+                    oci_artifact: false,
+                    inline_attestations: Some(false),
                 },
                 store: false,
                 unpack: false,

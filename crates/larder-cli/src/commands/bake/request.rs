@@ -12,8 +12,8 @@ use larder_engine::request::{BuildRequest, NetworkMode};
 use larder_oci::Platform;
 
 use crate::args::{
-    BuildArgs, ForeignArgs, HostArg, KeyValue, NoCacheArg, ResourceArg, ResourceArgs, SecretArg,
-    SecretSource, SshArg, cache, output, values,
+    BakeArgs, BuildArgs, ForeignArgs, HostArg, KeyValue, NoCacheArg, ResourceArg, ResourceArgs,
+    SecretArg, SecretSource, SshArg, attest, cache, output, values,
 };
 use crate::commands::Context;
 use crate::commands::build::input::Stdin;
@@ -47,13 +47,13 @@ impl BakeTarget {
 /// Names the target and the attribute that can't be used.
 pub(super) fn targets(
     plan: &Plan,
-    host_ca: bool,
+    args: &BakeArgs,
     context: &Context<'_>,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<BakeTarget>> {
     let mut targets = Vec::new();
     for (name, target) in &plan.targets {
-        let target = request(name, target, host_ca, context, notes);
+        let target = request(name, target, args, context, notes);
         targets.push(target.with_context(|| format!("target.{name}"))?);
     }
     let mut told = std::collections::BTreeSet::new();
@@ -64,7 +64,7 @@ pub(super) fn targets(
 fn request(
     name: &str,
     target: &Target,
-    host_ca: bool,
+    args: &BakeArgs,
     context: &Context<'_>,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<BakeTarget> {
@@ -75,7 +75,7 @@ fn request(
     });
     let inputs = inputs.collect();
     let (file, stdin) = dockerfile(target);
-    let args = build_args(target, file, host_ca)?;
+    let args = build_args(target, file, args)?;
     let plan = plan::Plan::new(args, context, stdin)?;
     notes.extend(plan.notes);
     Ok(BakeTarget {
@@ -87,14 +87,6 @@ fn request(
 
 /// Refuses what larder lacks and what must not be left out silently.
 fn check_supported(target: &Target) -> anyhow::Result<()> {
-    if let Some(attest) = target
-        .attest
-        .iter()
-        .flatten()
-        .find(|attest| !attest.is_disabled)
-    {
-        bail!("`attest`: `type={}` is not supported yet", attest.kind);
-    }
     let policies = target.policy.iter().flatten();
     if let Some(policy) = policies
         .into_iter()
@@ -127,7 +119,11 @@ fn dockerfile(target: &Target) -> (Option<String>, Stdin) {
     (path, Box::new(io::empty()))
 }
 
-fn build_args(target: &Target, file: Option<String>, host_ca: bool) -> anyhow::Result<BuildArgs> {
+fn build_args(
+    target: &Target,
+    file: Option<String>,
+    flags: &BakeArgs,
+) -> anyhow::Result<BuildArgs> {
     let pairs = |pairs: &BTreeMap<String, Option<String>>| {
         let given = pairs
             .iter()
@@ -161,6 +157,11 @@ fn build_args(target: &Target, file: Option<String>, host_ca: bool) -> anyhow::R
         .iter()
         .flatten()
         .map(larder_bake::OutputEntry::to_flag);
+    let attests = target
+        .attest
+        .iter()
+        .flatten()
+        .map(larder_bake::AttestEntry::to_flag);
     let lists = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     Ok(BuildArgs {
         context: target.context.clone().unwrap_or_else(|| ".".to_owned()),
@@ -188,10 +189,13 @@ fn build_args(target: &Target, file: Option<String>, host_ca: bool) -> anyhow::R
             lists(&target.annotations),
             output::annotation_flag,
         )?,
+        attests: parse("attest", attests, attest::attest)?,
+        provenance: None,
+        sbom: None,
         progress: None,
         quiet: false,
         iidfile: None,
-        metadata_file: None,
+        metadata_file: flags.metadata_file.clone(),
         network: match &target.network {
             Some(network) => one("network", network, values::network)?,
             None => NetworkMode::Default,
@@ -212,7 +216,7 @@ fn build_args(target: &Target, file: Option<String>, host_ca: bool) -> anyhow::R
             values::entitlement,
         )?,
         platforms: parse("platforms", lists(&target.platforms), platform)?,
-        host_ca,
+        host_ca: flags.host_ca,
         check: false,
         call: None,
         foreign: ForeignArgs::default(),

@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use larder_engine::request::{
-    ArchiveOutput, Destination, ImageOutput, Output, PushOptions, TreeOutput,
-};
+use larder_engine::request::{ArchiveOutput, Destination, ImageOutput, Output, PushOptions};
 
 use crate::args::{BuildArgs, OutputArg, OutputKind};
 use crate::output;
@@ -48,14 +46,8 @@ fn output_of(arg: &OutputArg) -> anyhow::Result<Option<Output>> {
         (OutputKind::Image, _) | (OutputKind::Docker, None) => Output::Image(arg.image.clone()),
         (OutputKind::Docker, Some(dest)) => Output::Docker(archive(arg, dest)?),
         (OutputKind::Oci, Some(dest)) => Output::Oci(archive(arg, dest)?),
-        (OutputKind::Tar, Some(dest)) => Output::Tar(TreeOutput {
-            destination: destination(arg, dest)?,
-            platform_split: arg.platform_split,
-        }),
-        (OutputKind::Local, Some(dest)) => Output::Local(TreeOutput {
-            destination: PathBuf::from(dest),
-            platform_split: arg.platform_split,
-        }),
+        (OutputKind::Tar, Some(dest)) => Output::Tar(arg.tree.clone().to(destination(arg, dest)?)),
+        (OutputKind::Local, Some(dest)) => Output::Local(arg.tree.clone().to(PathBuf::from(dest))),
         (kind, None) => bail!("`--output`: `type={}` needs `dest`", kind.name()),
     }))
 }

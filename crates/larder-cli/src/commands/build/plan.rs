@@ -4,14 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use larder_engine::request::{BuildRequest, NamedContext, NoCache, NoCacheSteps};
+use larder_engine::request::{
+    Attestations, BuildRequest, NamedContext, NoCache, NoCacheSteps, ProvenanceMode,
+};
 use larder_oci::Platform;
 
 use super::input::{self, Stdin};
 use super::secrets::FlagSecrets;
 use super::ssh::{self, FlagSsh};
 use super::{outputs, proxies};
-use crate::args::{BuildArgs, CacheFromArg, CallArg, HostArg, KeyValue, Method, NoCacheArg};
+use crate::args::{
+    AttestArg, BuildArgs, CacheFromArg, CallArg, HostArg, KeyValue, Method, NoCacheArg, attest,
+};
 use crate::commands::Context;
 use crate::environment::Environment;
 use crate::progress::{Colors, Mode, Options};
@@ -60,6 +64,13 @@ impl Plan {
             }
         }
         let agents = ssh::for_context(&args.context, args.ssh);
+        let attests: Vec<AttestArg> = args
+            .attests
+            .into_iter()
+            .chain(args.provenance)
+            .chain(args.sbom)
+            .collect();
+        let attestations = attestations(&attests, args.metadata_file.is_some(), env)?;
         let request = BuildRequest {
             llb: None,
             context: context_source,
@@ -96,6 +107,7 @@ impl Plan {
                 .flat_map(|CacheFromArg(imports)| imports)
                 .collect(),
             cache_exports: args.cache_to.into_iter().map(|to| to.export).collect(),
+            attestations,
         };
         Ok(Self {
             request,
@@ -111,6 +123,26 @@ impl Plan {
             notes,
         })
     }
+}
+
+/// Returns what is attested: what is asked for, else what the environment leaves of the default.
+pub(crate) fn attestations(
+    asked: &[AttestArg],
+    writes_metadata: bool,
+    env: &Environment,
+) -> anyhow::Result<Attestations> {
+    let declined = env.get("BUILDX_NO_DEFAULT_ATTESTATIONS");
+    let has_default = !declined.and_then(attest::truth).unwrap_or(false);
+    let mut attestations =
+        attest::resolve(asked, has_default).map_err(|problem| anyhow!(problem))?;
+    if writes_metadata {
+        attestations.told = match env.get("BUILDX_METADATA_PROVENANCE") {
+            Some("max") => Some(ProvenanceMode::Max),
+            Some("disabled" | "false" | "0") => None,
+            _ => Some(ProvenanceMode::Min),
+        };
+    }
+    Ok(attestations)
 }
 
 /// Returns what is done in place of building, if something is.
@@ -390,7 +422,6 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_named() {
         for (line, expected) in [
-            ("build --sbom .", "`--sbom` is not supported yet"),
             (
                 "build /does/not/exist",
                 "path \"/does/not/exist\" not found",

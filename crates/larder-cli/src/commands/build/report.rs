@@ -10,6 +10,9 @@ use serde_json::{Map, Value, json};
 
 use crate::progress::rawjson;
 
+/// The key of how an image was made; with several platforms, the platform follows.
+const PROVENANCE: &str = "buildx.build.provenance";
+
 /// Removes the id file of an earlier build, so that a failed one leaves none.
 pub(crate) fn remove_stale(iidfile: &Path) -> io::Result<()> {
     match fs_err::remove_file(iidfile) {
@@ -46,6 +49,13 @@ pub(crate) fn metadata_of_targets<'a>(
 
 fn fields(outcome: &BuildOutcome) -> Map<String, Value> {
     let mut fields = Map::new();
+    for (platform, provenance) in &outcome.provenance {
+        let key = match &outcome.provenance[..] {
+            [_] => PROVENANCE.to_owned(),
+            _ => format!("{PROVENANCE}/{platform}"),
+        };
+        fields.insert(key, provenance.clone());
+    }
     if let Some(manifest) = &outcome.cache_manifest {
         // As text, which is what buildx makes of it.
         let manifest = go_json(manifest);
@@ -111,6 +121,27 @@ mod tests {
         }
         "#);
         assert_eq!(metadata(&BuildOutcome::default(), &[]), "{}");
+        let told = |platforms: &[&str]| {
+            let provenance = platforms
+                .iter()
+                .map(|p| (p.parse().unwrap(), json!({"a": *p})));
+            let outcome = BuildOutcome {
+                provenance: provenance.collect(),
+                ..BuildOutcome::default()
+            };
+            serde_json::from_str::<Value>(&metadata(&outcome, &[])).unwrap()
+        };
+        assert_eq!(
+            told(&["linux/amd64"]),
+            json!({"buildx.build.provenance": {"a": "linux/amd64"}})
+        );
+        assert_eq!(
+            told(&["linux/amd64", "linux/arm64"]),
+            json!({
+                "buildx.build.provenance/linux/amd64": {"a": "linux/amd64"},
+                "buildx.build.provenance/linux/arm64": {"a": "linux/arm64"},
+            })
+        );
         let index = ImageOutcome {
             config_digest: None,
             ..image()

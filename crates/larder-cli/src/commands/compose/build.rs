@@ -86,7 +86,7 @@ fn prepare(
     project_args: &ProjectArgs,
     context: &Context<'_>,
 ) -> anyhow::Result<Prepared> {
-    let mut notes = check_flags(args)?;
+    let mut notes = ignored_flags(args);
     let progress = args.progress.or(project_args.progress);
     let mode = plan::display_mode(progress, args.quiet, context.env)?;
     let display = plan::display_options(context, &mut notes);
@@ -134,28 +134,16 @@ pub(super) fn build(
 }
 
 /// Returns what to tell about flags without effect.
-fn check_flags(args: &ComposeBuildArgs) -> anyhow::Result<Vec<String>> {
-    let is_asked_for = |value: &Option<String>| {
-        value
-            .as_deref()
-            .is_some_and(|value| !matches!(value, "" | "false" | "disabled=true"))
-    };
-    let missing = [
-        ("--provenance", is_asked_for(&args.provenance)),
-        ("--sbom", is_asked_for(&args.sbom)),
-    ];
-    if let Some((flag, _)) = missing.iter().find(|(_, is_given)| *is_given) {
-        bail!("`{flag}` is not supported yet");
-    }
+fn ignored_flags(args: &ComposeBuildArgs) -> Vec<String> {
     let ignored = [(
         "--builder",
         args.builder.is_some(),
         "there is one builder, in this process",
     )];
     let notes = ignored.iter().filter(|(_, is_given, _)| *is_given);
-    Ok(notes
+    notes
         .map(|(flag, _, why)| format!("`{flag}` is ignored: {why}"))
-        .collect())
+        .collect()
 }
 
 /// Returns how many steps run at once: what `--parallel` or `COMPOSE_PARALLEL_LIMIT` says.

@@ -8,14 +8,14 @@ use anyhow::{Context as _, anyhow, bail};
 use larder_compose::{BuildTarget, Dockerfile, Origin, TargetContext};
 use larder_engine::TargetRequest;
 use larder_engine::request::{
-    BuildRequest, ContextSource, DockerfileSource, Entitlement, ImageOutput, NamedContext, NoCache,
-    NoCacheSteps, Output, PushOptions, Resources, Ulimit,
+    Attestations, BuildRequest, ContextSource, DockerfileSource, Entitlement, ImageOutput,
+    NamedContext, NoCache, NoCacheSteps, Output, PushOptions, Resources, Ulimit,
 };
 use larder_oci::{ImageRef, Platform};
 
 use crate::args::{
     CacheFromArg, ComposeBuildArgs, HostArg, KeyValue, ResourceArg, ResourceArgs, SecretArg,
-    SecretSource, cache, values,
+    SecretSource, attest, cache, values,
 };
 use crate::commands::Context;
 use crate::commands::build::plan;
@@ -32,7 +32,6 @@ pub(super) fn target_request(
     context: &Context<'_>,
     notes: &mut Vec<String>,
 ) -> anyhow::Result<TargetRequest> {
-    check_supported(target)?;
     let (source, dockerfile) = files(target)?;
     let mut request = BuildRequest::new(source);
     request.dockerfile = dockerfile;
@@ -71,6 +70,7 @@ pub(super) fn target_request(
         notes.extend(export.note);
         request.cache_exports.push(export.export);
     }
+    request.attestations = attestations(target, flags, context)?;
     if target.is_wanted {
         request.outputs = vec![Output::Image(ImageOutput {
             push: (flags.push && target.is_named).then(PushOptions::default),
@@ -83,18 +83,30 @@ pub(super) fn target_request(
     })
 }
 
+/// Returns what is attested: what flags say, else the service.
+fn attestations(
+    target: &BuildTarget,
+    flags: &ComposeBuildArgs,
+    context: &Context<'_>,
+) -> anyhow::Result<Attestations> {
+    let mut asked = Vec::new();
+    for (kind, value) in &target.attestations {
+        let arg = if kind == "sbom" {
+            attest::sbom(value)
+        } else {
+            attest::provenance(value)
+        };
+        asked.push(arg.map_err(|problem| wrong(target, kind, &problem))?);
+    }
+    asked.extend(flags.provenance.clone());
+    asked.extend(flags.sbom.clone());
+    plan::attestations(&asked, false, context.env)
+}
+
 /// Returns an error that names file, line and key.
 fn wrong(target: &BuildTarget, key: &str, problem: &str) -> anyhow::Error {
     let (at, service) = (&target.at, &target.service);
     anyhow!("{at}: services.{service}.build.{key}: {problem}")
-}
-
-/// Refuses what larder lacks and what must not be left out silently.
-fn check_supported(target: &BuildTarget) -> anyhow::Result<()> {
-    if let Some((kind, _)) = target.attestations.first() {
-        return Err(wrong(target, kind, "attestations are not supported yet"));
-    }
-    Ok(())
 }
 
 /// Returns where the files and the Dockerfile are.

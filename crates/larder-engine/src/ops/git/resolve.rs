@@ -25,12 +25,16 @@ pub(crate) struct Resolved {
 impl Resolved {
     /// Returns the digest that identifies in cache keys what `source` asks for.
     pub(crate) fn cache_digest(&self, source: &GitSource) -> Digest {
-        // With `.git` the tag itself is part of the result; else only what it names.
-        let commit = match &self.peeled {
+        source.cache_digest(self.commit(source), &self.reference)
+    }
+
+    /// Returns what `source` stands for. With `.git` the tag itself is part of the result; else only
+    /// what it names.
+    pub(super) fn commit(&self, source: &GitSource) -> &str {
+        match &self.peeled {
             Some(commit) if !source.keep_git_dir => commit,
             _ => &self.object,
-        };
-        source.cache_digest(commit, &self.reference)
+        }
     }
 }
 
