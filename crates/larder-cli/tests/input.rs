@@ -119,18 +119,6 @@ ERROR: failed to build: failed to solve: When using COPY with more than one sour
 hint: write `/x/` instead of `/x`
 ",
         ),
-        (
-            "FROM busybox\nADD git@127.0.0.1:a/b.git /\n",
-            "\
-Dockerfile:2
---------------------
-   1 |     FROM busybox
-   2 | >>> ADD git@127.0.0.1:a/b.git /
-   3 |     
---------------------
-ERROR: failed to build: failed to solve: ADD `git@127.0.0.1:a/b.git` is not available: larder can't fetch git repositories yet
-",
-        ),
     ] {
         check_fails(build(&project, dockerfile, &[]), expected);
     }

@@ -22,8 +22,8 @@
 //! The engine holds no algorithms: one module an op, a source, an exporter. It must not know
 //! terminals or flags.
 //!
-//! **Limitations**: of an index, one image is pulled at a time. Nested builds,
-//! the diff op, and sources other than images and local directories are refused.
+//! **Limitations**: of an index, one image is pulled at a time. Directories, layouts and secrets of
+//! other machines can't be had: there are no sessions.
 
 mod attest;
 mod build;

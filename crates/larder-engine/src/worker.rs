@@ -708,6 +708,9 @@ impl BuildWorker<'_> {
         let key = (source.identifier.clone(), platform);
         self.images.get(&key).ok_or_else(|| {
             let (image, platform) = key;
+            if scheme == "oci-layout" {
+                return BuildError::invalid(format!("no OCI layout was given for `{image}`"));
+            }
             BuildError::internal(format!(
                 "image `{image}` for {platform} was not resolved before the build"
             ))

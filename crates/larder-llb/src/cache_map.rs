@@ -12,6 +12,7 @@
 //! | passthrough | its id, and which input each output is | |
 //! | image source | the manifest digest with the platform, or the chain ID | the name |
 //! | blob source | the blob's digest, the file's name, mode and owner | where it comes from |
+//! | http source | name, mode, owner, content and time: [`HttpSource::cache_digest`](crate::http::HttpSource::cache_digest) | the URL |
 //! | git source | commit and options: [`GitSource::cache_digest`](crate::git::GitSource::cache_digest) | the repository's address |
 //! | local source | nothing: it has no definition key | |
 
