@@ -46,9 +46,9 @@ struct Site {
 impl Site {
     fn start() -> Self {
         let pages: Arc<Mutex<BTreeMap<String, Page>>> = Arc::default();
-        let served = Arc::clone(&pages);
+        let content = Arc::clone(&pages);
         let server = WebServer::start(move |request, _| {
-            let pages = served.lock().unwrap();
+            let pages = content.lock().unwrap();
             let path = request.target.split('?').next().unwrap();
             pages
                 .get(path)

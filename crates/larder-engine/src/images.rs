@@ -57,12 +57,11 @@ impl ResolvedImage {
 
     /// Returns what the source vertex that stands for it is known by.
     fn key(&self) -> ImageKey {
-        let identifier = match &self.layout {
-            Some(_) => format!("oci-layout://{}", self.image_ref),
-            None => {
-                let pinned = self.image_ref.with_digest(self.target.clone());
-                format!("docker-image://{pinned}")
-            }
+        let identifier = if self.layout.is_some() {
+            format!("oci-layout://{}", self.image_ref)
+        } else {
+            let pinned = self.image_ref.with_digest(self.target.clone());
+            format!("docker-image://{pinned}")
         };
         (identifier, self.platform.clone())
     }

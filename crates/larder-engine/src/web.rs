@@ -177,13 +177,9 @@ impl<'a> WebFiles<'a> {
         {
             return Ok(snapshot);
         }
-        let (snapshot, about) = match self.fetch(fetch, &[])? {
-            (_, Some((snapshot, about))) => (snapshot, about),
-            (_, None) => {
-                return Err(BuildError::internal(
-                    "a file that is not there is unchanged",
-                ));
-            }
+        let (_, Some((snapshot, about))) = self.fetch(fetch, &[])? else {
+            let message = "a file that is not there is unchanged";
+            return Err(BuildError::internal(message));
         };
         if about.digest == found.digest {
             return Ok(snapshot);
@@ -255,10 +251,10 @@ impl<'a> WebFiles<'a> {
         let (answer, new) = self.fetch(fetch, &known)?;
         let (file, snapshot, about) = match (answer, new) {
             (WebAnswer::Unchanged(index, file), _) => {
-                let with_validator = known.into_iter().filter(|(_, it)| it.validator().is_some());
+                let mut with_validator =
+                    known.into_iter().filter(|(_, it)| it.validator().is_some());
                 let (snapshot, about) = with_validator
-                    .skip(index)
-                    .next()
+                    .nth(index)
                     .ok_or_else(|| BuildError::internal("an unknown file is unchanged"))?;
                 (file, snapshot, about)
             }

@@ -259,12 +259,11 @@ fn parameters(value: &str) -> Option<Vec<(String, String)>> {
             return Some(parameters);
         }
         let (name, after) = rest.split_once('=')?;
-        let (value, after) = match after.trim_start().strip_prefix('"') {
-            Some(quoted) => unquote(quoted)?,
-            None => {
-                let end = after.find(';').unwrap_or(after.len());
-                (after[..end].trim().to_owned(), &after[end..])
-            }
+        let (value, after) = if let Some(quoted) = after.trim_start().strip_prefix('"') {
+            unquote(quoted)?
+        } else {
+            let end = after.find(';').unwrap_or(after.len());
+            (after[..end].trim().to_owned(), &after[end..])
         };
         parameters.push((name.trim().to_ascii_lowercase(), value));
         rest = after;

@@ -100,20 +100,17 @@ async fn what_is_unchanged_costs_one_request() {
         });
         let (answer, bytes) = fetch(&server, &known).await.unwrap();
         let shown = format!("{status} {header:?} {known:?}");
-        match expected {
-            Some(index) => {
-                assert!(
-                    matches!(answer, WebAnswer::Unchanged(at, _) if at == index),
-                    "{shown}"
-                );
-                assert_eq!(methods(&server), ["HEAD"], "{shown}");
-                assert!(bytes.is_empty(), "{shown}");
-            }
-            None => {
-                assert!(matches!(answer, WebAnswer::Fetched(_)), "{shown}");
-                assert_eq!(methods(&server), ["HEAD", "GET"], "{shown}");
-                assert_eq!(bytes, BODY.as_bytes(), "{shown}");
-            }
+        if let Some(index) = expected {
+            assert!(
+                matches!(answer, WebAnswer::Unchanged(at, _) if at == index),
+                "{shown}"
+            );
+            assert_eq!(methods(&server), ["HEAD"], "{shown}");
+            assert!(bytes.is_empty(), "{shown}");
+        } else {
+            assert!(matches!(answer, WebAnswer::Fetched(_)), "{shown}");
+            assert_eq!(methods(&server), ["HEAD", "GET"], "{shown}");
+            assert_eq!(bytes, BODY.as_bytes(), "{shown}");
         }
     }
 }
