@@ -261,8 +261,12 @@ fn trees_have_statements_beside_them() {
         statement["subject"],
         json!([{"name": "made", "digest": {"sha256": Digest::sha256("made\n").hex()}}])
     );
-    let named = output(",attestation-prefix=app-");
-    let flags = ["-o", &named, "--provenance=filename=how.json,version=v0.2"];
+    let prefixed = output(",attestation-prefix=app-");
+    let flags = [
+        "-o",
+        &prefixed,
+        "--provenance=filename=how.json,version=v0.2",
+    ];
     let _ = project.build(&flags).success();
     let statement = read(&out.join("app-how.json"));
     assert_eq!(

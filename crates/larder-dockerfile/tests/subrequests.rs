@@ -1,4 +1,7 @@
 //! What is answered in place of building: outlines, targets, what can be asked.
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
+use std::fmt::Write as _;
 
 use insta::assert_snapshot;
 use larder_dockerfile::{
@@ -223,7 +226,7 @@ fn an_outline_fails_as_the_build_would() {
     // A long chain of stages costs no stack.
     let mut chain = "FROM base AS s0\n".to_owned();
     for index in 1..5_000 {
-        chain += &format!("FROM s{} AS s{index}\n", index - 1);
+        writeln!(chain, "FROM s{} AS s{index}", index - 1).unwrap();
     }
     chain += "ARG A=1\n";
     assert_eq!(args(&outline(&chain).unwrap()).len(), 1);

@@ -1,6 +1,7 @@
 //! What a result was made from.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use larder_dockerfile::Lowered;
 use larder_llb::git::GitSource;
@@ -116,7 +117,8 @@ fn material(
             let source = GitSource::of_op(source).ok()?;
             let mut uri = source.remote.redacted();
             if !source.reference.is_empty() {
-                uri += &format!("#{}", source.reference);
+                uri.push('#');
+                uri += &source.reference;
             }
             Some(Material { uri, digest: None })
         }
@@ -147,7 +149,8 @@ pub(crate) fn purl(image_ref: &ImageRef, platform: Option<&Platform>) -> String 
     let name = image_ref.familiar_name();
     let mut purl = format!("pkg:docker/{}", escaped(&name, "/:"));
     if let Some(tag) = image_ref.tag() {
-        purl += &format!("@{}", escaped(tag, ""));
+        purl.push('@');
+        purl += &escaped(tag, "");
     }
     let digest = image_ref
         .digest()
@@ -159,7 +162,8 @@ pub(crate) fn purl(image_ref: &ImageRef, platform: Option<&Platform>) -> String 
         .map(|(key, value)| format!("{key}={}", escaped(&value, "")))
         .collect();
     if !qualifiers.is_empty() {
-        purl += &format!("?{}", qualifiers.join("&"));
+        purl.push('?');
+        purl += &qualifiers.join("&");
     }
     purl
 }
@@ -179,7 +183,7 @@ fn escaped(text: &str, kept: &str) -> String {
         if c.is_ascii_alphanumeric() || "-._~".contains(c) || kept.contains(c) {
             escaped.push(c);
         } else {
-            escaped += &format!("%{byte:02X}");
+            write!(escaped, "%{byte:02X}").expect("a String takes all");
         }
     }
     escaped

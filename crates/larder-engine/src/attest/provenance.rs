@@ -361,9 +361,12 @@ fn secrets(lowered: &Lowered) -> (Vec<Value>, Vec<Value>) {
         }
     }
     let list = |map: BTreeMap<String, bool>| {
-        let entries = map.into_iter().map(|(id, optional)| match optional {
-            true => json!({"id": id, "optional": true}),
-            false => json!({"id": id}),
+        let entries = map.into_iter().map(|(id, optional)| {
+            if optional {
+                json!({"id": id, "optional": true})
+            } else {
+                json!({"id": id})
+            }
         });
         entries.collect()
     };

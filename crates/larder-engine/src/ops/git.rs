@@ -78,15 +78,12 @@ impl Resolutions {
     /// Returns the commit that a source is known to stand for in this run.
     pub(crate) fn known_commit(&self, source: &pb::SourceOp) -> Option<String> {
         let source = read(source).ok()?;
-        let resolved = match resolve::without_asking(&source).ok()? {
-            Some(resolved) => resolved,
-            None => {
-                let key = (source.remote.url().to_owned(), source.reference.clone());
-                let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                known.get(&key)?.clone()
-            }
-        };
-        Some(resolved.commit(&source).to_owned())
+        if let Some(resolved) = resolve::without_asking(&source).ok()? {
+            return Some(resolved.commit(&source).to_owned());
+        }
+        let key = (source.remote.url().to_owned(), source.reference.clone());
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(known.get(&key)?.commit(&source).to_owned())
     }
 }
 
