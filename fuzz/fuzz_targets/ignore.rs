@@ -1,4 +1,4 @@
-//! An ignore file, then a zero byte, then a path: a walk and a direct question have one answer.
+//! An ignore file, then a zero byte, then a path: what a directory promises holds.
 #![no_main]
 
 use larder_tree::pattern::{Glob, MatchInfo, PatternMatcher, read_ignore_file};
@@ -22,13 +22,18 @@ fuzz_target!(|input: &[u8]| {
         .filter(|name| !name.is_empty() && *name != b"." && *name != b"..")
         .collect();
     let mut parent = MatchInfo::default();
+    // What the directory above promised of all that is beneath it.
+    let mut promised = None;
     for depth in 1..=names.len() {
         let path = names[..depth].join(&b'/');
         let (is_match, info) = matcher.matches_dir(&path, &parent);
         assert_eq!(is_match, matcher.matches(&path, &parent));
-        if is_match && depth < names.len() {
-            assert!(matcher.may_match_below(&path) || matcher.matches_or_parent_matches(&path));
-        }
+        assert!(promised.is_none_or(|promised| promised == is_match));
+        let may_change = match is_match {
+            true => matcher.may_except_below(&path),
+            false => matcher.may_match_below(&path),
+        };
+        promised = (!may_change).then_some(is_match);
         parent = info;
     }
 });
