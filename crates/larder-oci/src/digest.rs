@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_sum_is_that_of_any_other_implementation_however_the_bytes_come() {
         use sha2::Digest as _;
-        let bytes: Vec<u8> = (0..1000_u32).map(|at| (at * at >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..1000_u32).map(|at| ((at * at) >> 3) as u8).collect();
         for length in (0..200).chain([255, 256, 257, 1000]) {
             let expected: [u8; 32] = sha2::Sha256::digest(&bytes[..length]).into();
             for step in [1, 7, 63, 64, 65, 1000] {

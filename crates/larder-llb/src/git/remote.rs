@@ -240,7 +240,6 @@ pub(super) fn decode(text: &str) -> Result<String, GitError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

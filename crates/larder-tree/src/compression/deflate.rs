@@ -4,6 +4,10 @@
 //! It takes a whole chunk at a time, and what it writes depends on nothing but that chunk. A block
 //! goes through three loops, each without branches that can't be foreseen, as far as that can be:
 //! from bytes to tokens, from tokens to their frequencies, and from tokens to bits.
+#![expect(
+    clippy::inline_always,
+    reason = "what is called once a byte costs a third more where it is called for"
+)]
 
 mod bits;
 mod finder;

@@ -106,7 +106,7 @@ fn an_input_does_not_show_in_what_the_next_becomes() {
     let (text, random) = (include_bytes!("deflate.rs"), noise(200_000));
     let alone = Deflater::default().compress(text);
     let mut deflater = Deflater::default();
-    for before in [&random[..], &text.repeat(90), &[0; 1 << 19]] {
+    for before in [&random[..], &text.repeat(90), &vec![0; 1 << 19]] {
         deflater.compress(before);
         assert!(deflater.compress(text) == alone);
     }

@@ -170,10 +170,13 @@ struct Part {
     is_mark: bool,
 }
 
+/// What comes of hashing: the state at the end, and those at the marks.
+type Hashed = io::Result<(Sha256, Vec<SavedSha256>)>;
+
 /// Hashes the input in a thread of its own: with that of the output, it takes the time of two.
 struct PlainHasher {
     parts: Option<SyncSender<Part>>,
-    thread: Option<JoinHandle<io::Result<(Sha256, Vec<SavedSha256>)>>>,
+    thread: Option<JoinHandle<Hashed>>,
 }
 
 impl PlainHasher {

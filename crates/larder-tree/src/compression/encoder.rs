@@ -51,7 +51,7 @@ pub struct Encoder<W: Write> {
 #[derive(Debug)]
 enum Inner<W: Write> {
     Uncompressed(W),
-    Chunked(ChunkedEncoder<W>),
+    Chunked(Box<ChunkedEncoder<W>>),
 }
 
 impl<W: Write + Send + 'static> Encoder<W> {
@@ -62,7 +62,10 @@ impl<W: Write + Send + 'static> Encoder<W> {
     pub fn new(out: W, compression: Compression, threads: usize) -> Result<Self> {
         let inner = match compression.codec()? {
             None => Inner::Uncompressed(out),
-            Some(codec) => Inner::Chunked(ChunkedEncoder::new(out, codec, threads, None)?),
+            Some(codec) => {
+                let encoder = ChunkedEncoder::new(out, codec, threads, None)?;
+                Inner::Chunked(Box::new(encoder))
+            }
         };
         Ok(Self { inner })
     }

@@ -32,7 +32,7 @@ pub struct EncodedLayer<W> {
 
 enum Inner<W: Write> {
     Uncompressed(DigestWriter<W>),
-    Chunked(ChunkedEncoder<W>),
+    Chunked(Box<ChunkedEncoder<W>>),
 }
 
 impl<W: Write + Send + 'static> LayerEncoder<W> {
@@ -51,7 +51,7 @@ impl<W: Write + Send + 'static> LayerEncoder<W> {
             None => Inner::Uncompressed(DigestWriter::new(out)),
             Some(codec) => {
                 let encoder = ChunkedEncoder::new(out, codec, threads, Some(cache))?;
-                Inner::Chunked(encoder)
+                Inner::Chunked(Box::new(encoder))
             }
         };
         Ok(Self { inner })
