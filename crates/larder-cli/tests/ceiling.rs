@@ -153,7 +153,9 @@ fn random_builds_of_many_processes_stay_below_the_ceiling() {
             .map(std::thread::ScopedJoinHandle::join)
             .collect();
         is_done.store(true, Ordering::SeqCst);
-        ended.into_iter().for_each(|ended| ended.unwrap());
+        for builder in ended {
+            builder.unwrap();
+        }
     });
     let contexts = contexts.into_inner().unwrap();
     let most = most.into_inner();

@@ -580,8 +580,8 @@ impl Worker for BuildWorker<'_> {
                 Ok(results.map(ResultRef::Snapshot).collect())
             }
             Some(pb::op::Op::Build(build)) => {
-                let built = ops::nested::run(self, build, inputs, cancel)?;
-                Ok(vec![ResultRef::Snapshot(built)])
+                let result = ops::nested::run(self, build, inputs, cancel)?;
+                Ok(vec![ResultRef::Snapshot(result)])
             }
             None => Err(unavailable("an op of this kind").into()),
         }

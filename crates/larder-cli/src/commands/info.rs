@@ -16,9 +16,8 @@ pub(super) fn run(context: &Context<'_>) -> anyhow::Result<()> {
         devices.push("none".to_owned());
     }
     lines.extend(devices.into_iter().map(|device| ("Device", device)));
-    let text: String = lines
+    let lines = lines
         .into_iter()
-        .map(|(name, value)| format!("{:<17}{value}\n", format!("{name}:")))
-        .collect();
-    Ok(output::print(&text)?)
+        .map(|(name, value)| format!("{:<17}{value}\n", format!("{name}:")));
+    Ok(output::print(&lines.collect::<Vec<_>>().concat())?)
 }

@@ -53,9 +53,10 @@ fn request(args: LlbBuildArgs, context: &Context<'_>) -> anyhow::Result<BuildReq
         outputs.push(Output::Image(ImageOutput::default()));
     }
     let llb = LlbInput::new(&definition(&args.file)?, locals(args.locals)?)?;
-    let steps = match args.no_cache {
-        true => NoCacheSteps::All,
-        false => NoCacheSteps::None,
+    let steps = if args.no_cache {
+        NoCacheSteps::All
+    } else {
+        NoCacheSteps::None
     };
     let cache_imports = args.cache_from.into_iter();
     Ok(BuildRequest {
@@ -91,9 +92,10 @@ fn locals(given: Vec<KeyValue>) -> anyhow::Result<BTreeMap<String, PathBuf>> {
 
 fn dump(args: &LlbDumpArgs) -> anyhow::Result<Code> {
     let llb = Llb::read(&definition(&args.file)?)?;
-    let text = match args.dot {
-        true => llb.to_dot(),
-        false => llb.to_json(),
+    let text = if args.dot {
+        llb.to_dot()
+    } else {
+        llb.to_json()
     };
     output::print(&text?)?;
     Ok(exit::SUCCESS)

@@ -118,12 +118,12 @@ mod tests {
 
     #[test]
     fn several_platforms_or_an_argument_make_an_index() {
-        let both = ["linux/amd64", "linux/arm64"];
         type Case<'a> = (
             &'a [&'a str],
             Option<&'a str>,
             Result<(usize, bool), &'a str>,
         );
+        let both = ["linux/amd64", "linux/arm64"];
         let cases: [Case<'_>; 8] = [
             (&[], None, Ok((1, false))),
             (&[], Some("1"), Ok((1, true))),

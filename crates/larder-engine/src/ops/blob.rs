@@ -40,8 +40,9 @@ pub(crate) fn load(fetcher: &Fetcher<'_>, source: &BlobSource) -> Result<Snapsho
     };
     let mut blob = fetcher.lease.store().open_blob(digest)?;
     let length = blob.metadata().map_err(failed)?.len();
-    let room = quota::content_bytes(length) + quota::directories_bytes(source.file_name().as_ref());
-    active.quota().take(room).map_err(failed)?;
+    let needed =
+        quota::content_bytes(length) + quota::directories_bytes(source.file_name().as_ref());
+    active.quota().take(needed).map_err(failed)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let file = root.open_file(source.file_name(), flags, Mode::RUSR | Mode::WUSR)?;
     let mut file = std::fs::File::from(file);

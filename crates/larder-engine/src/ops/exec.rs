@@ -353,9 +353,10 @@ impl Step<'_> {
             "" => "default",
             id => id,
         };
-        let agent = match option.optional {
-            true => ssh::find(self.worker.ssh, id)?,
-            false => Some(ssh::required(self.worker.ssh, id)?),
+        let agent = if option.optional {
+            ssh::find(self.worker.ssh, id)?
+        } else {
+            Some(ssh::required(self.worker.ssh, id)?)
         };
         let Some(agent) = agent else {
             return Ok(None);

@@ -149,10 +149,11 @@ impl FileOp<'_> {
             .iter()
             .flat_map(|action| [action.input, action.secondary_input]);
         let is_shared = uses.filter(|&used| used == index).count() > 1;
-        if !is_shared && matches!(self.states.get(&index), Some(State::Active(_))) {
-            if let Some(State::Active(writable)) = self.states.remove(&index) {
-                return Ok(writable);
-            }
+        if !is_shared
+            && matches!(self.states.get(&index), Some(State::Active(_)))
+            && let Some(State::Active(writable)) = self.states.remove(&index)
+        {
+            return Ok(writable);
         }
         let input = usize::try_from(index)
             .ok()

@@ -200,9 +200,9 @@ impl Model {
     }
 
     /// Applies all layers, those that occur twice twice; lists each at its topmost place.
-    fn of_layers(&self, layers: Vec<usize>) -> Expected {
+    fn of_layers(&self, layers: &[usize]) -> Expected {
         let mut tree = Tree::new();
-        for layer in &layers {
+        for layer in layers {
             apply(&mut tree, &self.layers[*layer]);
         }
         let is_last = |(place, layer): &(usize, &usize)| !layers[place + 1..].contains(layer);
@@ -221,24 +221,25 @@ impl Model {
                 let parent = parent.as_ref().filter(|_| count > 0).map(get);
                 let below = parent.unwrap_or_default();
                 let mut tree = below.tree.clone();
-                edits.iter().for_each(|it| edit(&mut tree, it));
+                for one in edits {
+                    edit(&mut tree, one);
+                }
                 let new = self.add_layer(layer(&below.tree, &tree));
                 let layers = [&below.layers[..], &[new]].concat();
                 Expected { layers, tree }
             }
             Step::Merge(inputs) => {
                 let layers = inputs.iter().flat_map(|input| get(input).layers);
-                self.of_layers(layers.collect())
+                self.of_layers(&layers.collect::<Vec<_>>())
             }
             Step::Diff(lower, upper) => {
                 let lower = lower.as_ref().map(get).unwrap_or_default();
                 let upper = upper.as_ref().map(get).unwrap_or_default();
-                match upper.layers.strip_prefix(&lower.layers[..]) {
-                    Some(layers) => self.of_layers(layers.to_vec()),
-                    None => {
-                        let difference = self.add_layer(layer(&lower.tree, &upper.tree));
-                        self.of_layers(vec![difference])
-                    }
+                if let Some(layers) = upper.layers.strip_prefix(&lower.layers[..]) {
+                    self.of_layers(layers)
+                } else {
+                    let difference = self.add_layer(layer(&lower.tree, &upper.tree));
+                    self.of_layers(&[difference])
                 }
             }
         };
@@ -421,7 +422,9 @@ impl Real<'_> {
                 };
                 let active = self.lease.prepare(&new).unwrap();
                 within(&active.mount().unwrap(), |root| {
-                    edits.iter().for_each(|it| real_edit(root, it));
+                    for edit in edits {
+                        real_edit(root, edit);
+                    }
                 });
                 active.commit().unwrap()
             }
@@ -526,9 +529,10 @@ proptest! {
         steps in prop::collection::vec(any_step(), 1..9),
         native in any::<bool>(),
     ) {
-        let snapshotter = match native {
-            true => Snapshotter::Native,
-            false => Snapshotter::Overlay { userxattr: false },
+        let snapshotter = if native {
+            Snapshotter::Native
+        } else {
+            Snapshotter::Overlay { userxattr: false }
         };
         if can_mount() {
             check(&steps, snapshotter);

@@ -189,8 +189,10 @@ fn a_stack_has_layers_of_its_own_and_shows_another_tree() {
     let base = layer(&lease, None, "base");
     let upper = layer(&lease, Some(&base), "upper");
     let tree = layer(&lease, None, "tree");
-    let stack = lease.stack(&[upper.clone()], &tree, "stack").unwrap();
-    assert_eq!(store.chain(&stack).unwrap(), [upper.clone()]);
+    let stack = lease
+        .stack(std::slice::from_ref(&upper), &tree, "stack")
+        .unwrap();
+    assert_eq!(store.chain(&stack).unwrap(), std::slice::from_ref(&upper));
     assert_eq!(names(&store.view(&stack).unwrap()), ["tree"]);
     assert!(!store.is_stackable(&stack).unwrap());
     assert!(store.is_stackable(&tree).unwrap());
