@@ -3,10 +3,6 @@
 
 use std::fmt::Write as _;
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
-use std::fmt::Write as _;
-
 use insta::assert_snapshot;
 use larder_dockerfile::{
     Dockerfile, ErrorKind, ImageRequest, ImageResolver, LowerOptions, Outline, ResolveError,
