@@ -129,10 +129,11 @@ fn programs_that_nobody_emulates_are_told_of() {
     let copied = dockerfile.replace("RUN", "CMD");
     let platform = ["--platform", "linux/amd64,linux/pdp11"];
     let _ = setup.build(&copied, &platform).success();
+    // One alone: of two that fail, either may be first.
     let _ = setup
-        .build(&dockerfile, &platform)
+        .build(&dockerfile, &["--platform", "linux/pdp11"])
         .exit(1)
-        .says(" > [linux/pdp11 3/3] RUN [\"/program\"]:")
+        .says(" > [3/3] RUN [\"/program\"]:")
         .says("can't run programs for linux/pdp11, and no emulator is registered: process \"/program\"")
         .says(">>> RUN [\"/program\"]")
         .says("hint: install one: the package `qemu-user-static`");
