@@ -216,12 +216,7 @@ async fn uploads_go_on_after_a_fault() {
         (put.clone(), Fault::answer(502), size + PIECE),
         // The registry has all: it is not sent again.
         (put.clone(), Fault::LoseAnswer, size),
-        // It forgets an upload of which a piece came in part, or was answered to nobody.
-        (
-            patch.clone().after(1),
-            Fault::CutRequest(1000),
-            PIECE + 1000 + size,
-        ),
+        // It forgets an upload of which a piece was answered to nobody.
         (patch.clone().after(1), Fault::LoseAnswer, 2 * PIECE + size),
         (On::new("POST", UPLOADS), Fault::answer(503), size),
         (On::new("HEAD", "/blobs/"), Fault::LoseAnswer, size),
@@ -245,6 +240,29 @@ async fn uploads_go_on_after_a_fault() {
         let retries = recorder.retries.lock().unwrap().len();
         assert_eq!(retries > 0, is_failure, "{fault:?}");
     }
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_after_half_a_piece() {
+    let setup = setup!();
+    let size = 3 * PIECE;
+    let bytes = letters(size, 150);
+    let (client, recorder) = setup.recorded();
+    let second = On::new("PATCH", UPLOADS).after(1);
+    setup.proxy.inject(second, Fault::CutRequest(1000));
+    let name = setup.image("team/app:1");
+    let pushed = push(&client, &name, &bytes, &[]).await;
+    assert_eq!(pushed.unwrap(), Pushed::Uploaded);
+    assert_eq!(setup.stored("team/app", &layer(&bytes)), bytes);
+    assert!(!recorder.retries.lock().unwrap().is_empty());
+    // The registry forgets the upload as soon as it sees that the piece broke off. Asked before that,
+    // it wants the next piece, and then refuses it.
+    let forgotten = PIECE + 1000 + size;
+    let sent = setup.proxy.uploaded_bytes() as usize;
+    assert!(
+        [forgotten, forgotten + PIECE].contains(&sent),
+        "{sent} bytes were sent"
+    );
 }
 
 #[tokio::test]
