@@ -17,6 +17,8 @@
 //! | [`apply`] | unpacks layers and archives |
 //! | [`tar`] | reads and writes tar |
 //! | [`compression`] | recognises, decodes and encodes compressed streams |
+//! | [`erofs`] | writes layers as EROFS images |
+//! | [`sink`] | what entries are made in: a directory or an image |
 //! | [`quota`] | asks for disk before it is written |
 //! | [`bulk`] | writes large files past the page cache |
 //!
@@ -56,9 +58,11 @@ pub mod compression;
 pub mod context;
 pub mod copy;
 pub mod diff;
+pub mod erofs;
 mod error;
 pub mod pattern;
 pub mod quota;
+pub mod sink;
 pub mod tar;
 pub mod users;
 mod xattr;

@@ -1,0 +1,34 @@
+//! Layers as EROFS images: one file that the kernel mounts, instead of a directory of many.
+//!
+//! Making files is what unpacking costs. An [`Image`] is written front to back into one file, as
+//! the entries come, and takes the place of a directory wherever a
+//! [`Sink`](crate::sink::Sink) is asked for: `apply_layer`, `copy`, `mkdir`, `mkfile`, `symlink`
+//! and `remove` make the same of it that they make of a [`Root`](crate::beneath::Root).
+//!
+//! ```ignore
+//! use larder_tree::apply::{ApplyOptions, LayerForm, apply_layer};
+//! use larder_tree::erofs::Image;
+//!
+//! # fn main() -> larder_tree::Result<()> {
+//! # let (file, lower, layer): (std::fs::File, larder_tree::beneath::Root, &[u8]) = todo!();
+//! // A pulled layer: what lies beneath it isn't known yet.
+//! let image = Image::new(file);
+//! let mut warn = |warning| eprintln!("{warning}");
+//! let stats = apply_layer(&image, layer, LayerForm::Overlay, ApplyOptions::new(&mut warn))?;
+//! // Now it is: what the archive only implied looks as it does beneath.
+//! image.inherit(&stats.implied_dirs, &lower)?;
+//! image.drop_whiteouts(&stats.whiteouts, &lower)?;
+//! let summary = image.finish()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What the image holds is seen when the kernel has mounted it, after [`Image::finish`].
+//!
+//! **Limitations**: nothing is compressed or deduplicated. A hole in a file is one in the image too,
+//! but the mounted file doesn't tell of it. What an entry held that a later one replaced stays in
+//! the image, unreachable. Nothing is synced to disk.
+
+mod image;
+
+pub use image::{Image, Summary};
