@@ -8,6 +8,7 @@
 //! What is done once is done in the name of the first target that needs it: with its secrets, and
 //! under its name in the progress.
 
+mod export;
 mod order;
 mod run;
 

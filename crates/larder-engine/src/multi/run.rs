@@ -1,31 +1,27 @@
-//! One run: its targets are prepared, solved and exported.
+//! One run: its targets are prepared and solved.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use larder_store::{Lease, SnapshotId};
-use larder_tree::beneath::Root;
+use larder_store::Lease;
 
 use super::{ManyOptions, TargetError, TargetRequest, order};
-use crate::attest::{Attestation, Scan, sbom};
 use crate::build::{Build, OnPlatform, Prepared, located};
-use crate::cache::export::{CacheExporter, is_inline};
 use crate::cache::import::Imports;
 use crate::cache::source::Sources;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::EventSink;
-use crate::exporter::{self, Export};
 use crate::history::{History, IgnoreFile, Notes};
 use crate::images::{ImageKey, Images, ResolvedImage};
 use crate::network::StepNetworks;
 use crate::ops::git::Resolutions;
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
-use crate::request::{BuildOutcome, CacheImport, ImageOutcome, Output, StepReport};
+use crate::request::{BuildOutcome, CacheImport, Output, StepReport};
 use crate::solve::{self, Job};
 use crate::task::Tasks;
 use crate::web::WebFiles;
@@ -48,7 +44,7 @@ struct Found<'a> {
 }
 
 /// What the targets of a run share.
-struct Shared<'a> {
+pub(super) struct Shared<'a> {
     /// By what their vertices are known by.
     images: HashMap<ImageKey, ResolvedImage>,
     /// By their names in LLB.
@@ -63,24 +59,24 @@ struct Shared<'a> {
 }
 
 /// A target with all that its steps need.
-struct Target<'a> {
-    shared: &'a Shared<'a>,
+pub(super) struct Target<'a> {
+    pub(super) shared: &'a Shared<'a>,
     /// For each platform, in the order asked for.
-    parts: Vec<Part<'a>>,
-    reporter: &'a Reporter<'a>,
-    prepared: &'a Prepared,
+    pub(super) parts: Vec<Part<'a>>,
+    pub(super) reporter: &'a Reporter<'a>,
+    pub(super) prepared: &'a Prepared,
     /// How many platforms have no result yet.
-    unsolved: AtomicUsize,
+    pub(super) unsolved: AtomicUsize,
     /// Whether its cache is still to be exported.
-    exports_cache: AtomicBool,
+    pub(super) exports_cache: AtomicBool,
 }
 
 /// A target on one platform.
-struct Part<'a> {
-    worker: BuildWorker<'a>,
-    build: &'a OnPlatform,
+pub(super) struct Part<'a> {
+    pub(super) worker: BuildWorker<'a>,
+    pub(super) build: &'a OnPlatform,
     /// What came of it; nothing before, and where the definition is empty.
-    result: Mutex<Option<ResultRef>>,
+    pub(super) result: Mutex<Option<ResultRef>>,
 }
 
 impl Run<'_> {
@@ -276,7 +272,7 @@ impl Run<'_> {
         Ok(targets)
     }
 
-    fn worker<'a>(
+    pub(super) fn worker<'a>(
         &'a self,
         prepared: &'a Prepared,
         build: &'a OnPlatform,
@@ -320,205 +316,6 @@ impl Run<'_> {
             cancel: self.cancel,
         })
     }
-
-    fn export(&self, target: &Target<'_>, stop: &CancelFlag) -> Result<BuildOutcome> {
-        stop.check()?;
-        let outputs = target.take_outputs();
-        let results: Vec<Option<ResultRef>> = target.parts.iter().map(Part::result).collect();
-        let caches = &target.prepared.cache_exports;
-        let is_inline = caches.iter().any(is_inline);
-        let inline: Vec<CacheExporter<'_>> = target
-            .parts
-            .iter()
-            .zip(&results)
-            .map(|(part, result)| self.cache_exporter(target, &[part], result.iter().collect()))
-            .collect();
-        let mut parts = Vec::with_capacity(target.parts.len());
-        for ((part, result), inline) in target.parts.iter().zip(&results).zip(&inline) {
-            let worker = &part.worker;
-            let mut made = exporter::Part {
-                platform: &part.build.platform,
-                snapshot: None,
-                far: Vec::new(),
-                lowered: &part.build.lowered,
-                inline_cache: is_inline.then_some(inline),
-                attest: &target.prepared.attest,
-                sbom: Vec::new(),
-                generator: None,
-                fetched: worker.fetched(),
-            };
-            if let Some(result) = result {
-                made.far = worker.far_layers(result, &outputs)?;
-                if made.far.is_empty() && !outputs.is_empty() {
-                    made.snapshot = Some(self.tree(target, part, result)?);
-                }
-            }
-            if let Some(scan) = &part.build.scan {
-                made.sbom = self.contents(target, part, scan)?;
-                made.generator = Some(scan.material.clone());
-            }
-            parts.push(made);
-        }
-        let mut export = Export {
-            engine: self.engine,
-            cancel: stop,
-            lease: &self.lease,
-            reporter: target.reporter,
-            parts,
-            multi_platform: target.prepared.multi_platform,
-            base_layers: target.parts[0].worker.base_layers(),
-            tags: &target.prepared.tags,
-        };
-        let mut image = None;
-        for output in outputs {
-            stop.check()?;
-            let made = self.write(output, &mut export, target, &results)?;
-            image = image.or(made);
-        }
-        target.exports_cache.store(false, Ordering::Relaxed);
-        let all: Vec<&Part<'_>> = target.parts.iter().collect();
-        let cache = self.cache_exporter(target, &all, results.iter().flatten().collect());
-        let emptied = |part: &Part<'_>| part.worker.emptied_bytes.load(Ordering::Relaxed);
-        let told = target.prepared.attest.asked.told;
-        let told = told.map(|mode| export.provenance(mode)).transpose()?;
-        let platforms = target.prepared.builds.iter();
-        let platforms = platforms.map(|build| build.platform.clone());
-        Ok(BuildOutcome {
-            image,
-            provenance: platforms.zip(told.into_iter().flatten()).collect(),
-            cache_manifest: cache.export(caches)?,
-            steps: target.parts.iter().flat_map(Part::reports).collect(),
-            emptied_cache_bytes: target.parts.iter().map(emptied).sum(),
-        })
-    }
-
-    /// Writes one output. What was to be sent on from elsewhere and can't be had is made here, and
-    /// stays in `export` for the outputs that follow.
-    fn write(
-        &self,
-        output: Output,
-        export: &mut Export<'_>,
-        target: &Target<'_>,
-        results: &[Option<ResultRef>],
-    ) -> Result<Option<ImageOutcome>> {
-        match output {
-            Output::Image(image) => {
-                let made = export.to_image(&image);
-                let is_far = export.parts.iter().any(|part| !part.far.is_empty());
-                match made {
-                    Err(error) if error.is_of_fetch() && is_far => {
-                        export.cancel.check()?;
-                        target.parts[0].worker.imports.lose_far_results();
-                        let places = target.parts.iter().zip(results);
-                        for (part, (place, result)) in export.parts.iter_mut().zip(places) {
-                            part.far.clear();
-                            if let Some(result) = result {
-                                part.snapshot = Some(self.tree(target, place, result)?);
-                            }
-                        }
-                        export.to_image(&image).map(Some)
-                    }
-                    made => made.map(Some),
-                }
-            }
-            Output::Oci(archive) => {
-                let made = export.to_archive(archive, exporter::ArchiveKind::Oci)?;
-                Ok(Some(made))
-            }
-            Output::Docker(archive) => {
-                let made = export.to_archive(archive, exporter::ArchiveKind::Docker)?;
-                Ok(Some(made))
-            }
-            Output::Tar(tar) => export.to_tar(tar).map(|()| None),
-            Output::Local(local) => export.to_directory(&local).map(|()| None),
-        }
-    }
-
-    /// Lets a generator list what is in a part's result; returns what it says.
-    fn contents(
-        &self,
-        target: &Target<'_>,
-        part: &Part<'_>,
-        scan: &Scan,
-    ) -> Result<Vec<Attestation>> {
-        let (scope, _) = &part.build.scopes;
-        let build = OnPlatform {
-            platform: part.build.platform.clone(),
-            lowered: Arc::new(scan.lowered.clone()),
-            scopes: (format!("{scope}-sbom"), None),
-            scan: None,
-        };
-        let worker = self.worker(target.prepared, &build, target.reporter, target.shared)?;
-        let job = Job {
-            worker: &worker,
-            definition: &build.lowered.definition,
-            reporter: target.reporter,
-        };
-        let solved = solve::solve(&[job], self.cancel, None, &|_, solved, _| {
-            solved.ok_or_else(|| BuildError::internal("a generator's step came to nothing"))
-        });
-        let solved = solved.map_err(|failed| located(failed.error, &build.lowered))?;
-        let Some(solved) = solved.first() else {
-            return Err(BuildError::internal("a job came to nothing"));
-        };
-        let snapshot = worker.snapshot_of(&solved.result)?;
-        let mount = self.lease.store().view(&snapshot)?;
-        sbom::read(&Root::from_fd(larder_exec::mount::open(&mount)?))
-    }
-
-    /// Returns what exports the caches of some of a target's platforms, as one.
-    fn cache_exporter<'a>(
-        &'a self,
-        target: &'a Target<'_>,
-        parts: &[&'a Part<'_>],
-        results: Vec<&'a ResultRef>,
-    ) -> CacheExporter<'a> {
-        let keys = parts.iter().flat_map(|part| part.worker.history.found());
-        let keys: BTreeSet<_> = keys.collect();
-        CacheExporter {
-            engine: self.engine,
-            lease: &self.lease,
-            reporter: target.reporter,
-            cancel: self.cancel,
-            imports: target.parts[0].worker.imports,
-            base_layers: target.parts[0].worker.base_layers(),
-            keys: keys.into_iter().collect(),
-            results,
-        }
-    }
-
-    /// Exports the caches of targets that did not come so far: what was done is done.
-    fn export_unfinished(&self, targets: &[Target<'_>]) {
-        for target in targets {
-            if target.exports_cache.load(Ordering::Relaxed) {
-                let exports = target.prepared.cache_exports.iter();
-                let exports = exports.filter(|export| export.on_failure);
-                let parts: Vec<&Part<'_>> = target.parts.iter().collect();
-                // It is told where it happened; what the build failed for is told at the end.
-                let _ = self
-                    .cache_exporter(target, &parts, Vec::new())
-                    .export(exports);
-            }
-        }
-    }
-
-    /// Returns the tree of a result. Where an imported one can't be fetched, the steps that make it
-    /// run.
-    fn tree(&self, target: &Target<'_>, part: &Part<'_>, result: &ResultRef) -> Result<SnapshotId> {
-        let error = match part.worker.snapshot_of(result) {
-            Err(error) if result.is_lost() => error,
-            tree => return tree,
-        };
-        let job = part.job(target.reporter);
-        let solved = solve::solve(&[job], self.cancel, None, &|_, solved, _| {
-            let solved = solved.ok_or_else(|| BuildError::internal("a result came to nothing"))?;
-            Ok(solved.result)
-        });
-        match solved.map_err(|failed| failed.error)?.first() {
-            Some(again) if !again.is_lost() => self.tree(target, part, again),
-            _ => Err(error),
-        }
-    }
 }
 
 impl<'a> Target<'a> {
@@ -529,7 +326,7 @@ impl<'a> Target<'a> {
         self.parts[part].job(self.reporter)
     }
 
-    fn take_outputs(&self) -> Vec<Output> {
+    pub(super) fn take_outputs(&self) -> Vec<Output> {
         let outputs = self.prepared.outputs.lock();
         std::mem::take(&mut *outputs.unwrap_or_else(PoisonError::into_inner))
     }
@@ -548,7 +345,10 @@ impl<'a> Target<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn job<'job>(&'job self, reporter: &'job Reporter<'job>) -> Job<'job, BuildWorker<'a>>
+    pub(super) fn job<'job>(
+        &'job self,
+        reporter: &'job Reporter<'job>,
+    ) -> Job<'job, BuildWorker<'a>>
     where
         'a: 'job,
     {
@@ -559,7 +359,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    fn reports(&self) -> Vec<StepReport> {
+    pub(super) fn reports(&self) -> Vec<StepReport> {
         let reports = self.worker.reports.lock();
         reports.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -568,7 +368,7 @@ impl<'a> Part<'a> {
         *self.result.lock().unwrap_or_else(PoisonError::into_inner) = result;
     }
 
-    fn result(&self) -> Option<ResultRef> {
+    pub(super) fn result(&self) -> Option<ResultRef> {
         let result = self.result.lock();
         result.unwrap_or_else(PoisonError::into_inner).clone()
     }
