@@ -1,23 +1,19 @@
 //! Files from web servers: each is asked for once in a run, and fetched only if it has changed.
 
+mod partial;
+
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::AsFd as _;
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use larder_exec::rootless::IdMap;
 use larder_llb::http::HttpSource;
 use larder_llb::pb;
-use larder_oci::{Digest, Sha256};
+use larder_oci::Digest;
 use larder_registry::{BlobSink, Secret, Validator, WebAnswer, WebFile, WebRequest};
-use larder_store::{FetchedSource, Lease, NewSnapshot, RecordType, SnapshotId};
-use larder_tree::beneath::Root;
-use larder_tree::quota::{Quota, content_bytes};
-use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
+use larder_store::{FetchedSource, Lease, SnapshotId};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::source::canceled;
@@ -26,18 +22,13 @@ use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::explain::SourcePart;
 use crate::fetch::no_runtime;
-use crate::progress::{StatusProgress, VertexProgress};
+use crate::progress::VertexProgress;
 use crate::request::SecretProvider;
+use partial::Partial;
 
-/// A larger file is not downloaded.
-const MAX_BYTES: u64 = 1 << 40;
-/// The mode of a file that no other was asked for.
-const DEFAULT_MODE: u32 = 0o600;
 /// A file that was last modified so long before its server said so will not change unseen within
 /// the second that `Last-Modified` counts in: RFC 9110, section 8.8.2.2.
 const STABLE_SECONDS: i64 = 60;
-/// Where the download lies until its name is known; no name of a file begins so.
-const PARTIAL: &str = "\nlarder.partial";
 /// Where what the user sends can be had, as far as LLB knows.
 pub(crate) const UPLOADS: &str = "http://buildkit-session/";
 /// As many characters as the ids of BuildKit's uploads have.
@@ -341,146 +332,6 @@ impl<'a> WebFiles<'a> {
             self.lease.add_fetched(&source.request_id(), &fetched)?;
         }
         Ok((answer, Some((snapshot, about))))
-    }
-}
-
-/// A tree with one file that is on its way.
-struct Partial {
-    active: larder_store::ActiveSnapshot,
-    root: Root,
-    file: File,
-}
-
-impl Partial {
-    fn new(lease: &Lease, source: &HttpSource) -> Result<Self> {
-        let active = lease.prepare(&NewSnapshot {
-            parent: None,
-            description: &format!("http url {}", shown(&source.url)),
-            record_type: RecordType::Regular,
-        })?;
-        let root = Root::from_fd(larder_exec::mount::open(&active.mount()?)?);
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let file = root.open_file(PARTIAL, flags, Mode::RUSR | Mode::WUSR)?;
-        Ok(Self {
-            active,
-            root,
-            file: File::from(file),
-        })
-    }
-
-    fn sink<'s>(
-        &'s mut self,
-        progress: Option<&'s VertexProgress<'s>>,
-        cancel: Option<&'s CancelFlag>,
-    ) -> Sink<'s> {
-        Sink {
-            file: &mut self.file,
-            quota: self.active.quota(),
-            hash: Sha256::new(),
-            size_bytes: 0,
-            progress,
-            status: None,
-            cancel,
-        }
-    }
-
-    /// Gives the file its name and attributes, and keeps it.
-    fn commit(
-        self,
-        source: &HttpSource,
-        filename: &str,
-        modified: Option<Timestamp>,
-    ) -> Result<SnapshotId> {
-        let dir = self.root.open_dir("")?;
-        let attributes = || {
-            rustix::fs::renameat(&dir, PARTIAL, &dir, filename)?;
-            let fd = self.file.as_fd();
-            let is_owned = source.uid != 0 || source.gid != 0;
-            if is_owned && larder_exec::rootless::id_map() != IdMap::Single {
-                let (uid, gid) = (Uid::from_raw(source.uid), Gid::from_raw(source.gid));
-                rustix::fs::fchown(fd, Some(uid), Some(gid))?;
-            }
-            let mode = match source.perm {
-                0 => DEFAULT_MODE,
-                perm => perm & 0o777,
-            };
-            rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))?;
-            let time = Timespec {
-                tv_sec: modified.map_or(0, Timestamp::as_second),
-                tv_nsec: 0,
-            };
-            let times = Timestamps {
-                last_access: time,
-                last_modification: time,
-            };
-            rustix::fs::futimens(fd, &times)
-        };
-        attributes().map_err(|errno| cannot_store(errno.into()))?;
-        drop(dir);
-        let Self { active, root, file } = self;
-        drop((root, file));
-        Ok(active.commit()?)
-    }
-}
-
-/// Takes the bytes of a file.
-struct Sink<'a> {
-    file: &'a mut File,
-    quota: &'a dyn Quota,
-    hash: Sha256,
-    size_bytes: u64,
-    progress: Option<&'a VertexProgress<'a>>,
-    /// Begins with the first bytes.
-    status: Option<StatusProgress<'a>>,
-    cancel: Option<&'a CancelFlag>,
-}
-
-impl Sink<'_> {
-    /// Returns the digest and the number of the bytes.
-    fn finish(self) -> (Digest, u64) {
-        if let Some(status) = self.status {
-            status.set(self.size_bytes);
-            status.done();
-        }
-        (self.hash.finish(), self.size_bytes)
-    }
-}
-
-impl BlobSink for Sink<'_> {
-    fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
-        if self.cancel.is_some_and(CancelFlag::is_set) {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        let length = chunk.len() as u64;
-        if self.size_bytes + length > MAX_BYTES {
-            let message = format!("the file is larger than {MAX_BYTES} bytes");
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
-        }
-        self.quota.take(content_bytes(length))?;
-        self.file.write_all(chunk)?;
-        self.hash.update(chunk);
-        self.size_bytes += length;
-        if let Some(progress) = self.progress {
-            let begin = || progress.status("downloading", 0);
-            self.status.get_or_insert_with(begin).set(self.size_bytes);
-        }
-        Ok(())
-    }
-
-    fn restart(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        io::Seek::rewind(self.file)?;
-        self.hash = Sha256::new();
-        self.size_bytes = 0;
-        Ok(())
-    }
-
-    fn size_known(&mut self, size_bytes: u64) {
-        if let Some(progress) = self.progress
-            && self.status.is_none()
-        {
-            self.status = Some(progress.status("downloading", size_bytes));
-        }
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) use process::process_user;
 
 /// Where the root filesystem is mounted.
 const ROOT: &str = "/";
+
 /// Runs the process of `exec`. Returns a result for each of `outputs`.
 pub(crate) fn run(
     worker: &BuildWorker<'_>,
