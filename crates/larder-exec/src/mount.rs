@@ -8,10 +8,10 @@
 mod isolated;
 mod overlay;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use larder_oci::MountKind;
+use larder_oci::{Layer, MountKind};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
@@ -39,7 +39,7 @@ pub fn open(mount: &larder_oci::Mount) -> Result<OwnedFd> {
         Access::ReadWrite
     };
     match &mount.kind {
-        MountKind::Bind { source } => bind(source, access),
+        MountKind::Bind { source } => bind_layer(source, access),
         MountKind::Overlay {
             lowers,
             upper,
@@ -50,10 +50,44 @@ pub fn open(mount: &larder_oci::Mount) -> Result<OwnedFd> {
                 "cannot mount an overlay of no layers",
             )),
             // overlayfs refuses a single layer.
-            ([only], None) => bind(only, Access::ReadOnly),
+            ([only], None) => bind_layer(only, Access::ReadOnly),
             (lowers, upper) => overlay::open(lowers, upper.as_ref(), *userxattr, access),
         },
     }
+}
+
+fn bind_layer(layer: &Layer, access: Access) -> Result<OwnedFd> {
+    match layer {
+        Layer::Directory(path) => bind(path, access),
+        // Images are read-only in any case.
+        Layer::Image(root) => {
+            clone_of(root).map_err(|errno| Error::system("cannot show an image's files", errno))
+        }
+    }
+}
+
+/// Mounts the EROFS image in `file`, read-only. Its files are read as they are asked for; it may be unlinked
+/// meanwhile.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] where the kernel has no EROFS, or none that takes files (Linux 6.12);
+/// [`ErrorKind::System`] otherwise, also for a file that is no image.
+pub fn image(file: impl AsFd) -> Result<OwnedFd> {
+    let mount = || {
+        let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let source = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", source)?;
+        rustix::mount::fsconfig_set_flag(context.as_fd(), "ro")?;
+        create(&context, MountAttrFlags::MOUNT_ATTR_RDONLY)
+    };
+    mount().map_err(|errno| match errno {
+        Errno::NODEV => Error::caused(ErrorKind::Unsupported, "the kernel has no EROFS", errno),
+        Errno::NOTBLK => {
+            let text = "the kernel mounts EROFS from block devices only";
+            Error::caused(ErrorKind::Unsupported, text, errno)
+        }
+        errno => Error::system("cannot mount an EROFS image", errno),
+    })
 }
 
 /// Mounts a directory or file of this process's tree, with what is mounted beneath it. Symbolic

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use larder_oci::OverlayUpper;
+use larder_oci::{Layer, OverlayUpper};
 
 use super::overlay::Layers;
 use super::*;
@@ -38,6 +38,10 @@ impl Tree {
         Self { temp, lowers }
     }
 
+    fn layers(&self) -> Vec<Layer> {
+        self.lowers.iter().cloned().map(Layer::from).collect()
+    }
+
     fn upper(&self) -> OverlayUpper {
         OverlayUpper {
             upper: self.temp.path().join("upper"),
@@ -48,7 +52,7 @@ impl Tree {
     fn mount(&self, upper: Option<OverlayUpper>, readonly: bool) -> Result<OwnedFd> {
         open(&larder_oci::Mount {
             kind: MountKind::Overlay {
-                lowers: self.lowers.clone(),
+                lowers: self.layers(),
                 upper,
                 userxattr: false,
             },
@@ -144,7 +148,7 @@ fn overlays_can_be_mounted_as_older_kernels_do() {
         let tree = Tree::new("odd:na,me\\", count);
         let upper = tree.upper();
         let layers = Layers {
-            lowers: &tree.lowers,
+            lowers: &tree.layers(),
             upper: Some(&upper),
             userxattr: false,
         };

@@ -47,7 +47,7 @@ fn try_overlay(scratch: &Path, userxattr: bool) -> Result<()> {
     fs_err::write(lower.join("below"), "").map_err(failed)?;
     let root = mount::open(&Mount {
         kind: MountKind::Overlay {
-            lowers: vec![lower],
+            lowers: vec![lower.into()],
             upper: Some(OverlayUpper { upper, work }),
             userxattr,
         },

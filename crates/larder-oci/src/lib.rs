@@ -30,6 +30,6 @@ pub use config::{
 };
 pub use digest::{Digest, DigestError, SavedSha256, Sha256};
 pub use manifest::{Descriptor, ImageIndex, ImageManifest, annotation, media_type};
-pub use mount::{Mount, MountKind, OverlayUpper};
+pub use mount::{Layer, Mount, MountKind, OverlayUpper};
 pub use platform::{Platform, PlatformError};
 pub use reference::{ImageRef, ImageRefError};

@@ -1,4 +1,6 @@
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How to make a snapshot's tree visible. Made by the store, mounted by the executor.
 ///
@@ -14,21 +16,49 @@ pub struct Mount {
 /// What a [`Mount`] is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountKind {
-    /// A directory as it is.
+    /// A tree as it is.
     Bind {
-        /// The directory.
-        source: PathBuf,
+        /// The tree.
+        source: Layer,
     },
-    /// Directories stacked by overlayfs.
+    /// Layers stacked by overlayfs.
     Overlay {
         /// The layers, topmost first; never empty.
-        lowers: Vec<PathBuf>,
+        lowers: Vec<Layer>,
         /// Where writes go; `None` for a read-only view.
         upper: Option<OverlayUpper>,
         /// Whether overlay's own attributes lie in `user.overlay.*` instead of
         /// `trusted.overlay.*`, as an unprivileged mount needs.
         userxattr: bool,
     },
+}
+
+/// Where the files of a layer are.
+#[derive(Debug, Clone)]
+pub enum Layer {
+    /// In a directory.
+    Directory(PathBuf),
+    /// In an image, whose root this is: a mount that is read-only, attached nowhere, and shared by all
+    /// who see the layer.
+    Image(Arc<OwnedFd>),
+}
+
+impl PartialEq for Layer {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Directory(path), Self::Directory(other)) => path == other,
+            (Self::Image(root), Self::Image(other)) => Arc::ptr_eq(root, other),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Layer {}
+
+impl From<PathBuf> for Layer {
+    fn from(path: PathBuf) -> Self {
+        Self::Directory(path)
+    }
 }
 
 /// The writable part of an overlay.

@@ -90,7 +90,7 @@ impl CacheMountGuard {
     pub fn mount(&self) -> Mount {
         Mount {
             kind: MountKind::Bind {
-                source: self.0.store.cache_mount_files(&self.0.id),
+                source: self.0.store.cache_mount_files(&self.0.id).into(),
             },
             readonly: false,
         }

@@ -16,6 +16,11 @@ use crate::{Error, Result};
 /// The unit of `st_blocks`, whatever the filesystem's own block size.
 const BLOCK_BYTES: u64 = 512;
 
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
 /// Returns the allocated bytes of one file or directory, as `stat` gives them.
 pub(crate) fn allocated_of(stat: &Stat) -> u64 {
     u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES
@@ -39,6 +44,12 @@ pub(crate) fn allocated(path: &Path) -> io::Result<u64> {
     Ok(measure(path)?.bytes)
 }
 
+/// As [`allocated`], of an open directory.
+pub(crate) fn allocated_beneath(directory: &OwnedFd) -> io::Result<u64> {
+    let top = rustix::fs::openat(directory, ".", DIRECTORY, Mode::empty())?;
+    Ok(count_from(top, false)?.bytes)
+}
+
 /// As [`allocated`], of directories only.
 pub(crate) fn allocated_directories(path: &Path) -> io::Result<u64> {
     Ok(count(path, true)?.bytes)
@@ -57,12 +68,15 @@ pub(crate) struct Measured {
 }
 
 fn count(path: &Path, only_directories: bool) -> io::Result<Measured> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let mut current = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(fd) => fd,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Measured::default()),
-        Err(errno) => return Err(errno.into()),
-    };
+    match rustix::fs::open(path, DIRECTORY, Mode::empty()) {
+        Ok(top) => count_from(top, only_directories),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(Measured::default()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn count_from(top: OwnedFd, only_directories: bool) -> io::Result<Measured> {
+    let mut current = top;
     let mut total = Measured {
         bytes: allocated_of(&rustix::fs::fstat(&current)?),
         entry_count: 1,
@@ -76,7 +90,7 @@ fn count(path: &Path, only_directories: bool) -> io::Result<Measured> {
     )?];
     while let Some(frame) = frames.last_mut() {
         if let Some(name) = frame.directories.pop() {
-            match rustix::fs::openat(&current, &name, flags, Mode::empty()) {
+            match rustix::fs::openat(&current, &name, DIRECTORY, Mode::empty()) {
                 Ok(fd) => current = fd,
                 // A directory that may not be read is counted, its content can't be.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::ACCESS) => continue,
@@ -91,7 +105,7 @@ fn count(path: &Path, only_directories: bool) -> io::Result<Measured> {
         } else {
             frames.pop();
             let Some(parent) = frames.last() else { break };
-            current = rustix::fs::openat(&current, "..", flags, Mode::empty())?;
+            current = rustix::fs::openat(&current, "..", DIRECTORY, Mode::empty())?;
             if inode(&rustix::fs::fstat(&current)?) != parent.inode {
                 break;
             }

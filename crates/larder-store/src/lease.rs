@@ -96,9 +96,13 @@ impl Lease {
         let sql = "SELECT id FROM snapshots WHERE chain_id = ?";
         let find = |db: &Connection| -> Result<Option<SnapshotId>> {
             let mut statement = db.prepare_cached(sql)?;
-            Ok(statement
+            let found: Option<SnapshotId> = statement
                 .query_row([chain_id.as_str()], |row| row.get(0))
-                .optional()?)
+                .optional()?;
+            match found {
+                Some(id) if !self.store().is_visible(db, &id)? => Ok(None),
+                found => Ok(found),
+            }
         };
         if self.store().read(find)?.is_none() {
             return Ok(None);
@@ -192,6 +196,7 @@ impl Inner {
                 .execute([&self.id])?;
             Ok(())
         })?;
+        self.store.mounts().drop_idle();
         if let Some(tmp) = self.tmp.take() {
             disk::remove(&tmp)?;
         }

@@ -26,6 +26,7 @@
 //!     clock: Clock::new(jiff::Timestamp::now),
 //!     snapshotter: Snapshotter::Overlay { userxattr: false },
 //!     ownership: larder_tree::apply::Ownership::Preserve,
+//!     erofs: None,
 //!     ceiling: None,
 //! })?;
 //! let lease = store.lease()?;
@@ -108,7 +109,7 @@ pub use lease::Lease;
 pub use lock::KeyLock;
 pub use prune::PruneRequest;
 pub use snapshot::{
-    ActiveSnapshot, LayerBlob, NewLayer, NewSnapshot, RecordType, SnapshotInfo, UnpackedLayer,
+    ActiveSnapshot, Erofs, LayerBlob, NewLayer, NewSnapshot, RecordType, SnapshotInfo, UnpackedLayer,
 };
 pub use store::{Clock, Options, Snapshotter, Store};
 pub use usage::UsageRecord;

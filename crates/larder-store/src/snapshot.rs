@@ -2,13 +2,17 @@
 
 mod active;
 mod chain;
+mod erofs;
 mod flatten;
 mod info;
 mod layer;
 mod merge;
 
 pub use active::{ActiveSnapshot, NewSnapshot};
+pub use erofs::Erofs;
 pub use info::{LayerBlob, RecordType, SnapshotInfo};
 pub use layer::{NewLayer, UnpackedLayer};
 
+pub(crate) use chain::Packing;
+pub(crate) use erofs::Mounts;
 pub(crate) use info::{digest_column, missing};

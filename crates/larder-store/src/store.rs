@@ -11,7 +11,8 @@ use crate::db::{Db, to_nanos};
 use crate::id::random_text;
 use crate::layout::{DIRECTORIES, Layout};
 use crate::lock::{FileLock, LockMode};
-use crate::{Ceiling, Error, ErrorKind, Result, disk, reserve, settle};
+use crate::snapshot::Mounts;
+use crate::{Ceiling, Erofs, Error, ErrorKind, Result, disk, reserve, settle};
 
 /// Where the store takes the time from.
 #[derive(Clone)]
@@ -57,6 +58,8 @@ pub struct Options {
     pub snapshotter: Snapshotter,
     /// Who owns the files of unpacked layers.
     pub ownership: Ownership,
+    /// What can be done with EROFS images; without it all new layers are directories.
+    pub erofs: Option<Arc<dyn Erofs>>,
     /// What the state directory may take; no bound if absent.
     pub ceiling: Option<Ceiling>,
 }
@@ -76,6 +79,7 @@ struct Inner {
     boot: String,
     /// Whether this process removed records to make room.
     made_room: AtomicBool,
+    mounts: Mounts,
 }
 
 impl Store {
@@ -109,6 +113,7 @@ impl Store {
             options,
             boot: settle::boot_id(),
             made_room: AtomicBool::new(false),
+            mounts: Mounts::default(),
         }));
         store.forget_unsettled()?;
         Ok(store)
@@ -143,6 +148,15 @@ impl Store {
     /// Returns whom the files of unpacked layers are given to.
     pub fn ownership(&self) -> Ownership {
         self.0.options.ownership
+    }
+
+    pub(crate) fn erofs(&self) -> Option<&dyn Erofs> {
+        self.0.options.erofs.as_deref()
+    }
+
+    /// The images that this process has mounted.
+    pub(crate) fn mounts(&self) -> &Mounts {
+        &self.0.mounts
     }
 
     pub(crate) fn ceiling(&self) -> Option<Ceiling> {

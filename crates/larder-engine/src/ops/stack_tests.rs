@@ -380,6 +380,7 @@ fn open_store(dir: &Path, snapshotter: Snapshotter) -> Store {
         clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
         snapshotter,
         ownership: Ownership::Preserve,
+        erofs: None,
         ceiling: None,
     };
     Store::open(dir, options).unwrap()
@@ -471,7 +472,7 @@ fn can_mount() -> bool {
         std::fs::create_dir(dir.path().join(name)).unwrap();
     }
     let kind = larder_oci::MountKind::Overlay {
-        lowers: vec![dir.path().join("a"), dir.path().join("b")],
+        lowers: vec![dir.path().join("a").into(), dir.path().join("b").into()],
         upper: None,
         userxattr: false,
     };

@@ -3,9 +3,9 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use larder_oci::OverlayUpper;
+use larder_oci::{Layer, OverlayUpper};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, MountAttrFlags, MountFlags};
@@ -24,7 +24,7 @@ const MAX_OPTIONS_BYTES: usize = 4096;
 
 /// Mounts an overlay of `lowers`, topmost first. An upper directory takes one mount in its life.
 pub(super) fn open(
-    lowers: &[PathBuf],
+    lowers: &[Layer],
     upper: Option<&OverlayUpper>,
     userxattr: bool,
     access: Access,
@@ -80,7 +80,7 @@ fn check_writable(mount: &OwnedFd, upper: &OverlayUpper) -> rustix::io::Result<(
 
 /// What an overlay is made of.
 pub(super) struct Layers<'a> {
-    pub(super) lowers: &'a [PathBuf],
+    pub(super) lowers: &'a [Layer],
     pub(super) upper: Option<&'a OverlayUpper>,
     pub(super) userxattr: bool,
 }
@@ -91,18 +91,17 @@ impl Layers<'_> {
         let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         rustix::mount::fsconfig_set_string(context.as_fd(), "source", "overlay")?;
         let mut opened = Vec::new();
-        let mut set = |key: &str, path: &Path| {
-            let value = Setting::of(path)?;
+        let mut set = |key: &str, value: Setting<'_>| {
             rustix::mount::fsconfig_set_string(context.as_fd(), key, value.text())?;
             opened.extend(value.into_descriptor());
             Ok::<(), Errno>(())
         };
         for lower in self.lowers {
-            set("lowerdir+", lower)?;
+            set("lowerdir+", Setting::of_layer(lower)?)?;
         }
         if let Some(OverlayUpper { upper, work }) = self.upper {
-            set("upperdir", upper)?;
-            set("workdir", work)?;
+            set("upperdir", Setting::of(upper)?)?;
+            set("workdir", Setting::of(work)?)?;
         }
         for (key, value) in self.behaviour() {
             match value {
@@ -144,7 +143,10 @@ impl Layers<'_> {
         let lowers = self
             .lowers
             .iter()
-            .map(|lower| open(lower))
+            .map(|lower| match lower {
+                Layer::Directory(path) => open(path),
+                Layer::Image(root) => Ok(root.as_raw_fd().to_string()),
+            })
             .collect::<rustix::io::Result<Vec<_>>>()?;
         let mut options = vec![format!("lowerdir={}", lowers.join(":"))];
         if let Some(OverlayUpper { upper, work }) = self.upper {
@@ -190,13 +192,27 @@ impl Layers<'_> {
     }
 }
 
-/// A path as a setting of `fsconfig`, with the descriptor that it names, if it does.
+/// A path as a setting of `fsconfig`.
 enum Setting<'a> {
     Path(&'a Path),
-    Descriptor { text: PathBuf, fd: OwnedFd },
+    /// Of a descriptor, which is the setting's own if it was opened for that.
+    Descriptor {
+        text: String,
+        own: Option<OwnedFd>,
+    },
 }
 
 impl<'a> Setting<'a> {
+    fn of_layer(layer: &'a Layer) -> rustix::io::Result<Self> {
+        match layer {
+            Layer::Directory(path) => Self::of(path),
+            Layer::Image(root) => Ok(Self::Descriptor {
+                text: by_number(root),
+                own: None,
+            }),
+        }
+    }
+
     fn of(path: &'a Path) -> rustix::io::Result<Self> {
         let bytes = path.as_os_str().as_bytes();
         // overlayfs gives these a meaning in some settings.
@@ -205,23 +221,29 @@ impl<'a> Setting<'a> {
             return Ok(Self::Path(path));
         }
         let fd = open_layer(path)?;
-        let text = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        Ok(Self::Descriptor { text, fd })
+        Ok(Self::Descriptor {
+            text: by_number(&fd),
+            own: Some(fd),
+        })
     }
 
     fn text(&self) -> &Path {
         match self {
             Self::Path(path) => path,
-            Self::Descriptor { text, .. } => text,
+            Self::Descriptor { text, .. } => Path::new(text),
         }
     }
 
     fn into_descriptor(self) -> Option<OwnedFd> {
         match self {
             Self::Path(_) => None,
-            Self::Descriptor { fd, .. } => Some(fd),
+            Self::Descriptor { own, .. } => own,
         }
     }
+}
+
+fn by_number(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
 fn open_layer(path: &Path) -> rustix::io::Result<OwnedFd> {

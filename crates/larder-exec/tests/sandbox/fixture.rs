@@ -93,7 +93,7 @@ impl Sandbox {
         let work = TempDir::new_in(self.temp.path()).unwrap().keep();
         mount::open(&Mount {
             kind: MountKind::Overlay {
-                lowers: vec![self.lower()],
+                lowers: vec![self.lower().into()],
                 upper: Some(OverlayUpper {
                     upper: self.upper(),
                     work,

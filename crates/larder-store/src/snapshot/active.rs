@@ -1,11 +1,11 @@
 use std::path::{Path, PathBuf};
 
-use larder_oci::{Mount, OverlayUpper};
+use larder_oci::{Layer, Mount, OverlayUpper};
 use larder_tree::quota::Quota;
 use rusqlite::{Transaction, params};
 use rustix::fs::{Gid, Mode, Uid};
 
-use super::chain::Form;
+use super::chain::{Form, Packing};
 use super::flatten::{Files, flatten};
 use super::info::RecordType;
 use crate::ceiling::Reservation;
@@ -38,7 +38,10 @@ impl Lease {
         };
         let copied_bytes = match self.store().snapshotter() {
             Snapshotter::Overlay { .. } => 0,
-            Snapshotter::Native => self.store().copies_bytes(&lowers, Files::Copied)?,
+            Snapshotter::Native => {
+                let copied = lowers.iter().cloned().map(Ok);
+                self.store().copies_bytes(copied, Files::Copied)?
+            }
         };
         let reservation = Reservation::new(self, EMPTY_BYTES + copied_bytes)?;
         let directory = self.tmp()?.join(id.as_str());
@@ -69,8 +72,8 @@ pub struct ActiveSnapshot {
     id: SnapshotId,
     directory: PathBuf,
     parent: Option<SnapshotId>,
-    /// The directories that make up the parent, topmost first.
-    lowers: Vec<PathBuf>,
+    /// The layers that make up the parent, topmost first.
+    lowers: Vec<Layer>,
     description: String,
     record_type: RecordType,
     committed: bool,
@@ -126,6 +129,7 @@ impl ActiveSnapshot {
         let row = SnapshotRow {
             id: &self.id,
             form,
+            packing: Packing::Directory,
             parents: self.parent.as_slice(),
             record_type: self.record_type,
             description: &self.description,
@@ -158,7 +162,11 @@ impl ActiveSnapshot {
                 ));
             }
             (Some(_), Some(top)) => {
-                let stat = rustix::fs::stat(top).map_err(failed)?;
+                let stat = match top {
+                    Layer::Directory(path) => rustix::fs::stat(path),
+                    Layer::Image(root) => rustix::fs::fstat(root),
+                }
+                .map_err(failed)?;
                 let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
                 (Mode::from_raw_mode(stat.st_mode), Some(owner))
             }
@@ -178,7 +186,8 @@ impl ActiveSnapshot {
             return self.make_upper();
         }
         disk::make_private_dir(&self.work())?;
-        flatten(&self.lowers, &self.upper(), Files::Copied)
+        let lowest_first = self.lowers.iter().rev().cloned().map(Ok);
+        flatten(lowest_first, &self.upper(), Files::Copied).map(drop)
     }
 }
 
@@ -198,6 +207,7 @@ impl Drop for ActiveSnapshot {
 pub(super) struct SnapshotRow<'a> {
     pub(super) id: &'a SnapshotId,
     pub(super) form: Form,
+    pub(super) packing: Packing,
     pub(super) parents: &'a [SnapshotId],
     pub(super) record_type: RecordType,
     pub(super) description: &'a str,
@@ -210,12 +220,13 @@ impl SnapshotRow<'_> {
         let store = lease.store();
         tx.prepare_cached(
             "INSERT INTO snapshots \
-               (id, form, record_type, description, size_bytes, created_at, unsettled) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
+               (id, form, packing, record_type, description, size_bytes, created_at, unsettled) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             self.id,
             self.form.as_str(),
+            self.packing.as_str(),
             self.record_type.as_str(),
             self.description,
             self.size_bytes as i64,

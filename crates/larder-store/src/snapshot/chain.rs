@@ -1,4 +1,4 @@
-//! Which directories make up a snapshot, and the mount of them.
+//! Which layers make up a snapshot, and the mount of them.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -51,11 +51,40 @@ impl FromSql for Form {
     }
 }
 
+/// How a snapshot's own files lie on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Packing {
+    /// In a directory.
+    Directory,
+    /// In an EROFS image, which is one file.
+    Erofs,
+}
+
+impl Packing {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Directory => "directory",
+            Self::Erofs => "erofs",
+        }
+    }
+}
+
+impl FromSql for Packing {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_str()? {
+            "directory" => Ok(Self::Directory),
+            "erofs" => Ok(Self::Erofs),
+            _ => Err(FromSqlError::InvalidType),
+        }
+    }
+}
+
 /// A snapshot that has files of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Layer {
     pub(crate) id: SnapshotId,
     pub(crate) whole: bool,
+    pub(crate) packing: Packing,
 }
 
 impl Store {
@@ -81,14 +110,14 @@ impl Store {
     /// Returns a mount of `lowers`, topmost first, writable into `upper` if given.
     pub(super) fn mount(
         &self,
-        mut lowers: Vec<PathBuf>,
+        mut lowers: Vec<larder_oci::Layer>,
         upper: Option<OverlayUpper>,
     ) -> Result<Mount> {
         let userxattr = matches!(self.snapshotter(), Snapshotter::Overlay { userxattr: true });
         let readonly = upper.is_none();
         let kind = match (upper, lowers.len()) {
             (Some(upper), 0) => MountKind::Bind {
-                source: upper.upper,
+                source: upper.upper.into(),
             },
             (None, 0) => return Err(Error::invalid("a snapshot without layers can't be seen")),
             (None, 1) => MountKind::Bind {
@@ -103,18 +132,26 @@ impl Store {
         Ok(Mount { kind, readonly })
     }
 
-    /// Returns the directories that make up `id`, topmost first.
-    pub(super) fn visible(&self, id: &SnapshotId) -> Result<Vec<PathBuf>> {
+    /// Returns where the files are that make up `id`, topmost layer first.
+    pub(super) fn visible(&self, id: &SnapshotId) -> Result<Vec<larder_oci::Layer>> {
         let ancestry = self.read(|db| Ancestry::load(db, id))?;
         let layers = self.bounded(&ancestry, id)?;
         if layers.is_empty() {
-            return Ok(vec![self.files(id)]);
+            return Ok(vec![self.files(id).into()]);
         }
         let topmost_first = layers.iter().rev();
-        Ok(topmost_first.map(|layer| self.files(&layer.id)).collect())
+        topmost_first.map(|layer| self.located(layer)).collect()
     }
 
-    /// Returns the directory of a snapshot's own files.
+    /// Returns where a layer's files are.
+    pub(super) fn located(&self, layer: &Layer) -> Result<larder_oci::Layer> {
+        match layer.packing {
+            Packing::Directory => Ok(self.files(&layer.id).into()),
+            Packing::Erofs => Ok(larder_oci::Layer::Image(self.image_root(&layer.id)?)),
+        }
+    }
+
+    /// Returns the directory of a snapshot's own files, if they lie in one.
     pub(super) fn files(&self, id: &SnapshotId) -> PathBuf {
         self.layout().snapshot(id).join("fs")
     }
@@ -164,7 +201,7 @@ pub(super) enum Of {
 /// A snapshot and all it builds on.
 #[derive(Debug, Default)]
 pub(super) struct Ancestry {
-    forms: HashMap<SnapshotId, Form>,
+    forms: HashMap<SnapshotId, (Form, Packing)>,
     /// Each lowest first.
     parents: HashMap<SnapshotId, Vec<(SnapshotId, Role)>>,
 }
@@ -174,7 +211,7 @@ impl Ancestry {
         let mut list = db.prepare_cached(
             "WITH RECURSIVE below (id) AS ( \
                VALUES (?) UNION SELECT parent FROM snapshot_parents JOIN below ON child = below.id) \
-             SELECT s.id, form, parent, role FROM below JOIN snapshots s USING (id) \
+             SELECT s.id, form, parent, role, packing FROM below JOIN snapshots s USING (id) \
                LEFT JOIN snapshot_parents ON child = s.id ORDER BY s.id, position",
         )?;
         let mut ancestry = Self::default();
@@ -185,13 +222,18 @@ impl Ancestry {
                 let parents = ancestry.parents.entry(id.clone()).or_default();
                 parents.push((parent, row.get(3)?));
             }
-            ancestry.forms.insert(id, row.get(1)?);
+            ancestry.forms.insert(id, (row.get(1)?, row.get(4)?));
         }
         if ancestry.forms.contains_key(id) {
             Ok(ancestry)
         } else {
             Err(missing(id))
         }
+    }
+
+    /// Returns how the files of `id` lie, if it is known.
+    pub(super) fn packing(&self, id: &SnapshotId) -> Option<Packing> {
+        self.forms.get(id).map(|(_, packing)| *packing)
     }
 
     /// Returns what `id` lies upon; `None` for nothing, and for a merge or a stack.
@@ -219,12 +261,13 @@ impl Ancestry {
             if role == Role::Below && !seen.insert(id) {
                 continue;
             }
-            if let Some(form @ (Form::Directory | Form::Tree)) = self.forms.get(id)
+            if let Some((form @ (Form::Directory | Form::Tree), packing)) = self.forms.get(id)
                 && listed.insert(id)
             {
                 layers.push(Layer {
                     id: id.clone(),
                     whole: form.is_whole(),
+                    packing: *packing,
                 });
             }
             if role == Role::Below {

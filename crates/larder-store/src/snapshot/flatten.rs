@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use larder_oci::Layer;
 use larder_tree::beneath::Root;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
@@ -27,7 +28,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// What becomes of the layers' files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Files {
-    /// New names of the same files: for a tree that is never written.
+    /// New names of the same files, where they lie in directories: for a tree that is never written.
     Linked,
     /// Copies, sharing blocks where the filesystem can.
     Copied,
@@ -35,26 +36,37 @@ pub(super) enum Files {
 
 impl Store {
     /// Returns what `files` of all `layers` take at most; 0 in a store where that doesn't matter.
-    pub(super) fn copies_bytes(&self, layers: &[PathBuf], files: Files) -> Result<u64> {
+    pub(super) fn copies_bytes(
+        &self,
+        layers: impl IntoIterator<Item = Result<Layer>>,
+        files: Files,
+    ) -> Result<u64> {
         if self.ceiling().is_none() {
             return Ok(0);
         }
-        let measure = match files {
-            Files::Linked => disk::allocated_directories,
-            Files::Copied => disk::allocated,
+        let failed = |error| Error::io("cannot measure layers", error);
+        let size = |layer: Result<Layer>| match (layer?, files) {
+            (Layer::Directory(path), Files::Linked) => {
+                disk::allocated_directories(&path).map_err(failed)
+            }
+            (layer, _) => open(&layer)
+                .and_then(|root| disk::allocated_beneath(&root))
+                .map_err(failed),
         };
-        let sizes = layers.iter().map(|layer| measure(layer));
-        sizes
-            .sum::<io::Result<u64>>()
-            .map_err(|error| Error::io("cannot measure layers", error))
+        layers.into_iter().map(size).sum()
     }
 }
 
-/// Makes the directory `target`, with the tree that `layers` (topmost first) show together.
+/// Makes the directory `target`, with the tree that `layers` (lowest first) show together. Returns the
+/// allocated bytes of files that were copied. One layer is looked at after the other.
 ///
 /// # Errors
 /// `Invalid` for directories nested beyond 400 levels.
-pub(super) fn flatten(layers: &[PathBuf], target: &Path, files: Files) -> Result<()> {
+pub(super) fn flatten(
+    layers: impl IntoIterator<Item = Result<Layer>>,
+    target: &Path,
+    files: Files,
+) -> Result<u64> {
     let failed = |error: io::Error| Error::io("cannot flatten layers", error);
     let mode = Mode::from_raw_mode(0o755);
     rustix::fs::mkdir(target, mode)
@@ -65,14 +77,15 @@ pub(super) fn flatten(layers: &[PathBuf], target: &Path, files: Files) -> Result
         root: open_dir(CWD, target).map_err(failed)?,
         path: PathBuf::new(),
         links: HashMap::new(),
+        copied_bytes: 0,
     };
-    for layer in layers.iter().rev() {
+    for layer in layers {
         flattener.links.clear();
-        let source = open_dir(CWD, layer).map_err(failed)?;
+        let source = open(&layer?).map_err(failed)?;
         let root = flattener.root.try_clone().map_err(failed)?;
         flattener.directory(&source, &root, 0)?;
     }
-    Ok(())
+    Ok(flattener.copied_bytes)
 }
 
 /// Gives the directories `paths` of a layer the attributes that they have in the layers `below`
@@ -80,11 +93,11 @@ pub(super) fn flatten(layers: &[PathBuf], target: &Path, files: Files) -> Result
 pub(super) fn inherit_attributes(
     layer: &Path,
     paths: &[PathBuf],
-    below: &[PathBuf],
+    below: &[Layer],
 ) -> io::Result<()> {
     for path in paths {
         for lower in below {
-            match find_below(&open_dir(CWD, lower)?, path)? {
+            match find_below(&open(lower)?, path)? {
                 Below::Hidden => break,
                 Below::Absent => {}
                 Below::Directory(source) => {
@@ -103,7 +116,7 @@ pub(super) fn inherit_attributes(
 pub(super) fn drop_idle_whiteouts(
     layer: &Path,
     whiteouts: &[PathBuf],
-    below: &[PathBuf],
+    below: &[Layer],
 ) -> io::Result<()> {
     let mut known: HashMap<&Path, bool> = HashMap::new();
     for path in whiteouts {
@@ -131,9 +144,9 @@ pub(super) fn drop_idle_whiteouts(
     Ok(())
 }
 
-fn is_dir_below(path: &Path, below: &[PathBuf]) -> io::Result<bool> {
+fn is_dir_below(path: &Path, below: &[Layer]) -> io::Result<bool> {
     for lower in below {
-        match find_below(&open_dir(CWD, lower)?, path)? {
+        match find_below(&open(lower)?, path)? {
             Below::Hidden => return Ok(false),
             Below::Absent => {}
             Below::Directory(_) => return Ok(true),
@@ -187,6 +200,7 @@ struct Flattener {
     path: PathBuf,
     /// Where the present layer's files with several names were copied to.
     links: HashMap<(u64, u64), PathBuf>,
+    copied_bytes: u64,
 }
 
 impl Flattener {
@@ -253,13 +267,11 @@ impl Flattener {
         stat: &Stat,
     ) -> io::Result<()> {
         if self.files == Files::Linked {
-            return Ok(rustix::fs::linkat(
-                source,
-                name,
-                target,
-                name,
-                AtFlags::empty(),
-            )?);
+            match rustix::fs::linkat(source, name, target, name, AtFlags::empty()) {
+                // It lies in an image.
+                Err(Errno::XDEV) => {}
+                linked => return Ok(linked?),
+            }
         }
         if stat.st_nlink > 1 {
             let inode = (stat.st_dev, stat.st_ino);
@@ -274,7 +286,13 @@ impl Flattener {
             }
             self.links.insert(inode, self.path.clone());
         }
-        copy_leaf(source, target, name, stat)
+        copy_leaf(source, target, name, stat)?;
+        match rustix::fs::statat(target, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(made) => self.copied_bytes += disk::allocated_of(&made),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(())
     }
 }
 
@@ -379,6 +397,14 @@ fn names(directory: &OwnedFd) -> io::Result<Vec<CString>> {
         }
     }
     Ok(names)
+}
+
+/// Opens the root of a layer.
+fn open(layer: &Layer) -> io::Result<OwnedFd> {
+    match layer {
+        Layer::Directory(path) => open_dir(CWD, path),
+        Layer::Image(root) => open_dir(root, "."),
+    }
 }
 
 fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> io::Result<OwnedFd> {

@@ -2,7 +2,7 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use larder_oci::{Descriptor, Digest, Mount};
+use larder_oci::{Descriptor, Digest, Layer, Mount};
 use larder_tree::apply::{ApplyOptions, LayerForm, Warning, apply_layer};
 use larder_tree::beneath::Root;
 use larder_tree::diff::{DigestWriter, LayerOptions, Style, write_layer};
@@ -11,7 +11,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::Mode;
 
 use super::active::SnapshotRow;
-use super::chain::Form;
+use super::chain::{Form, Packing};
 use super::flatten::{Files, drop_idle_whiteouts, flatten, inherit_attributes};
 use super::info::{insert_layer_blob, missing};
 use crate::ceiling::Reservation;
@@ -134,12 +134,18 @@ impl Lease {
                 .query_row([new.chain_id.as_str()], |row| row.get(0))
                 .optional()?;
             if let Some(winner) = found {
-                self.record_snapshot(tx, &winner)?;
-                return Ok(winner);
+                if store.is_visible(tx, &winner)? {
+                    self.record_snapshot(tx, &winner)?;
+                    return Ok(winner);
+                }
+                // Who can see it has it still, by the keys that lead to it.
+                tx.prepare_cached("UPDATE snapshots SET chain_id = NULL WHERE id = ?")?
+                    .execute([&winner])?;
             }
             let row = SnapshotRow {
                 id: &layer.id,
                 form,
+                packing: Packing::Directory,
                 parents: new.parent.map_or(&[], std::slice::from_ref),
                 record_type: RecordType::Regular,
                 description: new.description,
@@ -180,13 +186,15 @@ impl Lease {
         if self.store().snapshotter() != Snapshotter::Native {
             return Ok(Form::Directory);
         }
-        let mut directories = vec![layer.files()];
-        directories.extend(below);
-        let copies_bytes = self.store().copies_bytes(&directories, Files::Copied)?;
+        let lowest_first = || {
+            let own = std::iter::once(Layer::Directory(layer.files()));
+            below.iter().rev().cloned().chain(own).map(Ok)
+        };
+        let copies_bytes = self.store().copies_bytes(lowest_first(), Files::Copied)?;
         layer.reservation.add(copies_bytes)?;
         let whole = self.tmp()?.join(random_text());
         disk::make_private_dir(&whole)?;
-        flatten(&directories, &whole.join("fs"), Files::Copied)?;
+        flatten(lowest_first(), &whole.join("fs"), Files::Copied)?;
         disk::remove(&layer.directory)?;
         layer.directory = whole;
         Ok(Form::Tree)
@@ -254,9 +262,9 @@ impl Store {
         out: impl Write,
         options: &LayerOptions,
     ) -> Result<()> {
-        let form = self.read(|db| {
-            db.prepare_cached("SELECT form FROM snapshots WHERE id = ?")?
-                .query_row([id], |row| row.get(0))
+        let (form, packing) = self.read(|db| {
+            db.prepare_cached("SELECT form, packing FROM snapshots WHERE id = ?")?
+                .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?
                 .ok_or_else(|| missing(id))
         })?;
@@ -270,7 +278,13 @@ impl Store {
             }
         };
         let failed = |error| Error::tree(format_args!("cannot pack snapshot `{id}`"), error);
-        let upper = Root::open(&self.files(id)).map_err(failed)?;
+        let upper = match packing {
+            Packing::Directory => Root::open(&self.files(id)).map_err(failed)?,
+            Packing::Erofs => {
+                let root = self.image_root(id)?.try_clone();
+                Root::from_fd(root.map_err(|error| Error::io("cannot open an image", error))?)
+            }
+        };
         let lower = below.map(Root::from_fd);
         write_layer(&upper, lower.as_ref(), style, out, options).map_err(failed)?;
         Ok(())

@@ -1,11 +1,10 @@
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
 
 use rusqlite::params;
 use rustix::fs::Mode;
 
 use super::active::SnapshotRow;
-use super::chain::{Ancestry, Form, Layer, Of, Role, visible};
+use super::chain::{Ancestry, Form, Layer, Of, Packing, Role, visible};
 use super::flatten::{Files, flatten};
 use crate::ceiling::Reservation;
 use crate::{Error, Lease, RecordType, Result, SnapshotId, Snapshotter, Store, disk};
@@ -13,6 +12,8 @@ use crate::{Error, Lease, RecordType, Result, SnapshotId, Snapshotter, Store, di
 /// How many lower directories one overlay mount takes: overlayfs' own limit of 500, and one for
 /// the layer about to be written.
 const MAX_LOWERS: usize = 499;
+/// How many of them may be images: each takes a descriptor, of which a process often has 1024.
+const MAX_IMAGES: usize = 200;
 /// How many layers at least stay above a flattened one, so that the next steps of a long chain
 /// share it.
 const UNFLATTENED: usize = 100;
@@ -104,28 +105,29 @@ impl Lease {
         Ok(id)
     }
 
-    /// Makes the flattened form `id` of `parent`: the tree that `directories` (topmost first) show
-    /// together.
+    /// Makes the flattened form `id` of `parent`: the tree that `layers` (lowest first) show together.
     fn add_flat(
         &self,
         id: &SnapshotId,
         parent: &SnapshotId,
         description: &str,
-        directories: &[PathBuf],
+        layers: &[Layer],
     ) -> Result<()> {
         let store = self.store();
         let failed = |error: std::io::Error| Error::io("cannot store a flattened snapshot", error);
-        let copies_bytes = store.copies_bytes(directories, Files::Linked)?;
+        let located = || layers.iter().map(|layer| store.located(layer));
+        let copies_bytes = store.copies_bytes(located(), Files::Linked)?;
         let reservation = Reservation::new(self, copies_bytes)?;
         let directory = self.tmp()?.join(id.as_str());
         disk::make_private_dir(&directory)?;
-        flatten(directories, &directory.join("fs"), Files::Linked)?;
-        // Its files are those of others.
-        let size_bytes = disk::allocated_directories(&directory).map_err(failed)?;
+        let copied_bytes = flatten(located(), &directory.join("fs"), Files::Linked)?;
+        // Its other files are those of others.
+        let size_bytes = copied_bytes + disk::allocated_directories(&directory).map_err(failed)?;
         reservation.cover(size_bytes)?;
         let row = SnapshotRow {
             id,
             form: Form::Flat,
+            packing: Packing::Directory,
             parents: std::slice::from_ref(parent),
             record_type: RecordType::Internal,
             description,
@@ -146,6 +148,7 @@ fn merge_row<'a>(
     SnapshotRow {
         id,
         form: Form::Merge,
+        packing: Packing::Directory,
         parents,
         record_type: RecordType::Regular,
         description,
@@ -176,7 +179,8 @@ impl Store {
     pub(super) fn bounded(&self, ancestry: &Ancestry, id: &SnapshotId) -> Result<Vec<Layer>> {
         let layers = ancestry.layers(id, Of::View);
         let shown = visible(&layers);
-        if shown.len() <= MAX_LOWERS {
+        let images = shown.iter().filter(|layer| layer.packing == Packing::Erofs);
+        if shown.len() <= MAX_LOWERS && images.count() <= MAX_IMAGES {
             return Ok(shown.to_vec());
         }
         let (below, flat) = self.flattening_point(ancestry, id)?;
@@ -188,6 +192,7 @@ impl Store {
         let mut bounded = vec![Layer {
             id: flat,
             whole: true,
+            packing: Packing::Directory,
         }];
         bounded.extend(
             shown
@@ -209,13 +214,18 @@ impl Store {
         let flats = self.flats_below(id)?;
         let mut current = id;
         let mut candidate = id;
+        let mut image_count = 0;
         for above in 0..MAX_LOWERS - 1 {
+            if image_count > MAX_IMAGES {
+                break;
+            }
             if let Some(flat) = flats.get(current) {
                 return Ok((current.clone(), Some(flat.clone())));
             }
             if above <= UNFLATTENED {
                 candidate = current;
             }
+            image_count += usize::from(ancestry.packing(current) == Some(Packing::Erofs));
             match ancestry.below(current) {
                 Some(parent) => current = parent,
                 None => break,
@@ -241,12 +251,10 @@ impl Store {
 
     fn flatten_snapshot(&self, ancestry: &Ancestry, id: &SnapshotId) -> Result<SnapshotId> {
         let layers = ancestry.layers(id, Of::View);
-        let topmost_first = visible(&layers).iter().rev();
-        let directories: Vec<_> = topmost_first.map(|layer| self.files(&layer.id)).collect();
         let flat = SnapshotId::random();
         let description = format!("layers of {id} in one");
         let lease = self.lease()?;
-        lease.add_flat(&flat, id, &description, &directories)?;
+        lease.add_flat(&flat, id, &description, visible(&layers))?;
         tracing::debug!(snapshot = %id, layers = layers.len(), "flattened a long chain");
         Ok(flat)
     }

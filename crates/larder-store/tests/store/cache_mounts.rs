@@ -1,12 +1,11 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use larder_oci::MountKind;
 use larder_store::{
     CacheMountGuard, CacheMountRequest, ErrorKind, Filter, Lease, PruneRequest, Result, Sharing,
 };
 
-use crate::support::{TestStore, layer};
+use crate::support::{TestStore, layer, upper};
 
 fn request(name: &str, sharing: Sharing) -> CacheMountRequest<'_> {
     CacheMountRequest {
@@ -31,10 +30,7 @@ fn acquire(lease: &Lease, name: &str, sharing: Sharing) -> CacheMountGuard {
 }
 
 fn directory(guard: &CacheMountGuard) -> PathBuf {
-    match guard.mount().kind {
-        MountKind::Bind { source } => source,
-        MountKind::Overlay { .. } => panic!("a directory is expected"),
-    }
+    upper(&guard.mount())
 }
 
 #[test]

@@ -11,6 +11,7 @@ fn open(root: &Path) -> larder_store::Result<Store> {
         clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
         snapshotter: OVERLAY,
         ownership: Ownership::Preserve,
+        erofs: None,
         ceiling: None,
     };
     Store::open(root, options)

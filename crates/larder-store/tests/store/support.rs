@@ -1,5 +1,6 @@
 //! A store of its own for each test, with a clock that stands still.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use larder_oci::{Digest, Mount, MountKind};
+use larder_oci::{Digest, Layer, Mount, MountKind};
 use larder_store::{
     Ceiling, Clock, Lease, NewSnapshot, Options, PruneRequest, RecordType, SnapshotId, Snapshotter,
     Store,
@@ -102,6 +103,7 @@ fn options(snapshotter: Snapshotter, seconds: &Arc<AtomicI64>) -> Options {
         clock: Clock::new(now),
         snapshotter,
         ownership: Ownership::Preserve,
+        erofs: None,
         ceiling: None,
     }
 }
@@ -120,7 +122,7 @@ pub(crate) fn new_snapshot<'a>(
 /// Where a mount takes writes.
 pub(crate) fn upper(mount: &Mount) -> PathBuf {
     match &mount.kind {
-        MountKind::Bind { source } => source.clone(),
+        MountKind::Bind { source } => path(source),
         MountKind::Overlay { upper, .. } => upper.as_ref().unwrap().upper.clone(),
     }
 }
@@ -128,8 +130,16 @@ pub(crate) fn upper(mount: &Mount) -> PathBuf {
 /// The directories of a mount, topmost first.
 pub(crate) fn lowers(mount: &Mount) -> Vec<PathBuf> {
     match &mount.kind {
-        MountKind::Bind { source } => vec![source.clone()],
-        MountKind::Overlay { lowers, .. } => lowers.clone(),
+        MountKind::Bind { source } => vec![path(source)],
+        MountKind::Overlay { lowers, .. } => lowers.iter().map(path).collect(),
+    }
+}
+
+/// Where a layer's files can be seen, for as long as its mount lives.
+pub(crate) fn path(layer: &Layer) -> PathBuf {
+    match layer {
+        Layer::Directory(path) => path.clone(),
+        Layer::Image(root) => format!("/proc/self/fd/{}", root.as_raw_fd()).into(),
     }
 }
 

@@ -30,9 +30,7 @@ fn furnished(store: &TestStore) {
     let guard = lease
         .acquire_cache_mounts(&[request], &|| false, &|| {})
         .unwrap();
-    let larder_oci::MountKind::Bind { source } = guard[0].mount().kind else {
-        panic!("a directory is expected");
-    };
+    let source = upper(&guard[0].mount());
     std::fs::write(source.join("wheel"), vec![1; 70_000]).unwrap();
 }
 

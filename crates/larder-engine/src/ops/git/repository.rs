@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use larder_llb::git::{Remote, is_commit};
-use larder_oci::MountKind;
+use larder_oci::{Layer, MountKind};
 use larder_store::{CacheMountGuard, CacheMountRequest, Lease, Sharing};
 
 use super::Resolved;
@@ -66,7 +66,10 @@ impl<'a> Repository<'a> {
         let guards = lease.acquire_cache_mounts(&[request], &|| cancel.is_set(), &waiting)?;
         let guard = guards.into_iter().next();
         let guard = guard.ok_or_else(|| BuildError::internal("a repository was not made"))?;
-        let MountKind::Bind { source: directory } = guard.mount().kind else {
+        let MountKind::Bind {
+            source: Layer::Directory(directory),
+        } = guard.mount().kind
+        else {
             return Err(BuildError::internal("a repository is no directory"));
         };
         let repository = Self {

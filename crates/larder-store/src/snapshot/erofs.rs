@@ -1,0 +1,108 @@
+//! Layers that are EROFS images: how they are mounted, and which are.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+use rustix::fd::OwnedFd;
+use rustix::fs::{Mode, OFlags};
+
+use super::chain::{Ancestry, Of, Packing};
+use crate::{Error, ErrorKind, Result, SnapshotId, Snapshotter, Store};
+
+/// More mounts than this are not kept for later. A view may need more at a time.
+const MAX_KEPT: usize = 128;
+
+/// What this process can do with EROFS images. The store makes and reads them, and mounts nothing by itself.
+pub trait Erofs: fmt::Debug + Send + Sync {
+    /// Returns why images can't be mounted here; `None` if they can.
+    fn unavailable(&self) -> Option<String>;
+
+    /// Returns whether new layers are to be images, where they can be.
+    fn is_wanted(&self) -> bool;
+
+    /// Mounts the image in `file`, attached nowhere and read-only; returns the root of it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn mount(&self, file: &File) -> io::Result<OwnedFd>;
+}
+
+/// The images that this process has mounted: those in use, and some that were.
+#[derive(Debug, Default)]
+pub(crate) struct Mounts(Mutex<HashMap<SnapshotId, Arc<OwnedFd>>>);
+
+impl Mounts {
+    fn kept(&self) -> MutexGuard<'_, HashMap<SnapshotId, Arc<OwnedFd>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Unmounts what nobody uses any more, so that removed images give their room back.
+    pub(crate) fn drop_idle(&self) {
+        self.kept().retain(|_, root| Arc::strong_count(root) > 1);
+    }
+}
+
+impl Store {
+    /// Returns the root of a snapshot's image.
+    pub(super) fn image_root(&self, id: &SnapshotId) -> Result<Arc<OwnedFd>> {
+        if let Some(root) = self.mounts().kept().get(id) {
+            return Ok(Arc::clone(root));
+        }
+        let erofs = self.erofs().ok_or_else(|| unreadable(id, None))?;
+        if let Some(reason) = erofs.unavailable() {
+            return Err(unreadable(id, Some(&reason)));
+        }
+        let failed = |error| Error::io(format_args!("cannot mount the image of `{id}`"), error);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(self.layout().snapshot(id), flags, Mode::empty());
+        let file = file.map_err(|errno| failed(errno.into()))?;
+        let root = Arc::new(erofs.mount(&File::from(file)).map_err(failed)?);
+        let mut kept = self.mounts().kept();
+        if kept.len() >= MAX_KEPT {
+            kept.retain(|_, root| Arc::strong_count(root) > 1);
+        }
+        Ok(Arc::clone(kept.entry(id.clone()).or_insert(root)))
+    }
+
+    /// Returns how a new layer lies that need not be a directory.
+    pub(super) fn new_packing(&self) -> Packing {
+        let overlays = self.snapshotter() == Snapshotter::Overlay { userxattr: false };
+        match self.erofs() {
+            Some(erofs) if overlays && erofs.is_wanted() && erofs.unavailable().is_none() => {
+                Packing::Erofs
+            }
+            _ => Packing::Directory,
+        }
+    }
+
+    /// Returns whether the files of `id` can be seen by this process: not if some are in images, and it can't
+    /// mount any.
+    pub(crate) fn is_visible(&self, db: &Connection, id: &SnapshotId) -> Result<bool> {
+        if self.erofs().is_some_and(|erofs| erofs.unavailable().is_none()) {
+            return Ok(true);
+        }
+        let layers = Ancestry::load(db, id)?.layers(id, Of::View);
+        Ok(!layers.iter().any(|layer| layer.packing == Packing::Erofs))
+    }
+
+    /// Returns whether the files of `id` can be seen here: not if some are in EROFS images, and none can be
+    /// mounted. Look-ups find nothing that can't be.
+    ///
+    /// # Errors
+    /// `NotFound` if it does not exist (any more).
+    pub fn can_show(&self, id: &SnapshotId) -> Result<bool> {
+        self.read(|db| self.is_visible(db, id))
+    }
+}
+
+fn unreadable(id: &SnapshotId, reason: Option<&str>) -> Error {
+    let reason = reason.unwrap_or("this program mounts none");
+    Error::new(
+        ErrorKind::Denied,
+        format_args!("snapshot `{id}` is an EROFS image, which can't be mounted here: {reason}"),
+    )
+}
