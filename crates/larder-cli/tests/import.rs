@@ -519,7 +519,7 @@ fn a_kill_while_caches_and_images_travel_breaks_nothing() {
         clock: Clock::new(jiff::Timestamp::now),
         snapshotter: Snapshotter::Overlay { userxattr: false },
         ownership: Ownership::Preserve,
-        erofs: None,
+        mounter: None,
         ceiling: None,
     };
     let problems = Store::open(machine.root(), options).unwrap().check();

@@ -164,7 +164,7 @@ fn check_consistent(root: &Path) {
         clock: Clock::new(jiff::Timestamp::now),
         snapshotter: Snapshotter::Overlay { userxattr: false },
         ownership: Ownership::Preserve,
-        erofs: None,
+        mounter: None,
         ceiling: None,
     };
     let problems = Store::open(root, options).unwrap().check().unwrap();

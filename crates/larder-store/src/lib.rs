@@ -2,14 +2,15 @@
 //! leases, `du` and prune.
 //!
 //! Any number of processes share one directory; there is no daemon and no repair step. The crate
-//! is synchronous, knows neither builds nor registries, and mounts nothing: it hands out
-//! [`larder_oci::Mount`]s.
+//! is synchronous, knows neither builds nor registries, and mounts nothing by itself: it hands out
+//! [`larder_oci::Mount`]s, and has a [`Mounter`] see to images.
 //!
 //! - [`Store`] is the open directory. Reading needs no more.
 //! - [`Lease`] is a build's protection against prune: whatever is found or made through it stays
 //!   until it ends. All that writes is a method of it.
-//! - [`BlobWriter`] takes a blob; [`ActiveSnapshot`] is a tree being written, [`UnpackedLayer`] a
-//!   layer that has arrived. Dropped, they leave nothing.
+//! - [`BlobWriter`] takes a blob; [`ActiveSnapshot`] is a tree being written, [`ActiveImage`] one
+//!   that nobody sees before it is done, [`UnpackedLayer`] a layer that has arrived. Dropped, they
+//!   leave nothing.
 //! - [`CacheKey`], [`NewKey`] and [`KeyMatch`] are the cache: from keys to snapshots.
 //! - [`CacheMountGuard`] is the right to use a cache mount, [`KeyLock`] the right to compute what
 //!   a key names.
@@ -26,7 +27,7 @@
 //!     clock: Clock::new(jiff::Timestamp::now),
 //!     snapshotter: Snapshotter::Overlay { userxattr: false },
 //!     ownership: larder_tree::apply::Ownership::Preserve,
-//!     erofs: None,
+//!     mounter: None,
 //!     ceiling: None,
 //! })?;
 //! let lease = store.lease()?;
@@ -50,6 +51,7 @@
 //! blobs/sha256/HEX       blobs
 //! reserve                room for pruning a full disk
 //! snapshots/ID/fs        a snapshot's own files
+//! snapshots/ID           or an EROFS image of them
 //! cache-mounts/ID/fs     a cache mount, with its lock beside it
 //! contexts/              the caller's caches about build contexts
 //! leases/ID              locked by the lease's owner; what it has reserved
@@ -62,8 +64,7 @@
 //!
 //! `docs/dev/store.md` has the schema, and the argument why crashes and concurrency do no harm.
 //!
-//! **Limitations**: blobs are named by SHA-256 only. Layers are directories; EROFS images are not
-//! built yet. A snapshot that is the difference of two others (LLB's `DiffOp`) can't be made.
+//! **Limitations**: blobs are named by SHA-256 only. A snapshot that is the difference of two others (LLB's `DiffOp`) can't be made.
 //! Flattened and native snapshots take directories nested up to 400 levels. The state directory
 //! must be on a local filesystem, with `flock` and shared memory mappings.
 
@@ -109,7 +110,8 @@ pub use lease::Lease;
 pub use lock::KeyLock;
 pub use prune::PruneRequest;
 pub use snapshot::{
-    ActiveSnapshot, Erofs, LayerBlob, NewLayer, NewSnapshot, RecordType, SnapshotInfo, UnpackedLayer,
+    ActiveImage, ActiveSnapshot, LayerBlob, Mounter, NewLayer, NewSnapshot, RecordType,
+    SnapshotInfo, UnpackedLayer,
 };
 pub use store::{Clock, Options, Snapshotter, Store};
 pub use usage::UsageRecord;

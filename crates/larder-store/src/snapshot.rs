@@ -4,12 +4,14 @@ mod active;
 mod chain;
 mod erofs;
 mod flatten;
+mod image;
 mod info;
 mod layer;
 mod merge;
 
 pub use active::{ActiveSnapshot, NewSnapshot};
-pub use erofs::Erofs;
+pub use erofs::Mounter;
+pub use image::ActiveImage;
 pub use info::{LayerBlob, RecordType, SnapshotInfo};
 pub use layer::{NewLayer, UnpackedLayer};
 

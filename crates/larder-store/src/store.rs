@@ -12,7 +12,7 @@ use crate::id::random_text;
 use crate::layout::{DIRECTORIES, Layout};
 use crate::lock::{FileLock, LockMode};
 use crate::snapshot::Mounts;
-use crate::{Ceiling, Erofs, Error, ErrorKind, Result, disk, reserve, settle};
+use crate::{Ceiling, Error, ErrorKind, Mounter, Result, disk, reserve, settle};
 
 /// Where the store takes the time from.
 #[derive(Clone)]
@@ -58,8 +58,8 @@ pub struct Options {
     pub snapshotter: Snapshotter,
     /// Who owns the files of unpacked layers.
     pub ownership: Ownership,
-    /// What can be done with EROFS images; without it all new layers are directories.
-    pub erofs: Option<Arc<dyn Erofs>>,
+    /// Who mounts EROFS images; without it all new layers are directories, and others can't be seen.
+    pub mounter: Option<Arc<dyn Mounter>>,
     /// What the state directory may take; no bound if absent.
     pub ceiling: Option<Ceiling>,
 }
@@ -150,8 +150,8 @@ impl Store {
         self.0.options.ownership
     }
 
-    pub(crate) fn erofs(&self) -> Option<&dyn Erofs> {
-        self.0.options.erofs.as_deref()
+    pub(crate) fn mounter(&self) -> Option<&dyn Mounter> {
+        self.0.options.mounter.as_deref()
     }
 
     /// The images that this process has mounted.

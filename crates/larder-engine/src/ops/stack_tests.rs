@@ -380,7 +380,7 @@ fn open_store(dir: &Path, snapshotter: Snapshotter) -> Store {
         clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
         snapshotter,
         ownership: Ownership::Preserve,
-        erofs: None,
+        mounter: None,
         ceiling: None,
     };
     Store::open(dir, options).unwrap()

@@ -1,4 +1,4 @@
-//! Layers that are EROFS images: how they are mounted, and which are.
+//! Layers that are EROFS images: how they are made visible, and which are.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use larder_oci::Mount;
+use larder_tree::beneath::Root;
 use rusqlite::Connection;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
@@ -16,19 +18,25 @@ use crate::{Error, ErrorKind, Result, SnapshotId, Snapshotter, Store};
 /// More mounts than this are not kept for later. A view may need more at a time.
 const MAX_KEPT: usize = 128;
 
-/// What this process can do with EROFS images. The store makes and reads them, and mounts nothing by itself.
-pub trait Erofs: fmt::Debug + Send + Sync {
+/// Mounts what the store needs to see, which mounts nothing by itself: layers may then be EROFS images.
+pub trait Mounter: fmt::Debug + Send + Sync {
     /// Returns why images can't be mounted here; `None` if they can.
-    fn unavailable(&self) -> Option<String>;
+    fn no_images(&self) -> Option<String>;
 
     /// Returns whether new layers are to be images, where they can be.
-    fn is_wanted(&self) -> bool;
+    fn wants_images(&self) -> bool;
 
     /// Mounts the image in `file`, attached nowhere and read-only; returns the root of it.
     ///
     /// # Errors
     /// What the kernel says.
-    fn mount(&self, file: &File) -> io::Result<OwnedFd>;
+    fn mount_image(&self, file: &File) -> io::Result<OwnedFd>;
+
+    /// Mounts a view, attached nowhere; returns the root of it.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn mount_view(&self, view: &Mount) -> io::Result<OwnedFd>;
 }
 
 /// The images that this process has mounted: those in use, and some that were.
@@ -52,15 +60,15 @@ impl Store {
         if let Some(root) = self.mounts().kept().get(id) {
             return Ok(Arc::clone(root));
         }
-        let erofs = self.erofs().ok_or_else(|| unreadable(id, None))?;
-        if let Some(reason) = erofs.unavailable() {
+        let mounter = self.mounter().ok_or_else(|| unreadable(id, None))?;
+        if let Some(reason) = mounter.no_images() {
             return Err(unreadable(id, Some(&reason)));
         }
         let failed = |error| Error::io(format_args!("cannot mount the image of `{id}`"), error);
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::open(self.layout().snapshot(id), flags, Mode::empty());
         let file = file.map_err(|errno| failed(errno.into()))?;
-        let root = Arc::new(erofs.mount(&File::from(file)).map_err(failed)?);
+        let root = Arc::new(mounter.mount_image(&File::from(file)).map_err(failed)?);
         let mut kept = self.mounts().kept();
         if kept.len() >= MAX_KEPT {
             kept.retain(|_, root| Arc::strong_count(root) > 1);
@@ -68,21 +76,25 @@ impl Store {
         Ok(Arc::clone(kept.entry(id.clone()).or_insert(root)))
     }
 
-    /// Returns how a new layer lies that need not be a directory.
-    pub(super) fn new_packing(&self) -> Packing {
-        let overlays = self.snapshotter() == Snapshotter::Overlay { userxattr: false };
-        match self.erofs() {
-            Some(erofs) if overlays && erofs.is_wanted() && erofs.unavailable().is_none() => {
-                Packing::Erofs
-            }
-            _ => Packing::Directory,
-        }
+    /// Returns whether new layers may be images, and are wanted to be.
+    pub fn makes_images(&self) -> bool {
+        self.snapshotter() == Snapshotter::Overlay { userxattr: false }
+            && (self.mounter())
+                .is_some_and(|mounter| mounter.wants_images() && mounter.no_images().is_none())
+    }
+
+    /// Opens the tree that a new layer upon `parent` will lie upon.
+    pub(super) fn open_below(&self, parent: &SnapshotId) -> Result<Root> {
+        let view = self.view(parent)?;
+        let failed = |error| Error::io(format_args!("cannot mount snapshot `{parent}`"), error);
+        let mounter = self.mounter().ok_or_else(|| unreadable(parent, None))?;
+        Ok(Root::from_fd(mounter.mount_view(&view).map_err(failed)?))
     }
 
     /// Returns whether the files of `id` can be seen by this process: not if some are in images, and it can't
     /// mount any.
     pub(crate) fn is_visible(&self, db: &Connection, id: &SnapshotId) -> Result<bool> {
-        if self.erofs().is_some_and(|erofs| erofs.unavailable().is_none()) {
+        if (self.mounter()).is_some_and(|mounter| mounter.no_images().is_none()) {
             return Ok(true);
         }
         let layers = Ancestry::load(db, id)?.layers(id, Of::View);

@@ -6,6 +6,7 @@ use larder_oci::{Descriptor, Digest, Layer, Mount};
 use larder_tree::apply::{ApplyOptions, LayerForm, Warning, apply_layer};
 use larder_tree::beneath::Root;
 use larder_tree::diff::{DigestWriter, LayerOptions, Style, write_layer};
+use larder_tree::erofs::Image;
 use rusqlite::{OptionalExtension, params};
 use rustix::fd::OwnedFd;
 use rustix::fs::Mode;
@@ -42,7 +43,10 @@ pub struct NewLayer<'a> {
 #[derive(Debug)]
 pub struct UnpackedLayer {
     id: SnapshotId,
-    directory: PathBuf,
+    /// A directory with its files, or the file of the image.
+    path: PathBuf,
+    /// What is left to be written of an image.
+    image: Option<Image>,
     diff_id: Digest,
     tar_bytes: u64,
     /// Directories that the archive has no entry for, the root included: they take the attributes
@@ -50,7 +54,7 @@ pub struct UnpackedLayer {
     implied: Vec<PathBuf>,
     whiteouts: Vec<PathBuf>,
     linked: bool,
-    /// Keeps the directory from being swept, as it keeps the lease. Released last, when the files
+    /// Keeps the files from being swept, as it keeps the lease. Released last, when the files
     /// are recorded or gone.
     reservation: Reservation,
 }
@@ -69,11 +73,10 @@ impl Lease {
         on_warning: &mut dyn FnMut(Warning),
     ) -> Result<UnpackedLayer> {
         let id = SnapshotId::random();
-        let directory = self.tmp()?.join(id.as_str());
-        disk::make_private_dir(&directory)?;
         let mut layer = UnpackedLayer {
+            path: self.tmp()?.join(id.as_str()),
             id,
-            directory,
+            image: None,
             diff_id: diff_id.clone(),
             tar_bytes: 0,
             implied: vec![PathBuf::new()],
@@ -82,11 +85,6 @@ impl Lease {
             reservation: Reservation::new(self, EMPTY_BYTES)?,
         };
         let failed = |error| Error::tree(format_args!("cannot apply layer `{diff_id}`"), error);
-        let mode = Mode::from_raw_mode(0o755);
-        rustix::fs::mkdir(layer.files(), mode)
-            .and_then(|()| rustix::fs::chmod(layer.files(), mode))
-            .map_err(|errno| Error::io(format_args!("cannot apply layer `{diff_id}`"), errno))?;
-        let root = Root::open(&layer.files()).map_err(failed)?;
         let form = match self.store().snapshotter() {
             Snapshotter::Overlay { userxattr: false } => LayerForm::Overlay,
             Snapshotter::Overlay { userxattr: true } | Snapshotter::Native => {
@@ -98,7 +96,8 @@ impl Lease {
             quota: &layer.reservation,
             ..ApplyOptions::new(on_warning)
         };
-        let stats = apply_layer(&root, stream, form, options).map_err(failed)?;
+        let applied = apply_layer(&layer.make_directory()?, stream, form, options);
+        let stats = applied.map_err(failed)?;
         if stats.diff_id != *diff_id {
             return Err(Error::corrupt(format_args!(
                 "cannot apply layer `{diff_id}`: the archive is `{}`",
@@ -122,11 +121,15 @@ impl Lease {
         }
         let failed = |error: std::io::Error| Error::io("cannot store a layer", error);
         let store = self.store();
-        let form = self.settle_on(&mut layer, new.parent)?;
-        let size_bytes = disk::allocated(&layer.directory).map_err(failed)?;
+        let (form, packing) = self.settle_on(&mut layer, new.parent)?;
+        let size_bytes = match packing {
+            Packing::Directory => disk::allocated(&layer.path),
+            Packing::Erofs => disk::allocated_entry(&layer.path),
+        };
+        let size_bytes = size_bytes.map_err(failed)?;
         layer.reservation.cover(size_bytes)?;
         let _publication = store.lock_publication()?;
-        std::fs::rename(&layer.directory, store.layout().snapshot(&layer.id)).map_err(failed)?;
+        std::fs::rename(&layer.path, store.layout().snapshot(&layer.id)).map_err(failed)?;
         layer.linked = true;
         let winner = store.write(|tx| {
             let found = tx
@@ -145,7 +148,7 @@ impl Lease {
             let row = SnapshotRow {
                 id: &layer.id,
                 form,
-                packing: Packing::Directory,
+                packing,
                 parents: new.parent.map_or(&[], std::slice::from_ref),
                 record_type: RecordType::Regular,
                 description: new.description,
@@ -175,7 +178,15 @@ impl Lease {
     }
 
     /// Adapts an unpacked layer to what it will lie upon, and returns its final form.
-    fn settle_on(&self, layer: &mut UnpackedLayer, parent: Option<&SnapshotId>) -> Result<Form> {
+    fn settle_on(
+        &self,
+        layer: &mut UnpackedLayer,
+        parent: Option<&SnapshotId>,
+    ) -> Result<(Form, Packing)> {
+        if let Some(image) = layer.image.take() {
+            self.finish(image, layer, parent)?;
+            return Ok((Form::Directory, Packing::Erofs));
+        }
         let below = match parent {
             Some(parent) => self.store().visible(parent)?,
             None => Vec::new(),
@@ -184,7 +195,7 @@ impl Lease {
         drop_idle_whiteouts(&layer.files(), &layer.whiteouts, &below).map_err(failed)?;
         inherit_attributes(&layer.files(), &layer.implied, &below).map_err(failed)?;
         if self.store().snapshotter() != Snapshotter::Native {
-            return Ok(Form::Directory);
+            return Ok((Form::Directory, Packing::Directory));
         }
         let lowest_first = || {
             let own = std::iter::once(Layer::Directory(layer.files()));
@@ -195,15 +206,51 @@ impl Lease {
         let whole = self.tmp()?.join(random_text());
         disk::make_private_dir(&whole)?;
         flatten(lowest_first(), &whole.join("fs"), Files::Copied)?;
-        disk::remove(&layer.directory)?;
-        layer.directory = whole;
-        Ok(Form::Tree)
+        disk::remove(&layer.path)?;
+        layer.path = whole;
+        Ok((Form::Tree, Packing::Directory))
+    }
+
+    /// Writes the rest of an image, adapted to what it will lie upon.
+    fn finish(
+        &self,
+        image: Image,
+        layer: &UnpackedLayer,
+        parent: Option<&SnapshotId>,
+    ) -> Result<()> {
+        let failed = |error| Error::tree("cannot store a layer", error);
+        if let Some(parent) = parent {
+            let below = self.store().open_below(parent)?;
+            image.inherit(&layer.implied, &below).map_err(failed)?;
+            image
+                .drop_whiteouts(&layer.whiteouts, &below)
+                .map_err(failed)?;
+        } else if !layer.whiteouts.is_empty() {
+            let nothing = self.tmp()?.join(random_text());
+            disk::make_private_dir(&nothing)?;
+            let below = Root::open(&nothing).map_err(failed)?;
+            image
+                .drop_whiteouts(&layer.whiteouts, &below)
+                .map_err(failed)?;
+            disk::remove(&nothing)?;
+        }
+        image.finish().map(drop).map_err(failed)
     }
 }
 
 impl UnpackedLayer {
     fn files(&self) -> PathBuf {
-        self.directory.join("fs")
+        self.path.join("fs")
+    }
+
+    /// Makes the empty directory that takes the files.
+    fn make_directory(&self) -> Result<Root> {
+        disk::make_private_dir(&self.path)?;
+        let (files, mode) = (self.files(), Mode::from_raw_mode(0o755));
+        rustix::fs::mkdir(&files, mode)
+            .and_then(|()| rustix::fs::chmod(&files, mode))
+            .map_err(|errno| Error::io("cannot make a layer's directory", errno))?;
+        Root::open(&files).map_err(|error| Error::tree("cannot make a layer's directory", error))
     }
 }
 
@@ -212,7 +259,7 @@ impl Drop for UnpackedLayer {
         if self.linked {
             return;
         }
-        if let Err(error) = disk::remove(&self.directory) {
+        if let Err(error) = disk::remove(&self.path) {
             tracing::warn!(%error, "a discarded layer is left for the next prune");
         }
     }

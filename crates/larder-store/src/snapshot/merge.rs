@@ -120,9 +120,9 @@ impl Lease {
         let reservation = Reservation::new(self, copies_bytes)?;
         let directory = self.tmp()?.join(id.as_str());
         disk::make_private_dir(&directory)?;
-        let copied_bytes = flatten(located(), &directory.join("fs"), Files::Linked)?;
+        let own_bytes = flatten(located(), &directory.join("fs"), Files::Linked)?;
         // Its other files are those of others.
-        let size_bytes = copied_bytes + disk::allocated_directories(&directory).map_err(failed)?;
+        let size_bytes = own_bytes + disk::allocated_directories(&directory).map_err(failed)?;
         reservation.cover(size_bytes)?;
         let row = SnapshotRow {
             id,

@@ -35,7 +35,7 @@ fn victim_works_until_killed() {
         clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
         snapshotter: OVERLAY,
         ownership: Ownership::Preserve,
-        erofs: None,
+        mounter: None,
         ceiling: None,
     };
     let store = Store::open(Path::new(&root), options).unwrap();

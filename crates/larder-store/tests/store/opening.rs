@@ -4,14 +4,14 @@ use std::path::Path;
 use larder_store::{Clock, ErrorKind, Options, Store};
 use larder_tree::apply::Ownership;
 
-use crate::support::{OVERLAY, TestStore, layer, new_snapshot, upper};
+use crate::support::{OVERLAY, TestStore, layer, lowers, new_snapshot, upper};
 
 fn open(root: &Path) -> larder_store::Result<Store> {
     let options = Options {
         clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
         snapshotter: OVERLAY,
         ownership: Ownership::Preserve,
-        erofs: None,
+        mounter: None,
         ceiling: None,
     };
     Store::open(root, options)
@@ -30,10 +30,33 @@ fn a_store_is_made_once_and_found_again() {
     assert!(open(&root).unwrap().has_blob(&digest).unwrap());
     assert_eq!(
         std::fs::read_to_string(root.join("version")).unwrap(),
-        "5\n"
+        "6\n"
     );
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&root).unwrap());
     assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn a_store_from_before_images_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let (base, top, chain) = {
+        let store = open(&root).unwrap();
+        let lease = store.lease().unwrap();
+        let base = layer(&lease, None, "base");
+        let top = layer(&lease, Some(&base), "top");
+        let chain = store.chain(&top).unwrap();
+        (base, top, chain)
+    };
+    let db = rusqlite::Connection::open(root.join("larder.db")).unwrap();
+    db.execute_batch("ALTER TABLE snapshots DROP COLUMN packing; PRAGMA user_version = 5")
+        .unwrap();
+    drop(db);
+    let store = open(&root).unwrap();
+    assert_eq!(store.chain(&top).unwrap(), chain);
+    assert_eq!(lowers(&store.view(&top).unwrap()).len(), 2);
+    assert!(store.can_show(&base).unwrap());
+    assert_eq!(store.check().unwrap(), []);
 }
 
 #[test]

@@ -27,7 +27,10 @@ fn seen(mount: &Mount, body: impl FnOnce(&Path)) -> bool {
         return true;
     };
     let target = tempfile::tempdir().unwrap();
-    let lowers: Vec<_> = lowers.iter().map(|layer| path(layer).display().to_string()).collect();
+    let lowers: Vec<_> = lowers
+        .iter()
+        .map(|layer| path(layer).display().to_string())
+        .collect();
     let options = std::ffi::CString::new(format!("lowerdir={}", lowers.join(":"))).unwrap();
     let flags = rustix::mount::MountFlags::RDONLY;
     if rustix::mount::mount(

@@ -103,7 +103,7 @@ fn options(snapshotter: Snapshotter, seconds: &Arc<AtomicI64>) -> Options {
         clock: Clock::new(now),
         snapshotter,
         ownership: Ownership::Preserve,
-        erofs: None,
+        mounter: None,
         ceiling: None,
     }
 }

@@ -1,0 +1,144 @@
+//! A snapshot that is written as an image, and seen by nobody before.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use larder_tree::beneath::Root;
+use larder_tree::erofs::Image;
+use larder_tree::quota::Quota;
+use rustix::fs::{Mode, OFlags, Timespec};
+
+use super::active::{NewSnapshot, SnapshotRow};
+use super::chain::{Form, Packing};
+use crate::ceiling::Reservation;
+use crate::{Error, Lease, RecordType, Result, SnapshotId, disk};
+
+/// What an image of nothing takes.
+const EMPTY_BYTES: u64 = 8 << 10;
+const NANOS: i64 = 1_000_000_000;
+
+impl Lease {
+    /// Starts a snapshot for who makes it by himself, entry by entry: what he writes upon the parent goes into an
+    /// image. `None` in a store that doesn't [make](crate::Store::makes_images) images.
+    ///
+    /// # Errors
+    /// `NotFound` if the parent does not exist (any more).
+    pub fn prepare_image(&self, new: &NewSnapshot<'_>) -> Result<Option<ActiveImage>> {
+        let store = self.store();
+        if !store.makes_images() {
+            return Ok(None);
+        }
+        let failed = |error| Error::tree("cannot prepare a snapshot", error);
+        let id = SnapshotId::random();
+        let reservation = Reservation::new(self, EMPTY_BYTES)?;
+        let path = self.tmp()?.join(id.as_str());
+        let file = create(&path)?;
+        let (image, below) = match new.parent {
+            Some(parent) => {
+                let below = store.open_below(parent)?;
+                let (now, lower) = (store.now(), below.try_clone().map_err(failed)?);
+                let now = Timespec {
+                    tv_sec: now.div_euclid(NANOS),
+                    tv_nsec: now.rem_euclid(NANOS) as _,
+                };
+                let image = Image::upon(file, lower, now).map_err(failed)?;
+                (image, Some(below))
+            }
+            None => (Image::new(file), None),
+        };
+        Ok(Some(ActiveImage {
+            lease: self.clone(),
+            id,
+            path,
+            image: Some(image),
+            below,
+            parent: new.parent.cloned(),
+            description: new.description.to_owned(),
+            record_type: new.record_type,
+            committed: false,
+            reservation,
+        }))
+    }
+}
+
+/// A snapshot that is being written as an image. Dropped, it is discarded.
+#[derive(Debug)]
+pub struct ActiveImage {
+    lease: Lease,
+    id: SnapshotId,
+    path: PathBuf,
+    /// Until it is finished.
+    image: Option<Image>,
+    below: Option<Root>,
+    parent: Option<SnapshotId>,
+    description: String,
+    record_type: RecordType,
+    committed: bool,
+    /// Released last, when the file is recorded or gone.
+    reservation: Reservation,
+}
+
+impl ActiveImage {
+    /// Returns what takes the entries.
+    pub fn tree(&self) -> &Image {
+        self.image
+            .as_ref()
+            .expect("it is finished by a commit, which consumes this")
+    }
+
+    /// Returns the tree that it is written upon, if there is one.
+    pub fn below(&self) -> Option<&Root> {
+        self.below.as_ref()
+    }
+
+    /// Returns what bounds who writes it, if the store has a ceiling.
+    pub fn quota(&self) -> &dyn Quota {
+        &self.reservation
+    }
+
+    /// Makes the snapshot immutable and visible to all. Atomic, and not forced to the disk: see
+    /// [`Store::settle`](crate::Store::settle).
+    pub fn commit(mut self) -> Result<SnapshotId> {
+        let failed = |error: std::io::Error| Error::io("cannot commit a snapshot", error);
+        let store = self.lease.store().clone();
+        if let Some(image) = self.image.take() {
+            let finished = image.finish();
+            finished.map_err(|error| Error::tree("cannot commit a snapshot", error))?;
+        }
+        let size_bytes = disk::allocated_entry(&self.path).map_err(failed)?;
+        self.reservation.cover(size_bytes)?;
+        let row = SnapshotRow {
+            id: &self.id,
+            form: Form::Directory,
+            packing: Packing::Erofs,
+            parents: self.parent.as_slice(),
+            record_type: self.record_type,
+            description: &self.description,
+            size_bytes,
+        };
+        let _publication = store.lock_publication()?;
+        std::fs::rename(&self.path, store.layout().snapshot(&self.id)).map_err(failed)?;
+        self.committed = true;
+        store.write(|tx| row.insert(&self.lease, tx))?;
+        Ok(self.id.clone())
+    }
+}
+
+impl Drop for ActiveImage {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
+        }
+        if let Err(error) = disk::remove(&self.path) {
+            tracing::warn!(%error, snapshot = %self.id, "a discarded snapshot is left for the next prune");
+        }
+    }
+}
+
+/// Makes the file of an image, for its owner alone.
+pub(super) fn create(path: &Path) -> Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR);
+    let file = file.map_err(|errno| Error::io("cannot make an image", errno))?;
+    Ok(File::from(file))
+}
