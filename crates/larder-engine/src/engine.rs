@@ -60,7 +60,7 @@ impl Engine {
                 clock: options.clock,
                 snapshotter,
                 ownership: ownership(),
-                erofs: None,
+                mounter: None,
                 ceiling,
             },
         )?;
