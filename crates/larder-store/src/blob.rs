@@ -286,7 +286,7 @@ impl BlobWriter {
                 store.now(),
                 store.boot()
             ])?;
-            self.lease.record_blob(tx, digest)
+            self.lease.protect(&[], std::slice::from_ref(digest))
         })
     }
 

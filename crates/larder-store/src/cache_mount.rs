@@ -308,29 +308,36 @@ impl Store {
         Ok(matches!(existing, Existing::Held))
     }
 
-    /// Removes emptied cache mounts whose user is gone, and rows whose files a power failure took.
-    pub(crate) fn sweep_cache_mounts(&self) -> Result<()> {
-        let rows = self.read(|db| {
-            let mut list = db.prepare_cached("SELECT id, detached FROM cache_mounts")?;
-            let rows = list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(rows.collect::<rusqlite::Result<Vec<(SnapshotId, bool)>>>()?)
-        })?;
-        for (id, detached) in rows {
-            if detached || !self.layout().cache_mount(&id).exists() {
+    /// Removes emptied cache mounts whose user is gone.
+    pub(crate) fn sweep_detached(&self) -> Result<()> {
+        let sql = "SELECT id FROM cache_mounts WHERE detached <> 0";
+        for id in self.cache_mount_ids(sql)? {
+            self.remove_cache_mount(&id)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the rows of cache mounts whose files a power failure took.
+    pub(crate) fn sweep_lost_cache_mounts(&self) -> Result<()> {
+        for id in self.cache_mount_ids("SELECT id FROM cache_mounts")? {
+            if !self.layout().cache_mount(&id).exists() {
                 self.remove_cache_mount(&id)?;
             }
         }
         Ok(())
     }
 
-    /// Records anew how large the unused cache mounts are: who was using one may have been killed.
-    pub(crate) fn measure_cache_mounts(&self) -> Result<()> {
-        let ids: Vec<SnapshotId> = self.read(|db| {
-            let mut list = db.prepare_cached("SELECT id FROM cache_mounts")?;
+    fn cache_mount_ids(&self, sql: &str) -> Result<Vec<SnapshotId>> {
+        self.read(|db| {
+            let mut list = db.prepare_cached(sql)?;
             let rows = list.query_map([], |row| row.get(0))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
-        })?;
-        for id in ids {
+        })
+    }
+
+    /// Records anew how large the unused cache mounts are: who was using one may have been killed.
+    pub(crate) fn measure_cache_mounts(&self) -> Result<()> {
+        for id in self.cache_mount_ids("SELECT id FROM cache_mounts")? {
             if self.is_cache_mount_used(&id)? {
                 continue;
             }

@@ -6,6 +6,7 @@ mod reservation;
 mod room;
 mod watch;
 
+pub(crate) use balance::ENTRY_BYTES;
 pub(crate) use reservation::{Ledger, Reservation, into_io};
 pub use watch::Watch;
 

@@ -1,7 +1,17 @@
 use std::time::Duration;
 
+use larder_oci::Digest;
+use rusqlite::{OptionalExtension, Transaction, params};
+
 use crate::lock::{FileLock, LockMode};
+use crate::prune::Pruned;
 use crate::{Error, PruneRequest, Result, Store};
+
+/// A policy that could not free enough is tried again when the store has grown by this part: with
+/// each build a bit is added, and each look is one at all records.
+const GROWTH: u64 = 100;
+/// Or after this long: what a running build or an image needed may not be needed any more.
+const RETRY: Duration = DAY;
 
 const GB: u64 = 1_000_000_000;
 const MB: u64 = 1_000_000;
@@ -81,9 +91,10 @@ impl Store {
         }
         for policy in policies {
             let used = used.saturating_sub(freed);
-            let is_over = used > policy.target_bytes(used, free + freed);
-            if is_over && self.any_unused_for(policy.keep_duration)? {
-                freed += self.prune_locked(policy, &mut |_| {})?;
+            if used > policy.target_bytes(used, free + freed) && self.is_due(policy, used)? {
+                let pruned = self.prune_locked(policy, &mut |_| {})?;
+                freed += pruned.freed_bytes;
+                self.note_collected(policy, used.saturating_sub(pruned.freed_bytes), &pruned)?;
             }
         }
         Ok(freed)
@@ -92,27 +103,51 @@ impl Store {
     /// Returns the sum of the recorded sizes, without looking at the disk.
     pub(crate) fn known_bytes(&self) -> Result<u64> {
         self.read(|db| {
-            let mut sum = db.prepare_cached(
-                "SELECT (SELECT total(size_bytes) FROM snapshots) \
-                   + (SELECT total(allocated_bytes) FROM blobs) \
-                   + (SELECT total(size_bytes) FROM cache_mounts)",
-            )?;
-            Ok(sum.query_row([], |row| row.get::<_, f64>(0))? as u64)
+            let mut sum = db.prepare_cached("SELECT sum(bytes) FROM totals")?;
+            Ok(sum.query_row([], |row| row.get::<_, i64>(0))? as u64)
         })
     }
 
-    fn any_unused_for(&self, duration: Duration) -> Result<bool> {
-        let latest = self.now().saturating_sub(duration.as_nanos() as i64);
-        self.read(|db| {
-            let mut find = db.prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM snapshots \
-                     WHERE coalesce(last_used_at, created_at) <= ?1) \
-                   OR EXISTS (SELECT 1 FROM cache_mounts \
-                     WHERE coalesce(last_used_at, created_at) <= ?1) \
-                   OR EXISTS (SELECT 1 FROM blobs \
-                     WHERE coalesce(last_used_at, created_at) <= ?1)",
-            )?;
-            Ok(find.query_row([latest], |row| row.get(0))?)
+    /// Returns whether `policy` may find something to remove, in a store that takes `used` bytes
+    /// and so is over its limit.
+    fn is_due(&self, policy: &PruneRequest, used: u64) -> Result<bool> {
+        let last: Option<(i64, i64)> = self.read(|db| {
+            let mut last =
+                db.prepare_cached("SELECT used_bytes, due_at FROM collected WHERE policy = ?")?;
+            let last = last.query_row([name_of(policy)], |row| Ok((row.get(0)?, row.get(1)?)));
+            Ok(last.optional()?)
+        })?;
+        Ok(last.is_none_or(|(before, due_at)| {
+            used > before as u64 + before as u64 / GROWTH || self.now() >= due_at
+        }))
+    }
+
+    /// Takes note of what `policy` came to, which left the store at `used` bytes.
+    fn note_collected(&self, policy: &PruneRequest, used: u64, pruned: &Pruned) -> Result<()> {
+        let now = self.now();
+        self.write(|tx| {
+            // Those of policies of the past end here, too.
+            tx.prepare_cached("DELETE FROM collected WHERE policy = ? OR due_at <= ?")?
+                .execute(params![name_of(policy), now])?;
+            if let Some(due_at) = pruned.short_until {
+                let due_at = due_at.min(now.saturating_add(RETRY.as_nanos() as i64));
+                tx.prepare_cached(
+                    "INSERT INTO collected (policy, used_bytes, due_at) VALUES (?, ?, ?)",
+                )?
+                .execute(params![name_of(policy), used as i64, due_at])?;
+            }
+            Ok(())
         })
     }
+}
+
+/// Lets all policies be tried again: something is not needed any more.
+pub(crate) fn forget_collected(tx: &Transaction<'_>) -> Result<()> {
+    tx.prepare_cached("DELETE FROM collected")?.execute([])?;
+    Ok(())
+}
+
+/// Names a policy by all that it says.
+fn name_of(policy: &PruneRequest) -> String {
+    Digest::sha256(format!("{policy:?}")).to_string()
 }

@@ -145,11 +145,18 @@ impl Store {
     /// Returns the latest build, in `scope` if one is given.
     pub fn last_build(&self, scope: Option<&str>) -> Result<Option<BuildRecord>> {
         let row = self.read(|db| {
-            let mut last = db.prepare_cached(
-                "SELECT number, scope, report, created_at FROM builds \
-                 WHERE ?1 IS NULL OR scope = ?1 ORDER BY number DESC LIMIT 1",
-            )?;
-            Ok(last.query_row([scope], build_from_row).optional()?)
+            let columns = "SELECT number, scope, report, created_at FROM builds";
+            let found = match scope {
+                Some(scope) => db
+                    .prepare_cached(&format!(
+                        "{columns} WHERE scope = ? ORDER BY number DESC LIMIT 1"
+                    ))?
+                    .query_row([scope], build_from_row),
+                None => db
+                    .prepare_cached(&format!("{columns} ORDER BY number DESC LIMIT 1"))?
+                    .query_row([], build_from_row),
+            };
+            Ok(found.optional()?)
         })?;
         row.map(|mut build| {
             build.report = decompress(&build.report)?;

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::db::{from_nanos, to_nanos};
 use crate::snapshot::digest_column;
-use crate::{Error, Lease, Result, SnapshotId, Store, prune};
+use crate::{Error, Lease, Result, SnapshotId, Store, gc, prune};
 
 /// The fewest hexadecimal digits that are taken for the start of an image's ID.
 const SHORTEST_ID: usize = 4;
@@ -166,6 +166,7 @@ impl Store {
                 .ok_or_else(|| Error::not_found(format_args!("image `{}`", name.familiar())))?;
             tx.prepare_cached("DELETE FROM tags WHERE name = ?")?
                 .execute([name_of(name)])?;
+            gc::forget_collected(tx)?;
             if image.names.len() > 1 {
                 return Ok(None);
             }
@@ -185,7 +186,10 @@ impl Store {
     /// # Errors
     /// `NotFound` if there is no such image.
     pub fn remove_image(&self, manifest: &Digest) -> Result<()> {
-        let blobs = self.write(|tx| delete(tx, manifest))?;
+        let blobs = self.write(|tx| {
+            gc::forget_collected(tx)?;
+            delete(tx, manifest)
+        })?;
         if blobs.is_empty() {
             return Err(Error::not_found(format_args!("image `{manifest}`")));
         }

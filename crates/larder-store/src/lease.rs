@@ -1,5 +1,5 @@
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use larder_oci::Digest;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -8,6 +8,10 @@ use crate::ceiling::Ledger;
 use crate::id::random_text;
 use crate::lock::{Existing, FileLock, LockMode};
 use crate::{Error, ErrorKind, KeyDep, KeyMatch, Result, SnapshotId, Store, disk};
+
+mod held;
+
+pub(crate) use held::{Held, held, living};
 
 /// A build's protection against prune: take it before the first look-up.
 ///
@@ -27,26 +31,25 @@ struct Inner {
     tmp: OnceLock<PathBuf>,
     /// What is reserved for what it writes.
     ledger: Ledger,
+    /// What it protects, as its file says too.
+    held: Mutex<Held>,
 }
 
 impl Store {
     /// Takes a lease.
     pub fn lease(&self) -> Result<Lease> {
         let id = random_text();
+        // Who removes keys holds the other side of this lock.
+        let _no_removals = self.lock_publication()?;
         let lock = FileLock::wait(&self.layout().lease(&id), LockMode::Exclusive)?;
-        let inner = Inner {
+        Ok(Lease(Arc::new(Inner {
             store: self.clone(),
             id,
             lock: Some(lock),
             tmp: OnceLock::new(),
             ledger: Ledger::default(),
-        };
-        self.write(|tx| {
-            tx.prepare_cached("INSERT INTO leases (id, started_at) VALUES (?, ?)")?
-                .execute(params![inner.id, self.now()])?;
-            Ok(())
-        })?;
-        Ok(Lease(Arc::new(inner)))
+            held: Mutex::default(),
+        })))
     }
 }
 
@@ -70,65 +73,53 @@ impl Lease {
     /// Protects `snapshots`, with all they build on, and `blobs`. Returns false, and protects
     /// none, if one does not exist (any more).
     pub fn hold(&self, snapshots: &[SnapshotId], blobs: &[Digest]) -> Result<bool> {
-        self.store().write(|tx| {
+        if self.0.holds(snapshots, blobs) {
+            return Ok(true);
+        }
+        let _no_removals = self.store().lock_publication()?;
+        let all_exist = self.store().read(|db| {
             for id in snapshots {
-                if !exists(tx, "SELECT 1 FROM snapshots WHERE id = ?", id.as_str())? {
+                if !exists(db, "SELECT 1 FROM snapshots WHERE id = ?", id.as_str())? {
                     return Ok(false);
                 }
             }
             for digest in blobs {
-                if !exists(tx, "SELECT 1 FROM blobs WHERE digest = ?", digest.as_str())? {
+                if !exists(db, "SELECT 1 FROM blobs WHERE digest = ?", digest.as_str())? {
                     return Ok(false);
                 }
-            }
-            for id in snapshots {
-                self.record_snapshot(tx, id)?;
-            }
-            for digest in blobs {
-                self.record_blob(tx, digest)?;
             }
             Ok(true)
-        })
+        })?;
+        if all_exist {
+            self.protect(snapshots, blobs)?;
+        }
+        Ok(all_exist)
     }
 
     /// Returns the snapshot whose layers have the chain ID `chain_id`, and protects it.
     pub fn snapshot_by_chain_id(&self, chain_id: &Digest) -> Result<Option<SnapshotId>> {
-        let sql = "SELECT id FROM snapshots WHERE chain_id = ?";
-        let find = |db: &Connection| -> Result<Option<SnapshotId>> {
-            let mut statement = db.prepare_cached(sql)?;
-            let found: Option<SnapshotId> = statement
-                .query_row([chain_id.as_str()], |row| row.get(0))
-                .optional()?;
-            match found {
+        let _no_removals = self.store().lock_publication()?;
+        let found: Option<SnapshotId> = self.store().read(|db| {
+            let mut find = db.prepare_cached("SELECT id FROM snapshots WHERE chain_id = ?")?;
+            let found = find.query_row([chain_id.as_str()], |row| row.get(0));
+            match found.optional()? {
                 Some(id) if !self.store().is_visible(db, &id)? => Ok(None),
                 found => Ok(found),
             }
-        };
-        if self.store().read(find)?.is_none() {
-            return Ok(None);
-        }
-        self.store().write(|tx| {
-            let found = find(tx)?;
-            if let Some(id) = &found {
-                self.record_snapshot(tx, id)?;
-            }
-            Ok(found)
-        })
+        })?;
+        self.protect(found.as_slice(), &[])?;
+        Ok(found)
     }
 
     /// As [`Store::query`], protecting the snapshot of the first match that has a result; that
     /// match is then the first of the list.
     pub fn query(&self, op: &Digest, output: i32, deps: &[Vec<KeyDep>]) -> Result<Vec<KeyMatch>> {
-        loop {
-            let matches = self.store().query(op, output, deps)?;
-            let Some(result) = matches.first().and_then(|found| found.result.as_ref()) else {
-                return Ok(matches);
-            };
-            if self.hold_snapshots(std::slice::from_ref(&result.snapshot))? {
-                return Ok(matches);
-            }
-            tracing::debug!(snapshot = %result.snapshot, "a result was pruned while it was looked up");
+        let _no_removals = self.store().lock_publication()?;
+        let matches = self.store().query(op, output, deps)?;
+        if let Some(result) = matches.first().and_then(|found| found.result.as_ref()) {
+            self.protect(std::slice::from_ref(&result.snapshot), &[])?;
         }
+        Ok(matches)
     }
 
     /// Ends the protection, and counts one use of all that was protected. Takes effect when the
@@ -147,18 +138,10 @@ impl Lease {
         self.0.lock.as_ref().ok_or_else(ended)
     }
 
-    /// Adds a snapshot to what is protected, in the caller's transaction.
-    pub(crate) fn record_snapshot(&self, tx: &Transaction<'_>, id: &SnapshotId) -> Result<()> {
-        tx.prepare_cached("INSERT OR IGNORE INTO held_snapshots (lease, snapshot) VALUES (?, ?)")?
-            .execute(params![self.0.id, id])?;
-        Ok(())
-    }
-
-    /// Adds a blob to what is protected, in the caller's transaction.
-    pub(crate) fn record_blob(&self, tx: &Transaction<'_>, digest: &Digest) -> Result<()> {
-        tx.prepare_cached("INSERT OR IGNORE INTO held_blobs (lease, digest) VALUES (?, ?)")?
-            .execute(params![self.0.id, digest.as_str()])?;
-        Ok(())
+    /// Adds to what is protected. To be called while removal is locked, or within the transaction
+    /// that makes something known: before that ends, nobody can remove it.
+    pub(crate) fn protect(&self, snapshots: &[SnapshotId], blobs: &[Digest]) -> Result<()> {
+        self.0.held().add(self.lock()?, snapshots, blobs)
     }
 
     /// Returns the lease's own directory for unfinished things.
@@ -177,31 +160,47 @@ impl Lease {
 }
 
 impl Inner {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holds(&self, snapshots: &[SnapshotId], blobs: &[Digest]) -> bool {
+        let held = self.held();
+        snapshots.iter().all(|id| held.snapshots.contains(id))
+            && blobs.iter().all(|digest| held.blobs.contains(digest))
+    }
+
     fn end(&mut self) -> Result<()> {
         let Some(lock) = self.lock.take() else {
             return Ok(());
         };
-        self.store.write(|tx| {
-            tx.prepare_cached(
-                "UPDATE snapshots SET last_used_at = ?1, usage_count = usage_count + 1 \
-                 WHERE id IN (SELECT snapshot FROM held_snapshots WHERE lease = ?2)",
-            )?
-            .execute(params![self.store.now(), self.id])?;
-            tx.prepare_cached(
-                "UPDATE blobs SET last_used_at = ?1, usage_count = usage_count + 1 \
-                 WHERE digest IN (SELECT digest FROM held_blobs WHERE lease = ?2)",
-            )?
-            .execute(params![self.store.now(), self.id])?;
-            tx.prepare_cached("DELETE FROM leases WHERE id = ?")?
-                .execute([&self.id])?;
-            Ok(())
-        })?;
+        let held = std::mem::take(&mut *self.held());
+        if !held.snapshots.is_empty() || !held.blobs.is_empty() {
+            self.store
+                .write(|tx| count_use(tx, &held, self.store.now()))?;
+        }
         self.store.mounts().drop_idle();
         if let Some(tmp) = self.tmp.take() {
             disk::remove(&tmp)?;
         }
         lock.remove()
     }
+}
+
+fn count_use(tx: &Transaction<'_>, held: &Held, now: i64) -> Result<()> {
+    let mut snapshots = tx.prepare_cached(
+        "UPDATE snapshots SET last_used_at = ?, usage_count = usage_count + 1 WHERE id = ?",
+    )?;
+    for id in &held.snapshots {
+        snapshots.execute(params![now, id])?;
+    }
+    let mut blobs = tx.prepare_cached(
+        "UPDATE blobs SET last_used_at = ?, usage_count = usage_count + 1 WHERE digest = ?",
+    )?;
+    for digest in &held.blobs {
+        blobs.execute(params![now, digest.as_str()])?;
+    }
+    Ok(())
 }
 
 impl Drop for Inner {
@@ -212,35 +211,14 @@ impl Drop for Inner {
     }
 }
 
-fn exists(tx: &Transaction<'_>, sql: &str, name: &str) -> Result<bool> {
-    Ok(tx.prepare_cached(sql)?.exists([name])?)
+fn exists(db: &Connection, sql: &str, name: &str) -> Result<bool> {
+    Ok(db.prepare_cached(sql)?.exists([name])?)
 }
 
-/// Whether the lease `id` has a living owner.
-///
-/// A lease's file is locked before its row is made and removed after it, so a row without a
-/// locked file is a dead one.
+/// Whether the lease `id` has a living owner, which holds its file locked.
 pub(crate) fn is_live(store: &Store, id: &str) -> Result<bool> {
     match FileLock::attempt_existing(&store.layout().lease(id), LockMode::Shared)? {
         Existing::Held => Ok(true),
         Existing::Missing | Existing::Locked(_) => Ok(false),
     }
-}
-
-/// Deletes the rows of dead leases, and returns whether any lease lives.
-pub(crate) fn end_dead(store: &Store, tx: &Transaction<'_>) -> Result<bool> {
-    let ids: Vec<String> = tx
-        .prepare_cached("SELECT id FROM leases")?
-        .query_map([], |row| row.get(0))?
-        .collect::<rusqlite::Result<_>>()?;
-    let mut any = false;
-    for id in ids {
-        if is_live(store, &id)? {
-            any = true;
-        } else {
-            tx.prepare_cached("DELETE FROM leases WHERE id = ?")?
-                .execute([&id])?;
-        }
-    }
-    Ok(any)
 }

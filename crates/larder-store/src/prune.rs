@@ -6,20 +6,22 @@ use std::time::Duration;
 use jiff::Timestamp;
 use larder_oci::Digest;
 
-use crate::db::from_nanos;
+use crate::db::{from_nanos, to_nanos};
 use crate::lock::{FileLock, LockMode};
 use crate::usage::{Kind, Loaded, load};
 use crate::{
-    ErrorKind, Filter, RecordType, Result, SnapshotId, Store, UsageRecord, disk, history, reserve,
-    usage,
+    Error, ErrorKind, Filter, RecordType, Result, SnapshotId, Store, UsageRecord, disk, history,
+    lease, reserve, usage,
 };
 
 mod remove;
 
 pub(crate) use remove::remove_loose_blobs;
 
-/// How many records are removed at a time, while nothing can be committed.
-const BATCH: usize = 32;
+/// How many records are removed at first, in a transaction for which even a full disk has room.
+const FIRST_BATCH: usize = 32;
+/// How many records are removed at a time at most: meanwhile nothing can be committed.
+const LAST_BATCH: usize = 1024;
 
 /// What to prune. The default is all that is unused, but cache mounts.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +63,18 @@ impl PruneRequest {
         target.max(self.reserved_space)
     }
 
+    /// Returns whether a record is meant.
     fn concerns(&self, loaded: &Loaded, now: Timestamp) -> bool {
+        self.concerns_when_old(loaded, now) && self.is_old(&loaded.record, now)
+    }
+
+    fn is_old(&self, record: &UsageRecord, now: Timestamp) -> bool {
+        let age = now.duration_since(record.last_touched_at());
+        age.unsigned_abs() >= self.keep_duration || self.keep_duration.is_zero()
+    }
+
+    /// Returns whether a record is meant as soon as it is old enough.
+    fn concerns_when_old(&self, loaded: &Loaded, now: Timestamp) -> bool {
         let record = &loaded.record;
         let by_type = match record.record_type {
             RecordType::Internal | RecordType::Frontend => self.all,
@@ -74,16 +87,21 @@ impl PruneRequest {
         };
         // Under a limit, giving up a result whose content stays would free nothing.
         let by_sharing = !record.shared || (self.all && !self.has_limit());
-        let age = now.duration_since(record.last_touched_at());
-        let is_old = age.unsigned_abs() >= self.keep_duration || self.keep_duration.is_zero();
         let matches = |filter: &Filter| filter.matches(record, now);
         !record.in_use
             && loaded.kind != Kind::Unfinished
             && by_type
             && by_sharing
-            && is_old
             && (self.filters.is_empty() || self.filters.iter().any(matches))
     }
+}
+
+/// What a prune came to.
+#[derive(Debug, Default)]
+pub(crate) struct Pruned {
+    pub(crate) freed_bytes: u64,
+    /// If less could be freed than a limit asks for: when the next record will be old enough.
+    pub(crate) short_until: Option<i64>,
 }
 
 impl Store {
@@ -101,7 +119,8 @@ impl Store {
         let _others = FileLock::wait(&self.layout().lock("gc"), LockMode::Exclusive)?;
         let mut prune = || {
             self.sweep()?;
-            self.prune_locked(request, on_removed)
+            let pruned = self.prune_locked(request, on_removed)?;
+            Ok::<_, Error>(pruned.freed_bytes)
         };
         let freed = match prune() {
             Err(error) if error.kind() == ErrorKind::FullDisk && reserve::spend(self.layout()) => {
@@ -118,25 +137,38 @@ impl Store {
         &self,
         request: &PruneRequest,
         on_removed: &mut dyn FnMut(&UsageRecord),
-    ) -> Result<u64> {
+    ) -> Result<Pruned> {
         let loaded = load(self)?;
         let now = from_nanos(self.now());
+        let mut pruned = Pruned::default();
         let wanted = if request.has_limit() {
             let used = loaded.iter().map(|one| one.record.size_bytes).sum::<u64>()
                 + usage::overhead(self)?.size_bytes;
             let target = request.target_bytes(used, self.disk_space()?.free_bytes);
             if used <= target {
-                return Ok(0);
+                return Ok(pruned);
             }
             used - target
         } else {
             u64::MAX
         };
         let concerns = |one: &Loaded| request.concerns(one, now);
-        let freed = self.remove_some(&loaded, concerns, wanted, on_removed)?;
+        pruned.freed_bytes = self.remove_some(&loaded, concerns, wanted, on_removed)?;
+        if pruned.freed_bytes < wanted {
+            let young = loaded.iter().filter(|one| {
+                !request.is_old(&one.record, now) && request.concerns_when_old(one, now)
+            });
+            let touched = young.map(|one| one.record.last_touched_at()).min();
+            let due = touched.map(|touched| {
+                to_nanos(touched).saturating_add_unsigned(
+                    u64::try_from(request.keep_duration.as_nanos()).unwrap_or(u64::MAX),
+                )
+            });
+            pruned.short_until = Some(due.unwrap_or(i64::MAX));
+        }
         self.remove_unreachable_keys()?;
         self.write(history::trim)?;
-        Ok(freed)
+        Ok(pruned)
     }
 
     /// Removes those of `loaded` that are meant, the least valuable first, children before their
@@ -150,10 +182,11 @@ impl Store {
     ) -> Result<u64> {
         let mut selection = Selection::new(loaded, is_meant);
         let mut freed = 0;
+        let mut most = FIRST_BATCH;
         loop {
             let mut batch = Vec::new();
             let mut expected = freed;
-            while batch.len() < BATCH && expected < wanted {
+            while batch.len() < most && expected < wanted {
                 let Some(index) = selection.next() else { break };
                 expected += loaded[index].record.size_bytes;
                 batch.push(&loaded[index]);
@@ -165,6 +198,7 @@ impl Store {
                 freed += record.size_bytes;
                 on_removed(&record);
             }
+            most = LAST_BATCH.min(2 * most);
         }
         Ok(freed)
     }
@@ -273,10 +307,15 @@ type Files = Vec<PathBuf>;
 impl Store {
     /// Removes the keys that lead to no result. Not while a build may be about to link to them.
     pub(crate) fn remove_unreachable_keys(&self) -> Result<()> {
+        if !lease::living(self)?.is_empty() {
+            return Ok(());
+        }
+        // No lease begins from here on.
+        let _publications = self.lock_removal()?;
+        if !lease::living(self)?.is_empty() {
+            return Ok(());
+        }
         self.write(|tx| {
-            if crate::lease::end_dead(self, tx)? {
-                return Ok(());
-            }
             // Replaced keys, to which nothing leads.
             tx.execute(
                 "DELETE FROM keys WHERE root = 0 AND id NOT IN (SELECT child FROM links)",

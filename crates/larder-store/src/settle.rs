@@ -1,7 +1,7 @@
 //! What is written is not forced to the disk at once: its rows are *unsettled* until one
 //! `syncfs` has covered them, and an unsettled row of an earlier boot is forgotten.
 
-use rusqlite::Transaction;
+use rusqlite::{Transaction, params};
 use rustix::fs::{Mode, OFlags};
 
 use crate::db::to_nanos;
@@ -54,9 +54,10 @@ impl Store {
     pub(crate) fn settle_if_due(&self) -> Result<()> {
         let due = self.now() - to_nanos(jiff::Timestamp::UNIX_EPOCH + SETTLE_AFTER);
         let any = self.read(|db| {
-            let sql = "SELECT EXISTS (SELECT 1 FROM snapshots WHERE unsettled IS NOT NULL AND created_at < ?1) \
-                       OR EXISTS (SELECT 1 FROM blobs WHERE unsettled IS NOT NULL AND created_at < ?1)";
-            Ok(db.prepare_cached(sql)?.query_row([due], |row| row.get::<_, bool>(0))?)
+            let sql = "SELECT EXISTS (SELECT 1 FROM snapshots WHERE unsettled = ?1 AND created_at < ?2) \
+                       OR EXISTS (SELECT 1 FROM blobs WHERE unsettled = ?1 AND created_at < ?2)";
+            let mut any = db.prepare_cached(sql)?;
+            Ok(any.query_row(params![self.boot(), due], |row| row.get::<_, bool>(0))?)
         })?;
         if any { self.settle() } else { Ok(()) }
     }
@@ -64,8 +65,11 @@ impl Store {
     /// Forgets what was not settled when the machine went down: its bytes may be missing.
     pub(crate) fn forget_unsettled(&self) -> Result<()> {
         let stale = self.read(|db| {
-            let sql = "SELECT EXISTS (SELECT 1 FROM snapshots WHERE unsettled <> ?1) \
-                       OR EXISTS (SELECT 1 FROM blobs WHERE unsettled <> ?1)";
+            // Not `<>`, for which SQLite reads the whole index.
+            let sql = "SELECT EXISTS (SELECT 1 FROM snapshots WHERE unsettled < ?1) \
+                       OR EXISTS (SELECT 1 FROM snapshots WHERE unsettled > ?1) \
+                       OR EXISTS (SELECT 1 FROM blobs WHERE unsettled < ?1) \
+                       OR EXISTS (SELECT 1 FROM blobs WHERE unsettled > ?1)";
             Ok(db
                 .prepare_cached(sql)?
                 .query_row([self.boot()], |row| row.get::<_, bool>(0))?)
@@ -73,9 +77,11 @@ impl Store {
         if !stale {
             return Ok(());
         }
-        let _publications = self.lock_removal()?;
+        let publications = self.lock_removal()?;
         self.write_durably(|tx| forget(tx, self.boot()))?;
-        self.sweep_unreferenced()
+        self.sweep_unreferenced()?;
+        drop(publications);
+        self.sweep_lost_cache_mounts()
     }
 }
 

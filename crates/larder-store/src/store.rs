@@ -198,16 +198,30 @@ impl Store {
         self.0.db.write_durably(body)
     }
 
-    /// Excludes [`Store::lock_removal`], from before a file gets its final name until its row is
-    /// committed.
+    /// Excludes [`Store::lock_removal`]: from before a file gets its final name until its row is
+    /// committed, and while something is looked up until it is protected.
     pub(crate) fn lock_publication(&self) -> Result<FileLock> {
-        FileLock::wait(&self.layout().lock("publish"), LockMode::Shared)
+        let path = self.layout().lock("publish");
+        match FileLock::attempt(&path, LockMode::Shared)? {
+            Some(lock) => Ok(lock),
+            None => {
+                let _turn = self.lock_turn()?;
+                FileLock::wait(&path, LockMode::Shared)
+            }
+        }
     }
 
     /// Excludes publications, while rows and then their files are taken away, or while files
     /// without rows are looked for.
     pub(crate) fn lock_removal(&self) -> Result<FileLock> {
+        let _turn = self.lock_turn()?;
         FileLock::wait(&self.layout().lock("publish"), LockMode::Exclusive)
+    }
+
+    /// Makes who removes one thing after the other wait for those who wait for it: the kernel lets
+    /// the first that runs have the lock, which would be itself.
+    fn lock_turn(&self) -> Result<FileLock> {
+        FileLock::wait(&self.layout().lock("turn"), LockMode::Exclusive)
     }
 
     /// Leaves a sign, to be taken before rows go and removed after their files have gone: if this

@@ -30,18 +30,14 @@ impl Store {
             self.sweep_unreferenced()?;
         }
         if crashed {
+            self.sweep_lost_cache_mounts()?;
             self.measure_cache_mounts()?;
         }
         // Last, so that a crash of ours leaves the signs of the earlier one.
-        for (id, lock) in dead {
-            self.write(|tx| {
-                tx.prepare_cached("DELETE FROM leases WHERE id = ?")?
-                    .execute([&id])?;
-                Ok(())
-            })?;
+        for (_, lock) in dead {
             lock.remove()?;
         }
-        self.sweep_cache_mounts()?;
+        self.sweep_detached()?;
         disk::empty_trash(self.layout())
     }
 

@@ -6,8 +6,8 @@ use crate::lock::{Existing, FileLock, LockMode};
 use crate::usage::{Kind, Loaded, load, overhead_bytes};
 use crate::{Ceiling, Error, ErrorKind, RecordType, Result, Store, disk};
 
-/// The bytes of an entry in a lease's file.
-const ENTRY_BYTES: usize = size_of::<u64>();
+/// The bytes at the start of a lease's file that say what is reserved.
+pub(crate) const ENTRY_BYTES: usize = size_of::<u64>();
 
 /// What counts under a ceiling, at one moment.
 #[derive(Debug, Clone, Copy)]

@@ -81,8 +81,9 @@ impl Store {
     /// Returns the sum of the recorded sizes of cache mounts.
     fn mounts_bytes(&self) -> Result<u64> {
         self.read(|db| {
-            let mut sum = db.prepare_cached("SELECT total(size_bytes) FROM cache_mounts")?;
-            Ok(sum.query_row([], |row| row.get::<_, f64>(0))? as u64)
+            let mut sum =
+                db.prepare_cached("SELECT bytes FROM totals WHERE kind = 'cache_mounts'")?;
+            Ok(sum.query_row([], |row| row.get::<_, i64>(0))? as u64)
         })
     }
 }

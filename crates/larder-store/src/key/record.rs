@@ -193,7 +193,7 @@ impl Lease {
                 link(tx, parent, new.op, new.output, key)?;
             }
             if let (SaveMode::Keep, Some(result)) = (new.mode, store.visible_result(tx, key)?) {
-                self.record_snapshot(tx, &result.snapshot)?;
+                self.protect(std::slice::from_ref(&result.snapshot), &[])?;
                 return Ok(Saved { key, result });
             }
             insert_result(tx, key, new.snapshot, store.now())?;

@@ -4,9 +4,10 @@ use larder_oci::Digest;
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::Files;
+use crate::lease::{self, Held};
 use crate::snapshot::digest_column;
 use crate::usage::{Kind, Loaded};
-use crate::{Result, SnapshotId, Store, UsageRecord, disk, image, lease};
+use crate::{Result, SnapshotId, Store, UsageRecord, disk, image};
 
 impl Store {
     /// Removes those of `batch` that nothing has come to need since it was loaded. Returns what
@@ -16,13 +17,13 @@ impl Store {
         let sign = self.mark_removal()?;
         let publications = self.lock_removal()?;
         let files = self.write_durably(|tx| {
-            lease::end_dead(self, tx)?;
+            let held = lease::held(self, &lease::living(self)?)?;
             let mut files = Files::new();
             for loaded in batch {
                 let freed = match &loaded.kind {
                     Kind::Snapshot if loaded.record.shared => forget(self, tx, &loaded.record.id)?,
-                    Kind::Snapshot => remove_snapshot(self, tx, loaded, &mut files)?,
-                    Kind::Blob(digest) => remove_blob(self, tx, digest, true, &mut files)?,
+                    Kind::Snapshot => remove_snapshot(self, tx, loaded, &held, &mut files)?,
+                    Kind::Blob(digest) => remove_blob(self, tx, digest, true, &held, &mut files)?,
                     Kind::CacheMount | Kind::Unfinished => None,
                 };
                 if let Some(size_bytes) = freed {
@@ -52,10 +53,10 @@ pub(crate) fn remove_loose_blobs(store: &Store, blobs: &[Digest]) -> Result<()> 
     let sign = store.mark_removal()?;
     let publications = store.lock_removal()?;
     let files = store.write_durably(|tx| {
-        lease::end_dead(store, tx)?;
+        let held = lease::held(store, &lease::living(store)?)?;
         let mut files = Files::new();
         for digest in blobs {
-            remove_blob(store, tx, digest, false, &mut files)?;
+            remove_blob(store, tx, digest, false, &held, &mut files)?;
         }
         Ok(files)
     })?;
@@ -83,11 +84,14 @@ fn remove_snapshot(
     store: &Store,
     tx: &Transaction<'_>,
     loaded: &Loaded,
+    held: &Held,
     files: &mut Files,
 ) -> Result<Option<u64>> {
     let id = &loaded.record.id;
-    let needed = "SELECT 1 FROM held_snapshots WHERE snapshot = ?1 \
-        UNION ALL SELECT 1 FROM snapshot_parents JOIN snapshots ON id = child \
+    if held.snapshots.contains(id) {
+        return Ok(None);
+    }
+    let needed = "SELECT 1 FROM snapshot_parents JOIN snapshots ON id = child \
           WHERE parent = ?1 AND form <> 'flat' \
         UNION ALL SELECT 1 FROM images JOIN tags USING (manifest) WHERE snapshot = ?1 \
         UNION ALL SELECT 1 FROM image_platforms JOIN tags ON tags.manifest = image \
@@ -116,7 +120,7 @@ fn remove_snapshot(
     }
     freed += remove_row(store, tx, id, files)?;
     for digest in &blobs {
-        freed += remove_blob(store, tx, digest, false, files)?.unwrap_or(0);
+        freed += remove_blob(store, tx, digest, false, held, files)?.unwrap_or(0);
     }
     Ok(Some(freed))
 }
@@ -148,10 +152,13 @@ fn remove_blob(
     tx: &Transaction<'_>,
     digest: &Digest,
     nameless: bool,
+    held: &Held,
     files: &mut Files,
 ) -> Result<Option<u64>> {
-    let needed = "SELECT 1 FROM held_blobs WHERE digest = ?1 \
-        UNION ALL SELECT 1 FROM layer_blobs WHERE digest = ?1 \
+    if held.blobs.contains(digest) {
+        return Ok(None);
+    }
+    let needed = "SELECT 1 FROM layer_blobs WHERE digest = ?1 \
         UNION ALL SELECT 1 FROM image_blobs WHERE digest = ?1 AND \
           (NOT ?2 OR EXISTS (SELECT 1 FROM tags WHERE manifest = image))";
     if tx

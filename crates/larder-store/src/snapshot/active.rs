@@ -243,6 +243,6 @@ impl SnapshotRow<'_> {
             )?
             .execute(params![self.id, position as i64, parent])?;
         }
-        lease.record_snapshot(tx, self.id)
+        lease.protect(std::slice::from_ref(self.id), &[])
     }
 }

@@ -138,7 +138,7 @@ impl Lease {
                 .optional()?;
             if let Some(winner) = found {
                 if store.is_visible(tx, &winner)? {
-                    self.record_snapshot(tx, &winner)?;
+                    self.protect(std::slice::from_ref(&winner), &[])?;
                     return Ok(winner);
                 }
                 // Who can see it has it still, by the keys that lead to it.

@@ -39,10 +39,10 @@ struct Roots {
 
 /// Loads all records but the overhead.
 pub(crate) fn load(store: &Store) -> Result<Vec<Loaded>> {
-    let leases = live_leases(store)?;
+    let leases = lease::living(store)?;
+    let held = lease::held(store, &leases)?;
     let mut loaded = store.read(|db| {
         let mut snapshots = snapshots(db)?;
-        let held = held(db, &leases)?;
         let named = named(db)?;
         let in_use = closure(&snapshots, held.snapshots);
         let shared = closure(&snapshots, named.snapshots);
@@ -111,16 +111,6 @@ pub(crate) fn overhead_bytes(store: &Store, left_out: &[&str]) -> Result<u64> {
     Ok(size_bytes + disk::allocated_entry(&layout.blobs()).map_err(failed)?)
 }
 
-fn live_leases(store: &Store) -> Result<HashSet<String>> {
-    let mut live = HashSet::new();
-    for id in disk::entries(&store.layout().leases())? {
-        if lease::is_live(store, &id)? {
-            live.insert(id);
-        }
-    }
-    Ok(live)
-}
-
 /// Returns the snapshots; a flattened one counts as part of the snapshot that it shows.
 fn snapshots(db: &Connection) -> Result<Vec<Loaded>> {
     let mut parents: HashMap<SnapshotId, Vec<SnapshotId>> = HashMap::new();
@@ -177,30 +167,6 @@ fn closure(snapshots: &[Loaded], roots: HashSet<SnapshotId>) -> HashSet<Snapshot
         }
     }
     closed
-}
-
-fn held(db: &Connection, leases: &HashSet<String>) -> Result<Roots> {
-    let mut roots = Roots {
-        snapshots: HashSet::new(),
-        blobs: HashSet::new(),
-    };
-    let mut list = db.prepare_cached("SELECT lease, snapshot FROM held_snapshots")?;
-    for row in list.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))? {
-        let (lease, id) = row?;
-        if leases.contains(&lease) {
-            roots.snapshots.insert(id);
-        }
-    }
-    let mut list = db.prepare_cached("SELECT lease, digest FROM held_blobs")?;
-    for row in list.query_map([], |row| {
-        Ok((row.get::<_, String>(0)?, digest_column(row, 1)?))
-    })? {
-        let (lease, digest) = row?;
-        if leases.contains(&lease) {
-            roots.blobs.insert(digest);
-        }
-    }
-    Ok(roots)
 }
 
 /// Returns what images with names keep.

@@ -30,7 +30,7 @@ fn a_store_is_made_once_and_found_again() {
     assert!(open(&root).unwrap().has_blob(&digest).unwrap());
     assert_eq!(
         std::fs::read_to_string(root.join("version")).unwrap(),
-        "6\n"
+        "7\n"
     );
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&root).unwrap());
     assert_eq!(mode & 0o777, 0o700);

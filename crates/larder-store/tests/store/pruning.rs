@@ -283,6 +283,65 @@ fn the_collector_keeps_to_its_policies() {
 }
 
 #[test]
+fn a_policy_without_success_waits_for_growth_or_age() {
+    let store = TestStore::new();
+    let fill = |name: &str| {
+        let lease = store.lease().unwrap();
+        heavy(&lease, None, name);
+        lease.release().unwrap();
+    };
+    fill("a");
+    let policy = [PruneRequest {
+        max_used_space: 1,
+        keep_duration: 10 * DAY,
+        ..PruneRequest::default()
+    }];
+    let gc = || store.gc(&policy).unwrap() >> 20;
+    assert_eq!(gc(), 0, "too young");
+    // Made old behind the store's back: the collector would find it if it looked.
+    let db = rusqlite::Connection::open(store.root().join("larder.db")).unwrap();
+    let age = |name: &str| {
+        let sql = "UPDATE snapshots SET created_at = 0, last_used_at = 0 WHERE description = ?";
+        assert_eq!(db.execute(sql, [name]).unwrap(), 1);
+    };
+    age("a");
+    assert_eq!(gc(), 0, "it does not look");
+    fill("b");
+    assert_eq!(gc(), 1, "the store has grown");
+    age("b");
+    assert_eq!(gc(), 0);
+    let other = [PruneRequest {
+        keep_duration: 11 * DAY,
+        ..policy[0].clone()
+    }];
+    assert_eq!(store.gc(&other).unwrap() >> 20, 1, "a policy of its own");
+    fill("c");
+    assert_eq!(gc(), 0);
+    store.advance(DAY + DAY / 2);
+    assert_eq!(gc(), 0, "looks once more, in vain");
+    store.advance(8 * DAY + DAY / 2 - Duration::from_secs(1));
+    assert_eq!(gc(), 0);
+    store.advance(Duration::from_secs(1));
+    assert_eq!(gc(), 1, "old enough");
+    store.assert_sound();
+}
+
+#[test]
+fn children_of_many_batches_go_before_their_parents() {
+    let store = TestStore::new();
+    let lease = store.lease().unwrap();
+    let mut parent = None;
+    for step in 0..150 {
+        parent = Some(layer(&lease, parent.as_ref(), &step.to_string()));
+    }
+    lease.release().unwrap();
+    let removed = store.prune_all();
+    let expected: Vec<_> = (0..150).rev().map(|step| step.to_string()).collect();
+    assert_eq!(removed, expected);
+    store.assert_sound();
+}
+
+#[test]
 fn default_policies_are_buildkits() {
     let disk = DiskSpace {
         total_bytes: 252_000_000_000,
