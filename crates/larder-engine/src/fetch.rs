@@ -1,6 +1,8 @@
 //! Fetches layers that the store does not have, and unpacks them into a snapshot.
 
-use std::io;
+mod arrival;
+
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::thread::ScopedJoinHandle;
 
@@ -15,6 +17,7 @@ use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::progress::{StatusProgress, VertexProgress};
 use crate::task::Tasks;
+use arrival::Arrival;
 
 /// Bytes copied at a time from a directory.
 const BUFFER_BYTES: usize = 1 << 17;
@@ -99,37 +102,57 @@ impl Fetcher<'_> {
         below.ok_or_else(|| BuildError::internal("a tree came out without layers"))
     }
 
-    /// Fetches and unpacks layers, each on a thread of its own: the registry client bounds how
+    /// Fetches and unpacks layers, each on threads of its own: the registry client bounds how
     /// many arrive at once.
     fn unpack_all(&self, layers: &[FarLayer], origin: &Origin) -> Result<Vec<UnpackedLayer>> {
         std::thread::scope(|scope| {
             let threads: Vec<_> = layers
                 .iter()
-                .map(|layer| Tasks::spawn(scope, "layer", move || self.unpack(layer, origin)))
+                .map(|layer| Tasks::spawn(scope, "layer", move || self.layer(layer, origin)))
                 .collect();
-            let finish = |thread: io::Result<ScopedJoinHandle<'_, Result<UnpackedLayer>>>| {
-                let failed = |source| {
-                    BuildError::new(ErrorClass::Exhausted, "cannot start a thread")
-                        .with_source(source)
-                };
-                let panicked = |_| BuildError::internal("the thread of a layer panicked");
-                thread.map_err(failed)?.join().map_err(panicked)?
-            };
-            let finished: Vec<Result<UnpackedLayer>> = threads.into_iter().map(finish).collect();
+            let finished: Vec<_> = threads.into_iter().map(finish).collect();
             finished.into_iter().collect()
         })
     }
 
-    fn unpack(&self, layer: &FarLayer, origin: &Origin) -> Result<UnpackedLayer> {
+    /// Unpacks a layer: as it is in the store, else while it arrives.
+    fn layer(&self, layer: &FarLayer, origin: &Origin) -> Result<UnpackedLayer> {
+        self.cancel.check()?;
         let digest = &layer.descriptor.digest;
-        self.blob(&layer.descriptor, origin)?;
+        if self.lease.hold_blobs(std::slice::from_ref(digest))? {
+            return self.unpack_stored(layer);
+        }
+        let arrival = Arrival::default();
+        let unpacked = std::thread::scope(|scope| {
+            let unpacking = Tasks::spawn(scope, "unpack", || self.unpack(layer, arrival.reader()));
+            // However it ends, nobody is to wait for more.
+            let ending = arrival.ending();
+            let fetched = self.fetch(&layer.descriptor, origin, Some(&arrival));
+            fetched.map_err(BuildError::of_fetch)?;
+            ending.finish();
+            let status = self.progress.status(format!("extracting {digest}"), 0);
+            let unpacked = finish(unpacking);
+            status.done();
+            Ok::<_, BuildError>(unpacked)
+        });
+        match unpacked? {
+            Err(_) if arrival.is_broken() => self.unpack_stored(layer),
+            unpacked => unpacked,
+        }
+    }
+
+    fn unpack_stored(&self, layer: &FarLayer) -> Result<UnpackedLayer> {
+        let digest = &layer.descriptor.digest;
         let status = self.progress.status(format!("extracting {digest}"), 0);
-        let blob = self.lease.store().open_blob(digest)?;
-        let mut warn =
-            |warning: larder_tree::apply::Warning| self.progress.warn(warning.to_string());
-        let unpacked = self.lease.unpack(&layer.diff_id, blob, &mut warn)?;
+        let unpacked = self.unpack(layer, self.lease.store().open_blob(digest)?)?;
         status.done();
         Ok(unpacked)
+    }
+
+    fn unpack(&self, layer: &FarLayer, blob: impl Read) -> Result<UnpackedLayer> {
+        let mut warn =
+            |warning: larder_tree::apply::Warning| self.progress.warn(warning.to_string());
+        Ok(self.lease.unpack(&layer.diff_id, blob, &mut warn)?)
     }
 
     /// Has a blob in the store, held by the lease: as it is there, else fetched from `origin`, or
@@ -142,12 +165,19 @@ impl Fetcher<'_> {
         {
             return Ok(());
         }
-        self.fetch(descriptor, origin).map_err(BuildError::of_fetch)
+        let fetched = self.fetch(descriptor, origin, None);
+        fetched.map_err(BuildError::of_fetch)
     }
 
-    fn fetch(&self, descriptor: &Descriptor, origin: &Origin) -> Result<()> {
+    /// Fetches a blob into the store; tells `arrival` how far it is.
+    fn fetch(
+        &self,
+        descriptor: &Descriptor,
+        origin: &Origin,
+        arrival: Option<&Arrival>,
+    ) -> Result<()> {
         let (own, insecure) = match origin {
-            Origin::Layout(directory) => return self.copy(descriptor, directory),
+            Origin::Layout(directory) => return self.copy(descriptor, directory, arrival),
             Origin::Registry(image_ref) => (Some(image_ref), false),
             Origin::InsecureRegistry(image_ref) => (Some(image_ref), true),
             Origin::Noted => (None, false),
@@ -157,7 +187,7 @@ impl Fetcher<'_> {
         let noted = repositories.iter().filter_map(|text| text.parse().ok());
         let mut last = None;
         for from in noted.chain(own.cloned()) {
-            match self.download(descriptor, &from, insecure) {
+            match self.download(descriptor, (&from, insecure), arrival) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.class() == ErrorClass::Canceled => return Err(error),
                 Err(error) => last = Some(error),
@@ -171,11 +201,16 @@ impl Fetcher<'_> {
         }))
     }
 
-    fn download(&self, descriptor: &Descriptor, from: &ImageRef, insecure: bool) -> Result<()> {
+    fn download(
+        &self,
+        descriptor: &Descriptor,
+        (from, insecure): (&ImageRef, bool),
+        arrival: Option<&Arrival>,
+    ) -> Result<()> {
         let status = self
             .progress
             .status(descriptor.digest.to_string(), descriptor.size_bytes);
-        let mut sink = self.sink(descriptor, &status)?;
+        let mut sink = self.sink(descriptor, &status, arrival)?;
         let partial = Partial {
             offset_bytes: sink.writer.offset(),
             hash: sink.writer.hasher(),
@@ -189,12 +224,17 @@ impl Fetcher<'_> {
         let fetched = self.engine.tasks.block_on(fetch).map_err(no_runtime)?;
         self.cancel.check()?;
         fetched?;
-        sink.writer.commit()?;
+        sink.commit()?;
         status.done();
         Ok(())
     }
 
-    fn copy(&self, descriptor: &Descriptor, directory: &Path) -> Result<()> {
+    fn copy(
+        &self,
+        descriptor: &Descriptor,
+        directory: &Path,
+        arrival: Option<&Arrival>,
+    ) -> Result<()> {
         let digest = &descriptor.digest;
         let failed = |source: io::Error| {
             BuildError::new(
@@ -206,20 +246,21 @@ impl Fetcher<'_> {
         let status = self
             .progress
             .status(digest.to_string(), descriptor.size_bytes);
-        let mut sink = self.sink(descriptor, &status)?;
+        let mut sink = self.sink(descriptor, &status, None)?;
         sink.writer.restart()?;
+        sink.announce(arrival)?;
         let path = layout_blob(directory, digest);
         let mut file = std::fs::File::open(path).map_err(failed)?;
         let mut buffer = vec![0; BUFFER_BYTES];
         loop {
-            let count = io::Read::read(&mut file, &mut buffer).map_err(failed)?;
+            let count = file.read(&mut buffer).map_err(failed)?;
             if count == 0 {
                 break;
             }
             sink.write(&buffer[..count]).map_err(failed)?;
         }
         self.cancel.check()?;
-        sink.writer.commit()?;
+        sink.commit()?;
         status.done();
         Ok(())
     }
@@ -228,14 +269,29 @@ impl Fetcher<'_> {
         &'s self,
         descriptor: &Descriptor,
         status: &'s StatusProgress<'s>,
+        arrival: Option<&'s Arrival>,
     ) -> Result<Sink<'s>> {
         let expected = Some((descriptor.digest.clone(), descriptor.size_bytes));
-        Ok(Sink {
+        let mut sink = Sink {
             writer: self.lease.blob_writer(expected)?,
             status,
+            arrival: None,
             cancel: self.cancel,
-        })
+        };
+        sink.announce(arrival)?;
+        Ok(sink)
     }
+}
+
+/// Waits for the thread of a layer.
+fn finish(
+    thread: io::Result<ScopedJoinHandle<'_, Result<UnpackedLayer>>>,
+) -> Result<UnpackedLayer> {
+    let failed = |source| {
+        BuildError::new(ErrorClass::Exhausted, "cannot start a thread").with_source(source)
+    };
+    let panicked = |_| BuildError::internal("the thread of a layer panicked");
+    thread.map_err(failed)?.join().map_err(panicked)?
 }
 
 /// Returns where an OCI layout has a blob.
@@ -260,7 +316,28 @@ pub(crate) fn no_runtime(source: io::Error) -> BuildError {
 struct Sink<'a> {
     writer: BlobWriter,
     status: &'a StatusProgress<'a>,
+    arrival: Option<&'a Arrival>,
     cancel: &'a CancelFlag,
+}
+
+impl<'a> Sink<'a> {
+    /// Tells `arrival` what is there, and what comes.
+    fn announce(&mut self, arrival: Option<&'a Arrival>) -> Result<()> {
+        if let Some(arrival) = arrival {
+            arrival.begin(self.writer.file()?, self.writer.readable_bytes());
+        }
+        self.arrival = arrival;
+        Ok(())
+    }
+
+    fn commit(self) -> Result<()> {
+        let size_bytes = self.writer.offset();
+        self.writer.commit()?;
+        if let Some(arrival) = self.arrival {
+            arrival.grow(size_bytes);
+        }
+        Ok(())
+    }
 }
 
 impl BlobSink for Sink<'_> {
@@ -270,10 +347,16 @@ impl BlobSink for Sink<'_> {
         }
         io::Write::write_all(&mut self.writer, chunk)?;
         self.status.set(self.writer.offset());
+        if let Some(arrival) = self.arrival {
+            arrival.grow(self.writer.readable_bytes());
+        }
         Ok(())
     }
 
     fn restart(&mut self) -> io::Result<()> {
+        if let Some(arrival) = self.arrival {
+            arrival.break_off();
+        }
         self.writer.restart().map_err(io::Error::other)
     }
 }

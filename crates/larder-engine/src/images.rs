@@ -266,11 +266,19 @@ impl<'a> Images<'a> {
 
     fn find_remote(&self, image_ref: &ImageRef, platform: &Platform) -> Result<ResolvedImage> {
         let client = self.engine.registry();
+        // Who has an image of that name has most likely what it stands for now.
+        let asks_first = self.lease.store().image_by_name(image_ref)?.is_some();
         let fetched = self.engine.tasks.block_on(async {
-            let target = client.resolve(image_ref).await?.descriptor.digest;
-            let mut document = match self.stored(&target) {
-                Some(bytes) => bytes,
-                None => client.fetch_manifest(image_ref, &target).await?.bytes,
+            let (target, mut document) = if asks_first || image_ref.digest().is_some() {
+                let target = client.resolve(image_ref).await?.descriptor.digest;
+                let document = match self.stored(&target) {
+                    Some(bytes) => bytes,
+                    None => client.fetch_manifest(image_ref, &target).await?.bytes,
+                };
+                (target, document)
+            } else {
+                let manifest = client.fetch_named(image_ref).await?;
+                (manifest.descriptor.digest, manifest.bytes)
             };
             let mut documents = vec![document.clone()];
             let mut manifest_digest = target.clone();

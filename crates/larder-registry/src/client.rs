@@ -91,6 +91,26 @@ impl Client {
         Err(attempts.last())
     }
 
+    /// Fetches what `image_ref` stands for now: what [`Client::resolve`] and
+    /// [`Client::fetch_manifest`] do, in one request. For who has not got it anyway.
+    ///
+    /// # Errors
+    /// As [`Client::resolve`].
+    pub async fn fetch_named(&self, image_ref: &ImageRef) -> Result<Manifest, Error> {
+        if let Some(digest) = image_ref.digest() {
+            return self.fetch_manifest(image_ref, digest).await;
+        }
+        let name = image_ref.tag().unwrap_or("latest");
+        let mut attempts = Attempts::default();
+        for endpoint in pull_endpoints(&self.transport.config, image_ref)? {
+            match self.manifest_at(&endpoint, image_ref, name).await {
+                Ok(manifest) => return Ok(manifest),
+                Err(error) => attempts.failed(&endpoint, error),
+            }
+        }
+        Err(attempts.last())
+    }
+
     /// Fetches the manifest or index with `digest` from the mirrors or the registry of
     /// `image_ref`, and checks it.
     ///

@@ -57,6 +57,7 @@ mod retry;
 mod secret;
 mod tls;
 mod transport;
+mod trust;
 mod upload;
 mod web;
 

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs_err as fs;
-use reqwest::{Certificate, Identity, redirect};
+use reqwest::redirect;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::trust::tls_config;
 use crate::{Error, ErrorKind, KeyPair, RegistryConfig};
 
 /// For a connection to be made, TLS included.
@@ -54,25 +57,33 @@ pub(crate) fn http_client(
     if is_loopback {
         builder = builder.no_proxy();
     }
+    let insecure = section.insecure == Some(true);
+    let mut authorities = Vec::new();
     for path in &trusted {
-        let certificates = Certificate::from_pem_bundle(&read(path)?)
-            .map_err(|error| malformed("certificates", path, error))?;
-        builder = builder.tls_certs_merge(certificates);
+        authorities.extend(certificates(path)?);
     }
-    if let Some(pair) = shown.first() {
-        let mut pem = read(&pair.cert)?;
-        pem.push(b'\n');
-        pem.extend(read(&pair.key)?);
-        let identity = Identity::from_pem(&pem)
-            .map_err(|error| malformed("a certificate and its key", &pair.cert, error))?;
-        builder = builder.identity(identity);
-    }
-    if section.insecure == Some(true) {
-        builder = builder.tls_danger_accept_invalid_certs(true);
-    }
-    builder.build().map_err(|error| {
-        Error::new(ErrorKind::Config, "cannot set up TLS for the registry").with_source(error)
-    })
+    let shown = match shown.first() {
+        Some(KeyPair { cert, key }) => Some((certificates(cert)?, private_key(key)?)),
+        None => None,
+    };
+    let config = tls_config(authorities, shown, insecure);
+    let builder = builder.tls_backend_preconfigured(config.map_err(no_tls)?);
+    builder.build().map_err(no_tls)
+}
+
+fn no_tls(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Config, "cannot set up TLS for the registry").with_source(error)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let bytes = read(path)?;
+    let certificates = CertificateDer::pem_slice_iter(&bytes).collect::<Result<_, _>>();
+    certificates.map_err(|error| malformed("certificates", path, error))
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let key = PrivateKeyDer::from_pem_slice(&read(path)?);
+    key.map_err(|error| malformed("a certificate's key", path, error))
 }
 
 /// Adds what lies in a folder of the form of Docker's `certs.d/HOST`.
@@ -105,7 +116,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn malformed(what: &str, path: &Path, error: reqwest::Error) -> Error {
+fn malformed(what: &str, path: &Path, error: pem::Error) -> Error {
     let message = format!("`{}` does not hold {what} in PEM", path.display());
     Error::new(ErrorKind::Config, message).with_source(error)
 }

@@ -211,6 +211,18 @@ impl BlobWriter {
         self.offset
     }
 
+    /// Returns how many of those bytes are in [`BlobWriter::file`]; the rest waits in memory for more,
+    /// or for the commit.
+    pub fn readable_bytes(&self) -> u64 {
+        self.file.written_bytes()
+    }
+
+    /// Returns a handle to read what is written, at offsets. It is good also after the commit.
+    pub fn file(&self) -> Result<File> {
+        let file = self.file.get_ref().try_clone();
+        file.map_err(|error| Error::io("cannot read a blob that is being written", error))
+    }
+
     /// Returns the running digest of those bytes.
     pub fn hasher(&self) -> Sha256 {
         self.hasher.clone()

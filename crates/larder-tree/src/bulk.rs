@@ -55,6 +55,11 @@ impl BulkFile {
         &self.file
     }
 
+    /// Returns how many bytes are in the file, up to where it stands.
+    pub fn written_bytes(&self) -> u64 {
+        self.offset
+    }
+
     /// Forgets what is not in the file yet, and goes on at `offset`, where the file was put.
     pub fn restart(&mut self, offset: u64) {
         self.pending.clear();

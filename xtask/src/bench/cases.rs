@@ -67,6 +67,11 @@ pub(super) const CASES: &[Case] = &[
         run: remote::pull,
     },
     Case {
+        name: "pull-layers",
+        large: false,
+        run: remote::pull_layers,
+    },
+    Case {
         name: "remote-cache",
         large: false,
         run: remote::cache,
@@ -149,7 +154,7 @@ fn steps(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     Ok(vec![Row::new(label, runs.collect::<Result<_>>()?)])
 }
 
-/// A context of many small files: built for the first time, and again.
+/// A context of many small files: built for the first time, again, and with one file changed.
 fn context(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let context = place.contexts.join("context");
     write_tree(&context, &[("Dockerfile", "FROM busybox\nCOPY . /app\n")]);
@@ -166,10 +171,20 @@ fn context(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let build = || measure(&mut tool.build(&place.state, &context, false));
     let first = vec![build()?];
     let again = (0..SLOW_RUNS).map(|_| build()).collect::<Result<_>>()?;
+    let changed = (0..SLOW_RUNS).map(|run| {
+        let dir = CONTEXT_DIRS / SLOW_RUNS * run;
+        fs::write(
+            context.join(format!("d{dir}/f0")),
+            format!("change {run}\n"),
+        )?;
+        build()
+    });
+    let changed = changed.collect::<Result<_>>()?;
     let label = |what: &str| format!("{} files: {what}", CONTEXT_DIRS * CONTEXT_FILES_PER_DIR);
     Ok(vec![
         Row::new(label("first build"), first),
         Row::new(label("again"), again),
+        Row::new(label("one file changed"), changed),
     ])
 }
 

@@ -2,8 +2,10 @@
 use std::process::Command;
 
 use fs_err as fs;
-use larder_oci::{Platform, media_type};
-use larder_testkit::{Base, MadeImage, Project, RegistryOptions, Run, install, project, skip};
+use larder_oci::{Digest, Platform, media_type};
+use larder_testkit::{
+    Base, Fault, FaultProxy, MadeImage, On, Project, RegistryOptions, Run, install, project, skip,
+};
 
 use crate::{Setup, image, layer, registry};
 
@@ -140,6 +142,57 @@ fn layers_are_verified() {
     }
     fs::write(&file, good).unwrap();
     let _ = setup.build(&dockerfile, &[]).success();
+}
+
+/// A layer is unpacked while it arrives: what comes of it must be the layer's, however it arrives.
+#[test]
+fn a_layer_that_does_not_arrive_at_once_is_unpacked_as_it_is() {
+    let setup = registry!();
+    let mut content = Vec::new();
+    while content.len() < 6 << 20 {
+        content.extend_from_slice(Digest::sha256(content.len().to_le_bytes()).hex().as_bytes());
+    }
+    let made = image("large", &content);
+    made.push(&setup.registry, "library/app", "1").unwrap();
+    let layer = format!("/blobs/{}", made.layer_digest(0));
+    let mirror = FaultProxy::start(setup.registry.host()).unwrap();
+    let config = setup.scratch.join("larder.toml");
+    let text = format!(
+        "[registry.\"docker.io\"]\nmirrors = [\"{}\", \"{}\"]\n",
+        mirror.host(),
+        setup.registry.host()
+    );
+    fs::write(&config, text).unwrap();
+    let cut = || vec![Fault::CutAnswer(2_000_000)];
+    for (name, faults) in [
+        ("at once", Vec::new()),
+        ("in two parts", cut()),
+        ("wrong, then from elsewhere", vec![Fault::FlipBit]),
+        (
+            "a part, then not at all",
+            [cut(), vec![Fault::answer(404)]].concat(),
+        ),
+        ("a part, then wrong", [cut(), vec![Fault::FlipBit]].concat()),
+    ] {
+        mirror.forget();
+        for (count, fault) in faults.into_iter().enumerate() {
+            mirror.inject(On::new("GET", layer.clone()).after(count), fault);
+        }
+        let root = setup.scratch.join(name.replace(' ', "-"));
+        let larder = setup.larder.clone().with_root(&root);
+        let larder = larder.with_env("LARDER_CONFIG", &config);
+        let tree = setup.scratch.join("tree");
+        let _ = fs::remove_dir_all(&tree);
+        let context = setup
+            .scratch
+            .context("context", &[("Dockerfile", "FROM app:1\n")]);
+        let output = format!("type=local,dest={}", tree.display());
+        let mut command = larder.command(["build", "--progress", "plain", "-o", &output]);
+        let _ = Run::of(command.arg(context)).success();
+        assert!(mirror.count("GET", &layer) > 0, "{name}");
+        let arrived = fs::read(tree.join("large")).unwrap();
+        assert!(arrived == content, "{name}: {} bytes", arrived.len());
+    }
 }
 
 #[test]

@@ -164,8 +164,7 @@ impl Sources<'_> {
 
 /// Reads the caches that a reference leads to, and the media type it led to first.
 async fn read_registry(client: &Client, image_ref: &ImageRef) -> Result<(String, Vec<Imported>)> {
-    let resolved = client.resolve(image_ref).await?.descriptor;
-    let first = client.fetch_manifest(image_ref, &resolved.digest).await?;
+    let first = client.fetch_named(image_ref).await?;
     let kind = first.descriptor.media_type.clone();
     let mut caches = Vec::new();
     let mut left = limit::IMAGES;

@@ -34,6 +34,10 @@ async fn an_image_is_resolved_and_fetched() {
     assert_eq!(manifest.descriptor, fixture.manifest);
     assert_eq!(digest_of(&manifest.bytes), fixture.manifest.digest);
 
+    for name in [busybox(host), pinned] {
+        assert_eq!(client.fetch_named(&name).await.unwrap(), manifest, "{name}");
+    }
+
     let layer = fetch(&client, host, &fixture.layer()).await.unwrap();
     assert_eq!(digest_of(&layer), fixture.layer().digest);
 }
@@ -49,6 +53,11 @@ async fn what_is_not_there_is_not_found() {
     assert_eq!(error.to_string(), format!("{tag}: not found"));
 
     let absent = Descriptor::of(media_type::LAYER, b"nowhere");
+    let named = client.fetch_named(&tag).await.unwrap_err();
+    assert_eq!(
+        (named.kind(), named.to_string()),
+        (error.kind(), error.to_string())
+    );
     let error = fetch(&client, host, &absent).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(

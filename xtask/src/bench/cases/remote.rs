@@ -1,5 +1,6 @@
 //! Cases with a registry of their own, on loopback.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
@@ -8,11 +9,14 @@ use larder_testkit::{Base, FaultProxy, Registry, write_tree};
 
 use super::{Content, Row, SLOW_RUNS, copy_example};
 use crate::bench::Place;
-use crate::bench::measure::{Sample, measure};
+use crate::bench::measure::{Sample, measure, peak_bytes};
 use crate::bench::tool::{RemoteCache, Tool};
 
 /// Runs of what takes less than a second, apart from emptying the state before.
 const RUNS: usize = 7;
+/// How many layers are pulled, each of so many files of 1 MiB.
+const PULLED_LAYERS: usize = 10;
+const FILES_PER_PULLED_LAYER: usize = 20;
 /// How large a layer is pushed.
 const PUSHED_FILES: usize = 64;
 
@@ -30,6 +34,43 @@ pub(super) fn pull(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let row = Row::new("python base pulled, one RUN", runs.collect::<Result<_>>()?);
     states.remove()?;
     Ok(vec![row])
+}
+
+/// A base image of many layers that arrive and are unpacked at once: how much memory that takes.
+pub(super) fn pull_layers(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
+    let registry = Registry::start()?;
+    let context = place.contexts.join("layers");
+    let mut dockerfile = "FROM busybox\n".to_owned();
+    let mut files = Content::new()?;
+    for layer in 0..PULLED_LAYERS {
+        writeln!(dockerfile, "COPY {layer} /{layer}")?;
+        fs::create_dir_all(context.join(layer.to_string()))?;
+        for number in 0..FILES_PER_PULLED_LAYER {
+            let path = context.join(format!("{layer}/{number}"));
+            fs::write(path, files.file(number))?;
+        }
+    }
+    write_tree(&context, &[("Dockerfile", &dockerfile)]);
+    measure(&mut tool.build(&place.state, &context, false))?;
+    let name = format!("{}/team/layers", registry.host());
+    measure(&mut tool.push(&place.state, &name)?)?;
+    let dockerfile = format!("FROM {name}\nRUN :\n");
+    let context = place.contexts.join("pull-layers");
+    write_tree(&context, &[("Dockerfile", &dockerfile)]);
+    let mut states = EmptyStates::new(place);
+    let runs = (0..SLOW_RUNS).map(|_| {
+        let state = states.next()?;
+        measure(&mut tool.build_remote(&state, &context, RemoteCache::None))
+    });
+    let runs = runs.collect::<Result<_>>()?;
+    let state = states.next()?;
+    let peak = peak_bytes(&mut tool.build_remote(&state, &context, RemoteCache::None))?;
+    states.remove()?;
+    let label = format!("{PULLED_LAYERS} layers pulled, one RUN");
+    Ok(vec![Row {
+        peak_bytes: Some(peak),
+        ..Row::new(label, runs)
+    }])
 }
 
 /// The example service on an empty root, with the cache of an earlier build in the registry: when
