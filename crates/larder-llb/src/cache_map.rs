@@ -5,8 +5,8 @@
 //!
 //! | op | enters | does not enter, because |
 //! | --- | --- | --- |
-//! | exec | args, env, cwd, user, hostname, ulimits, cgroup parent, names of extra hosts, network, security, secret env, devices, valid exit codes, layout of mounts, platform | proxy settings and IPs of extra hosts (they lead to the same result); mount selectors (they are in the input's key); id and sharing of a cache mount that is not the default one (its content is never part of a key) |
-//! | file | every action with owner, mode and patterns; of a copy's source only the base name | the source's directory (it is in the input's key) |
+//! | exec | args, env, cwd, user, hostname, ulimits, cgroup parent, names of extra hosts, network, security, secret env, devices, valid exit codes, layout of mounts, platform | proxy settings and IPs of extra hosts (they lead to the same result); mount selectors (they are in the input's key; they enter where that does not tell which one goes where); id and sharing of a cache mount that is not the default one (its content is never part of a key) |
+//! | file | every action with owner, mode and patterns; of a copy's source only the base name, unless that leaves open what is read | the source's directory (it is in the input's key) |
 //! | merge, diff | the order of inputs; for a diff, which of them are there | |
 //! | build | builder, inputs, inline definition, attributes | the definition in the input (it is in the input's key) |
 //! | passthrough | its id, and which input each output is | |
@@ -542,6 +542,73 @@ mod tests {
             assert_eq!(by_content(pb::MountContentCache::Default), by_default);
             assert!(!by_content(pb::MountContentCache::Off));
             assert_eq!(by_content(pb::MountContentCache::On), is_safe);
+        }
+    }
+
+    // Contents are told in the order of the paths, and paths without their order: what that leaves
+    // open has to be in the op's digest.
+    #[test]
+    fn what_is_read_of_one_input_is_not_mistaken() {
+        let bind = |selector: &str, dest: &str| pb::Mount {
+            input: 1,
+            selector: selector.to_owned(),
+            dest: dest.to_owned(),
+            output: -1,
+            readonly: true,
+            ..pb::Mount::default()
+        };
+        let exec = |mounts: &[(&str, &str)]| {
+            let binds = mounts.iter().map(|(selector, dest)| bind(selector, dest));
+            let op = run("true", [root()].into_iter().chain(binds).collect());
+            record(2, op).1
+        };
+        let copies = |sources: &[&str], secondary: i64| {
+            let actions = sources.iter().zip(0..).map(|(src, position)| {
+                let pb::op::Op::File(op) = copy(src, "/d/", 0, secondary) else {
+                    unreachable!("a copy is a file op");
+                };
+                let last = sources.len() as i64 - 1;
+                pb::FileAction {
+                    input: if position == 0 { 0 } else { 2 + position - 1 },
+                    output: if position == last { 0 } else { -1 },
+                    ..op.actions[0].clone()
+                }
+            });
+            let actions = actions.collect();
+            record(2, pb::op::Op::File(pb::FileOp { actions })).1
+        };
+        for (one, other) in [
+            (
+                exec(&[("/a", "/m"), ("/b", "/n")]),
+                exec(&[("/b", "/m"), ("/a", "/n")]),
+            ),
+            (
+                exec(&[("/", "/m"), ("/a", "/n")]),
+                exec(&[("/", "/m"), ("/b", "/n")]),
+            ),
+            (
+                exec(&[("/a", "/m"), ("/b", "/m")]),
+                exec(&[("/b", "/m"), ("/a", "/m")]),
+            ),
+            (copies(&["/a/f", "/b/f"], 1), copies(&["/b/f", "/a/f"], 1)),
+            (copies(&["/a/f", "/b/g"], 1), copies(&["/b/f", "/a/g"], 1)),
+            (copies(&["/a", "/a/f"], 1), copies(&["/a", "/a/b/f"], 1)),
+            (copies(&["/a/f"], 0), copies(&["/b/f"], 0)),
+        ] {
+            assert_ne!(one.digest, other.digest);
+        }
+        // All else is as BuildKit has it.
+        for (one, other) in [
+            (
+                exec(&[("/a", "/m"), ("/b", "/n")]),
+                exec(&[("/c", "/m"), ("/d", "/n")]),
+            ),
+            (exec(&[("/a", "/m")]), exec(&[("/b", "/m")])),
+            (copies(&["/f", "/g"], 1), copies(&["/a/f", "/b/g"], 1)),
+            (copies(&["/a/f"], 1), copies(&["/b/f"], 1)),
+        ] {
+            assert_eq!(one.digest, other.digest);
+            assert_ne!(one.inputs[1].selector, other.inputs[1].selector);
         }
     }
 

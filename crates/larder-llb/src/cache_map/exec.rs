@@ -3,7 +3,7 @@
 use larder_oci::{Digest, Platform, go_json};
 use serde::Serialize;
 
-use super::path::{absolute, without_nested};
+use super::path::{absolute, are_told_by_names, without_nested};
 use super::{CacheMap, InputKeys, PlatformKey, Selector};
 use crate::pb;
 
@@ -19,42 +19,67 @@ struct Key<'a> {
     platform: PlatformKey<'a>,
 }
 
+/// What mounts read of one input.
+#[derive(Default)]
+struct Reads<'a> {
+    /// Paths of the input with where they are mounted, in the order of the mounts.
+    paths: Vec<(String, &'a str)>,
+    /// Whether what a mount shows does not tell all, so that only how the input was made may key it. (In
+    /// BuildKit the last mount decides.)
+    by_definition: bool,
+}
+
 pub(super) fn cache_map(exec: &pb::ExecOp, platform: &Platform, input_count: usize) -> CacheMap {
+    let mut reads: Vec<Reads<'_>> = Vec::new();
+    reads.resize_with(input_count, Reads::default);
+    for mount in &exec.mounts {
+        if let Some(input) = input_of(mount) {
+            reads[input].add(mount);
+        }
+    }
     let key = Key {
         r#type: "buildkit.exec.v0",
-        exec: &normalized(exec),
+        exec: &normalized(exec, &reads),
         platform: PlatformKey::new(platform),
     };
-    let mut paths = vec![Vec::new(); input_count];
-    let mut by_content = vec![true; input_count];
-    for mount in &exec.mounts {
-        let reads_input = matches!(
-            mount.mount_type(),
-            pb::MountType::Bind | pb::MountType::Cache
-        );
-        let Some(input) = usize::try_from(mount.input).ok().filter(|_| reads_input) else {
-            continue;
-        };
-        paths[input].push(absolute(&mount.selector));
-        // What several mounts read is keyed by content only if each may be. (In BuildKit the last
-        // one decides.)
-        by_content[input] &= match mount.content_cache() {
+    CacheMap {
+        digest: Digest::sha256(go_json(&key)),
+        inputs: reads.iter().map(Reads::keys).collect(),
+    }
+}
+
+/// Returns the index of the input whose files a mount shows.
+fn input_of(mount: &pb::Mount) -> Option<usize> {
+    let reads = matches!(
+        mount.mount_type(),
+        pb::MountType::Bind | pb::MountType::Cache
+    );
+    usize::try_from(mount.input).ok().filter(|_| reads)
+}
+
+impl<'a> Reads<'a> {
+    fn add(&mut self, mount: &'a pb::Mount) {
+        self.paths.push((absolute(&mount.selector), &mount.dest));
+        let tells_all = match mount.content_cache() {
             pb::MountContentCache::Off => false,
             pb::MountContentCache::On => content_suffices(mount),
             // The root filesystem is large, and seldom the same by another way.
             pb::MountContentCache::Default => content_suffices(mount) && mount.dest != ROOT,
         };
+        self.by_definition |= !tells_all;
     }
-    let inputs = paths
-        .into_iter()
-        .zip(by_content)
-        .map(|(paths, by_content)| InputKeys {
+
+    /// Returns whether the contents could be of other paths of the input than these.
+    fn are_mistakable(&self) -> bool {
+        !self.by_definition && !are_told_by_names(self.paths.clone())
+    }
+
+    fn keys(&self) -> InputKeys {
+        let paths: Vec<String> = self.paths.iter().map(|(path, _)| path.clone()).collect();
+        InputKeys {
             selector: (!paths.is_empty()).then(|| Digest::sha256(paths.join("\0"))),
-            content: by_content.then(|| selectors(&paths)),
-        });
-    CacheMap {
-        digest: Digest::sha256(go_json(&key)),
-        inputs: inputs.collect(),
+            content: (!self.by_definition).then(|| selectors(&paths)),
+        }
     }
 }
 
@@ -74,7 +99,7 @@ fn selectors(paths: &[String]) -> Vec<Selector> {
 }
 
 /// Returns the op without what must not enter the key.
-fn normalized(exec: &pb::ExecOp) -> pb::ExecOp {
+fn normalized(exec: &pb::ExecOp, reads: &[Reads<'_>]) -> pb::ExecOp {
     let mut exec = exec.clone();
     if let Some(meta) = &mut exec.meta {
         meta.proxy_env = None;
@@ -82,8 +107,12 @@ fn normalized(exec: &pb::ExecOp) -> pb::ExecOp {
             host.ip.clear();
         }
     }
+    let are_mistakable: Vec<bool> = reads.iter().map(Reads::are_mistakable).collect();
     for mount in &mut exec.mounts {
-        mount.selector.clear();
+        mount.selector = match input_of(mount) {
+            Some(input) if are_mistakable[input] => absolute(&mount.selector),
+            _ => String::new(),
+        };
         if let Some(cache) = &mut mount.cache_opt
             && !is_default_cache(cache, &mount.dest)
         {

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use larder_oci::{Digest, go_json};
 use serde::Serialize;
 
-use super::path::{base_name, has_wildcards, without_nested};
+use super::path::{absolute, are_told_by_names, base_name, has_wildcards, without_nested};
 use super::{CacheMap, InputKeys, Selector};
 use crate::pb;
 use pb::file_action::Action;
@@ -19,19 +19,54 @@ struct Key {
     indexes: Vec<[i64; 3]>,
 }
 
+/// What actions read of one input.
+#[derive(Default)]
+struct Reads {
+    selectors: Vec<Selector>,
+    /// Whether an action changes the input: then it is keyed by how it was made.
+    is_changed: bool,
+}
+
 pub(super) fn cache_map(file: &pb::FileOp, input_count: usize) -> CacheMap {
-    let mut selectors: Vec<Vec<Selector>> = vec![Vec::new(); input_count];
-    // An input that an action changes is keyed by how it was made.
-    let mut changed = vec![false; input_count];
-    let input_of = |index: i64| {
-        usize::try_from(index)
-            .ok()
-            .filter(|&index| index < input_count)
+    let reads = reads_of(file, input_count);
+    let are_told: Vec<bool> = reads.iter().map(Reads::are_told_by_names).collect();
+    let key_of = |action: &pb::FileAction| {
+        let mut keyed = action.clone();
+        if let Some(Action::Copy(copy)) = &mut keyed.action
+            && let Some(input) = input_of(action.secondary_input, input_count)
+            && are_told[input]
+        {
+            copy.src = base_name(&copy.src).to_owned();
+        }
+        STANDARD.encode(action_json(&keyed))
     };
-    let mut actions = Vec::with_capacity(file.actions.len());
+    let indexes: Vec<[i64; 3]> = file
+        .actions
+        .iter()
+        .map(|action| [action.input, action.secondary_input, action.output])
+        .collect();
+    let key = Key {
+        r#type: "buildkit.file.v0",
+        actions: file.actions.iter().map(key_of).collect(),
+        indexes: if are_default(&indexes) {
+            Vec::new()
+        } else {
+            indexes
+        },
+    };
+    CacheMap {
+        digest: Digest::sha256(go_json(&key)),
+        inputs: reads.iter().map(Reads::keys).collect(),
+    }
+}
+
+/// Returns what the actions read, input by input.
+fn reads_of(file: &pb::FileOp, input_count: usize) -> Vec<Reads> {
+    let mut reads: Vec<Reads> = Vec::new();
+    reads.resize_with(input_count, Reads::default);
     for action in &file.actions {
-        if let Some(input) = input_of(action.input) {
-            changed[input] = true;
+        if let Some(input) = input_of(action.input, input_count) {
+            reads[input].is_changed = true;
         }
         let owner = match &action.action {
             Some(Action::Copy(copy)) => &copy.owner,
@@ -41,19 +76,18 @@ pub(super) fn cache_map(file: &pb::FileOp, input_count: usize) -> CacheMap {
             Some(Action::Symlink(_) | Action::Rm(_)) | None => &None,
         };
         for (input, path) in owner_lookups(owner.as_ref()) {
-            if let Some(input) = input_of(input) {
-                selectors[input].push(Selector {
+            if let Some(input) = input_of(input, input_count) {
+                reads[input].selectors.push(Selector {
                     path: path.to_owned(),
                     follow_links: true,
                     ..Selector::default()
                 });
             }
         }
-        let mut keyed = action.clone();
-        if let Some(Action::Copy(copy)) = &mut keyed.action
-            && let Some(input) = input_of(action.secondary_input)
+        if let Some(Action::Copy(copy)) = &action.action
+            && let Some(input) = input_of(action.secondary_input, input_count)
         {
-            selectors[input].push(Selector {
+            reads[input].selectors.push(Selector {
                 wildcard: copy.allow_wildcard && has_wildcards(&copy.src),
                 path: copy.src.clone(),
                 follow_links: copy.follow_symlink,
@@ -61,44 +95,41 @@ pub(super) fn cache_map(file: &pb::FileOp, input_count: usize) -> CacheMap {
                 exclude_patterns: copy.exclude_patterns.clone(),
                 required_paths: copy.required_paths.clone(),
             });
-            copy.src = base_name(&copy.src).to_owned();
         }
-        actions.push(STANDARD.encode(action_json(&keyed)));
     }
-    let indexes: Vec<[i64; 3]> = file
-        .actions
-        .iter()
-        .map(|action| [action.input, action.secondary_input, action.output])
-        .collect();
-    let key = Key {
-        r#type: "buildkit.file.v0",
-        actions,
-        indexes: if are_default(&indexes) {
-            Vec::new()
-        } else {
-            indexes
-        },
-    };
-    let inputs = selectors
-        .into_iter()
-        .zip(changed)
-        .map(|(selectors, changed)| {
-            if changed || selectors.is_empty() {
-                return InputKeys::default();
-            }
-            let mut paths: Vec<&str> = selectors
-                .iter()
-                .map(|selector| selector.path.as_str())
-                .collect();
-            paths.sort_unstable_by(|a, b| b.cmp(a));
-            InputKeys {
-                selector: Some(Digest::sha256(paths.join("\0"))),
-                content: Some(without_redundant(&selectors)),
-            }
-        });
-    CacheMap {
-        digest: Digest::sha256(go_json(&key)),
-        inputs: inputs.collect(),
+    reads
+}
+
+/// Returns the input that `index` of an action names; `None` for an action's output and for none.
+fn input_of(index: i64, input_count: usize) -> Option<usize> {
+    usize::try_from(index)
+        .ok()
+        .filter(|&index| index < input_count)
+}
+
+impl Reads {
+    /// Returns whether the base names in the op tell which action reads what.
+    fn are_told_by_names(&self) -> bool {
+        let is_ordered = |it: &Selector| it.is_plain() || it.path == absolute(&it.path);
+        let paths = self.selectors.iter();
+        let paths = paths.map(|it| (absolute(&it.path), base_name(&it.path)));
+        let is_single = self.selectors.len() == 1;
+        let are_told =
+            || self.selectors.iter().all(is_ordered) && are_told_by_names(paths.collect());
+        !self.is_changed && (is_single || are_told())
+    }
+
+    fn keys(&self) -> InputKeys {
+        if self.is_changed || self.selectors.is_empty() {
+            return InputKeys::default();
+        }
+        let paths = self.selectors.iter().map(|it| it.path.as_str());
+        let mut paths: Vec<&str> = paths.collect();
+        paths.sort_unstable_by(|a, b| b.cmp(a));
+        InputKeys {
+            selector: Some(Digest::sha256(paths.join("\0"))),
+            content: Some(without_redundant(&self.selectors)),
+        }
     }
 }
 

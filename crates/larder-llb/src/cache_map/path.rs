@@ -1,5 +1,7 @@
 //! Paths in ops.
 
+use std::collections::BTreeSet;
+
 /// Returns whether `*`, `?` or `[` stands in `path` without a backslash before it.
 pub fn has_wildcards(path: &str) -> bool {
     let mut bytes = path.bytes();
@@ -41,14 +43,22 @@ pub(super) fn base_name(path: &str) -> &str {
 
 /// Returns the distinct paths that lie below none of the others, sorted.
 pub(super) fn without_nested(paths: &[String]) -> Vec<String> {
-    let mut kept: Vec<String> = paths.to_vec();
-    kept.sort();
-    kept.dedup();
-    let all = kept.clone();
-    let covers = |other: &str, path: &str| {
-        let below = path.strip_prefix(other.trim_end_matches('/'));
-        other != path && below.is_some_and(|rest| rest.starts_with('/'))
+    let all: BTreeSet<&str> = paths.iter().map(String::as_str).collect();
+    let is_nested = |path: &str| {
+        path.match_indices('/').any(|(end, _)| {
+            let dir = &path[..=end];
+            all.contains(&path[..end]) || (dir != path && all.contains(dir))
+        })
     };
-    kept.retain(|path| !all.iter().any(|other| covers(other, path)));
-    kept
+    let kept = all.iter().filter(|path| !is_nested(path));
+    kept.map(|path| (*path).to_owned()).collect()
+}
+
+/// Returns whether the names that go with paths of a tree, such as mount points, tell which is which
+/// of their contents, when these come in the order of the paths, each once and none that lies below
+/// another.
+pub(super) fn are_told_by_names(mut paths: Vec<(String, &str)>) -> bool {
+    paths.sort_unstable();
+    let all: Vec<String> = paths.iter().map(|(path, _)| path.clone()).collect();
+    without_nested(&all).len() == all.len() && paths.is_sorted_by(|(_, a), (_, b)| a < b)
 }
