@@ -6,7 +6,9 @@ use std::process::Command;
 
 use fs_err as fs;
 use larder_oci::{Digest, media_type};
-use larder_testkit::{Base, OciArchive, Project, Registry, Run, install, project, skip};
+use larder_testkit::{
+    Base, GitRepository, OciArchive, Project, Registry, Run, install, project, skip,
+};
 use serde_json::{Value, json};
 
 const DOCKERFILE: &str = "FROM busybox\nARG MODE\nRUN echo made > /made\nCOPY a /a\n";
@@ -157,6 +159,57 @@ fn what_is_pushed_has_a_short_provenance_unless_that_is_declined() {
     let declined = command.env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1");
     let _ = Run::of(declined).success();
     assert_eq!(setup.document("plain", "2").1, plain);
+}
+
+#[test]
+fn the_repository_of_the_context_is_told() {
+    install(&["git"]).unwrap();
+    let setup = setup!();
+    let repository = GitRepository::create(&setup.project.context());
+    let commit = repository.commit(&[("app/Dockerfile", DOCKERFILE), ("app/a", "first")]);
+    let address = "https://user:secret@git.example/app";
+    let _ = repository.git(["remote", "add", "origin", address]);
+    let name = setup.name("app:1");
+    let context = setup.project.context().join("app");
+    let context = context.to_str().unwrap();
+    let build = |variables: &[(&str, &str)]| {
+        let mut command = setup
+            .project
+            .larder()
+            .command(["build", "--push", "-t", &name]);
+        let _ = Run::of(command.arg(context).envs(variables.iter().copied())).success();
+        let (_, index) = setup.document("app", "1");
+        let statement = setup.statements("app", &index).remove(0);
+        let image = index["manifests"][0]["digest"].as_str().unwrap();
+        let (_, manifest) = setup.document("app", image);
+        let config = setup.blob("app", &manifest["config"]["digest"]);
+        let told = &statement["predicate"]["runDetails"]["metadata"]["buildkit_metadata"]["vcs"];
+        (told.clone(), config["config"]["Labels"].clone())
+    };
+    let told = |revision: &str| {
+        json!({
+            "localdir:context": "app",
+            "localdir:dockerfile": "app",
+            "revision": revision,
+            "source": "https://git.example/app",
+        })
+    };
+    assert_eq!(build(&[]), (told(&commit), Value::Null));
+    repository.git(["rm", "--quiet", "--cached", "app/a"]);
+    let flags = [
+        ("BUILDX_GIT_CHECK_DIRTY", "1"),
+        ("BUILDX_GIT_LABELS", "full"),
+    ];
+    let labels = json!({
+        "com.docker.image.source.entrypoint": "app/Dockerfile",
+        "org.opencontainers.image.revision": format!("{commit}-dirty"),
+        "org.opencontainers.image.source": "https://git.example/app",
+    });
+    assert_eq!(build(&flags), (told(&format!("{commit}-dirty")), labels));
+    assert_eq!(
+        build(&[("BUILDX_GIT_INFO", "0")]),
+        (Value::Null, Value::Null)
+    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ use larder_oci::{Descriptor, Digest, ImageRef, Platform};
 use crate::event::MissCause;
 
 pub use crate::entitlement::Entitlement;
-pub use attest::{Attestations, Provenance, ProvenanceMode, Sbom, SlsaVersion};
+pub use attest::{Attestations, Provenance, ProvenanceMode, Sbom, SlsaVersion, Vcs};
 pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget};
 pub use larder_cache::ManifestForm;
 pub use larder_dockerfile::Resources;

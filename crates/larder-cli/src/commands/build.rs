@@ -8,6 +8,7 @@ mod proxies;
 pub(crate) mod report;
 pub(crate) mod secrets;
 pub(crate) mod ssh;
+pub(crate) mod vcs;
 
 use std::io;
 use std::sync::{Mutex, PoisonError};

@@ -12,7 +12,7 @@ use super::material::{self, Material, Pin};
 use super::steps::Steps;
 use crate::request::{
     BuildRequest, ContextSource, NamedContext, NetworkMode, NoCacheSteps, Provenance,
-    ProvenanceMode, SlsaVersion,
+    ProvenanceMode, SlsaVersion, Vcs,
 };
 use crate::web;
 
@@ -34,6 +34,7 @@ pub(crate) struct RequestFacts {
     args: BTreeMap<String, String>,
     /// The names of the directories that the client lends.
     locals: BTreeSet<String>,
+    vcs: Option<Vcs>,
 }
 
 impl RequestFacts {
@@ -98,6 +99,7 @@ impl RequestFacts {
             context,
             args,
             locals,
+            vcs: request.attestations.vcs.clone(),
         }
     }
 }
@@ -188,6 +190,13 @@ impl<'a> Parts<'a> {
         let (parameters, has_all) = parameters(facts, is_max);
         let steps = is_max.then(|| Steps::new(&facts.lowered.definition));
         let mut own_metadata = Map::new();
+        own_metadata.extend(
+            facts
+                .request
+                .vcs
+                .iter()
+                .map(|it| ("vcs".to_owned(), vcs(it))),
+        );
         if let Some(steps) = &steps {
             own_metadata.extend(steps.source().map(|source| ("source".to_owned(), source)));
             if let (Some(result), false) = (steps.result(), facts.layers.is_empty()) {
@@ -299,6 +308,18 @@ impl<'a> Parts<'a> {
         source.insert(key.to_owned(), request.file_name.as_str().into());
         source.into()
     }
+}
+
+fn vcs(vcs: &Vcs) -> Value {
+    let told = [
+        ("localdir:context", &vcs.context),
+        ("localdir:dockerfile", &vcs.dockerfile),
+        ("revision", &vcs.revision),
+        ("source", &vcs.source),
+    ];
+    let told = told.into_iter();
+    let told = told.filter_map(|(key, value)| Some((key.to_owned(), value.as_deref()?.into())));
+    told.collect::<Map<_, _>>().into()
 }
 
 fn builder_platform() -> Value {

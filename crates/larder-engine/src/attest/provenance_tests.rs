@@ -370,3 +370,34 @@ fn a_context_from_afar_is_where_the_dockerfile_is() {
     );
     assert_eq!(external["request"].get("locals"), None);
 }
+
+#[test]
+fn the_repository_of_the_context_is_told() {
+    let mut request = request();
+    request.vcs = Some(Vcs {
+        source: Some("https://git.example/a".to_owned()),
+        revision: Some("0123".to_owned()),
+        context: Some(".".to_owned()),
+        dockerfile: None,
+    });
+    let told = json!({
+        "localdir:context": ".",
+        "revision": "0123",
+        "source": "https://git.example/a",
+    });
+    let options = |version| Provenance {
+        mode: ProvenanceMode::Min,
+        version,
+        ..Provenance::default()
+    };
+    let (_, v1) = made_with(&options(SlsaVersion::V1), &request, DOCKERFILE, 0);
+    assert_eq!(
+        v1["runDetails"]["metadata"]["buildkit_metadata"]["vcs"],
+        told
+    );
+    let (_, v02) = made_with(&options(SlsaVersion::V02), &request, DOCKERFILE, 0);
+    assert_eq!(
+        v02["metadata"][format!("{BUILD_TYPE_V02}#metadata")]["vcs"],
+        told
+    );
+}

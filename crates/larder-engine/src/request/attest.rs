@@ -12,6 +12,21 @@ pub struct Attestations {
     /// What is told of how it was made in [`BuildOutcome`](super::BuildOutcome), whatever outputs
     /// hold.
     pub told: Option<ProvenanceMode>,
+    /// The repository that a provenance says the context is from.
+    pub vcs: Option<Vcs>,
+}
+
+/// A repository with a directory of the client's in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vcs {
+    /// Where it is from, without a password.
+    pub source: Option<String>,
+    /// The commit that it is at.
+    pub revision: Option<String>,
+    /// Where in it the context is, `.` for its top.
+    pub context: Option<String>,
+    /// Where in it the Dockerfile's directory is.
+    pub dockerfile: Option<String>,
 }
 
 /// How a result was made, as SLSA has it.

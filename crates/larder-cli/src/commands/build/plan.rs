@@ -12,7 +12,7 @@ use larder_oci::Platform;
 use super::input::{self, Stdin};
 use super::secrets::FlagSecrets;
 use super::ssh::{self, FlagSsh};
-use super::{outputs, proxies};
+use super::{outputs, proxies, vcs};
 use crate::args::{
     AttestArg, BuildArgs, CacheFromArg, CallArg, HostArg, KeyValue, Method, NoCacheArg, attest,
 };
@@ -71,7 +71,7 @@ impl Plan {
             .chain(args.sbom)
             .collect();
         let attestations = attestations(&attests, args.metadata_file.is_some(), env)?;
-        let request = BuildRequest {
+        let mut request = BuildRequest {
             llb: None,
             context: context_source,
             dockerfile,
@@ -109,6 +109,7 @@ impl Plan {
             cache_exports: args.cache_to.into_iter().map(|to| to.export).collect(),
             attestations,
         };
+        vcs::describe(&mut request, env, &mut notes);
         Ok(Self {
             request,
             mode,

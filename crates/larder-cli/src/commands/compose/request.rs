@@ -21,6 +21,7 @@ use crate::commands::Context;
 use crate::commands::build::plan;
 use crate::commands::build::secrets::FlagSecrets;
 use crate::commands::build::ssh::{self, FlagSsh};
+use crate::commands::build::vcs;
 
 /// Returns the request of one target; `flags` hold for all targets.
 ///
@@ -77,6 +78,7 @@ pub(super) fn target_request(
             ..ImageOutput::default()
         })];
     }
+    vcs::describe(&mut request, context.env, notes);
     Ok(TargetRequest {
         inputs,
         ..TargetRequest::new(&target.name, request)
