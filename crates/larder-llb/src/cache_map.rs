@@ -606,6 +606,7 @@ mod tests {
             (exec(&[("/a", "/m")]), exec(&[("/b", "/m")])),
             (copies(&["/f", "/g"], 1), copies(&["/a/f", "/b/g"], 1)),
             (copies(&["/a/f"], 1), copies(&["/b/f"], 1)),
+            (copies(&["/a/f", "/a/f"], 1), copies(&["/f", "/f"], 1)),
         ] {
             assert_eq!(one.digest, other.digest);
             assert_ne!(one.inputs[1].selector, other.inputs[1].selector);

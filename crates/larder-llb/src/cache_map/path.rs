@@ -59,6 +59,7 @@ pub(super) fn without_nested(paths: &[String]) -> Vec<String> {
 /// another.
 pub(super) fn are_told_by_names(mut paths: Vec<(String, &str)>) -> bool {
     paths.sort_unstable();
+    paths.dedup();
     let all: Vec<String> = paths.iter().map(|(path, _)| path.clone()).collect();
     without_nested(&all).len() == all.len() && paths.is_sorted_by(|(_, a), (_, b)| a < b)
 }
