@@ -3,7 +3,7 @@
 use larder_oci::{Digest, Platform, go_json};
 use serde::Serialize;
 
-use super::path::{absolute, are_told_by_names, without_nested};
+use super::path::{absolute, without_nested};
 use super::{CacheMap, InputKeys, PlatformKey, Selector};
 use crate::pb;
 
@@ -69,13 +69,24 @@ impl<'a> Reads<'a> {
         self.by_definition |= !tells_all;
     }
 
-    /// Returns whether the contents could be of other paths of the input than these.
+    /// Returns whether the contents could be of other paths of the input than these: they come in the
+    /// order of the paths, without those below others, and only mount points that ascend, too, tell
+    /// which is which.
     fn are_mistakable(&self) -> bool {
-        !self.by_definition && !are_told_by_names(self.paths.clone())
+        let mut reads = self.paths.clone();
+        reads.sort_unstable();
+        reads.dedup();
+        let are_all_told = without_nested(&self.names()).len() == reads.len();
+        let ascend = reads.is_sorted_by(|(_, a), (_, b)| a < b);
+        !self.by_definition && !(are_all_told && ascend)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.paths.iter().map(|(path, _)| path.clone()).collect()
     }
 
     fn keys(&self) -> InputKeys {
-        let paths: Vec<String> = self.paths.iter().map(|(path, _)| path.clone()).collect();
+        let paths = self.names();
         InputKeys {
             selector: (!paths.is_empty()).then(|| Digest::sha256(paths.join("\0"))),
             content: (!self.by_definition).then(|| selectors(&paths)),

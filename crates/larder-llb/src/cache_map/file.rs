@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use larder_oci::{Digest, go_json};
 use serde::Serialize;
 
-use super::path::{absolute, are_told_by_names, base_name, has_wildcards, without_nested};
+use super::path::{absolute, base_name, has_wildcards, without_nested};
 use super::{CacheMap, InputKeys, Selector};
 use crate::pb;
 use pb::file_action::Action;
@@ -108,15 +108,19 @@ fn input_of(index: i64, input_count: usize) -> Option<usize> {
 }
 
 impl Reads {
-    /// Returns whether the base names in the op tell which action reads what.
+    /// Returns whether the base names in the op tell which action reads what: contents come in the order
+    /// of the paths, without plain ones below others, and only names that ascend, too, tell which is
+    /// which.
     fn are_told_by_names(&self) -> bool {
-        let is_ordered = |it: &Selector| it.is_plain() || it.path == absolute(&it.path);
-        let paths = self.selectors.iter();
-        let paths = paths.map(|it| (absolute(&it.path), base_name(&it.path)));
-        let is_single = self.selectors.len() == 1;
-        let are_told =
-            || self.selectors.iter().all(is_ordered) && are_told_by_names(paths.collect());
-        !self.is_changed && (is_single || are_told())
+        if self.is_changed || self.selectors.len() < 2 {
+            return !self.is_changed;
+        }
+        let told = without_redundant(&self.selectors);
+        let mut told: Vec<&str> = told.iter().map(|it| it.path.as_str()).collect();
+        told.dedup();
+        let is_told = |path: &str| path == absolute(path) && told.binary_search(&path).is_ok();
+        let names = told.iter().map(|path| base_name(path));
+        self.selectors.iter().all(|it| is_told(&it.path)) && names.is_sorted_by(|a, b| a < b)
     }
 
     fn keys(&self) -> InputKeys {

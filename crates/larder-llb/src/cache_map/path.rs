@@ -53,13 +53,3 @@ pub(super) fn without_nested(paths: &[String]) -> Vec<String> {
     let kept = all.iter().filter(|path| !is_nested(path));
     kept.map(|path| (*path).to_owned()).collect()
 }
-
-/// Returns whether the names that go with paths of a tree, such as mount points, tell which is which
-/// of their contents, when these come in the order of the paths, each once and none that lies below
-/// another.
-pub(super) fn are_told_by_names(mut paths: Vec<(String, &str)>) -> bool {
-    paths.sort_unstable();
-    paths.dedup();
-    let all: Vec<String> = paths.iter().map(|(path, _)| path.clone()).collect();
-    without_nested(&all).len() == all.len() && paths.is_sorted_by(|(_, a), (_, b)| a < b)
-}
