@@ -32,12 +32,11 @@ fuzz_target!(|text: &[u8]| {
     let Ok(dockerfile) = Dockerfile::parse(text, "Dockerfile") else {
         return;
     };
-    let names = dockerfile.stages().count();
     let options = LowerOptions {
         all_stages: true,
         ..LowerOptions::default()
     };
-    assert_eq!(dockerfile.view().len(), names);
+    assert!(!dockerfile.view().is_empty(), "there is a stage");
     let _images = dockerfile.base_images(&options);
     if let Ok(lowered) = dockerfile.lower(&options, &AllImages) {
         let encoded = lowered.definition.to_pb();

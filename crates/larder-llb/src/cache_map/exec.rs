@@ -78,7 +78,8 @@ impl<'a> Reads<'a> {
         reads.dedup();
         let are_all_told = without_nested(&self.names()).len() == reads.len();
         let ascend = reads.is_sorted_by(|(_, a), (_, b)| a < b);
-        !self.by_definition && !(are_all_told && ascend)
+        let are_told = self.by_definition || (are_all_told && ascend);
+        !are_told
     }
 
     fn names(&self) -> Vec<String> {

@@ -1,0 +1,29 @@
+//! Addresses of git repositories: what is understood is said in an op, and read back from it.
+#![no_main]
+
+use larder_llb::git::{GitRef, GitSource, Remote};
+use libfuzzer_sys::fuzz_target;
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+fuzz_target!(|text: &str| {
+    if let Some(Ok(named)) = GitRef::parse(text) {
+        let _shown = named.redacted();
+        for keep_git_dir in [false, true] {
+            let source = GitSource::new(&named, keep_git_dir);
+            let read = GitSource::of_op(&source.to_op()).expect("what was made can be read");
+            assert_eq!(read, source);
+            let key = source.cache_digest(COMMIT, &source.reference);
+            assert_eq!(read.cache_digest(COMMIT, &read.reference), key);
+        }
+    }
+    if let Ok(remote) = Remote::parse(text) {
+        if let Some((_, password)) = remote.credentials()
+            && password.len() > 8
+        {
+            let rest = remote.without_user();
+            let shown = remote.redacted();
+            assert!(!shown.contains(&password) || rest.contains(&password));
+        }
+    }
+});
