@@ -23,7 +23,7 @@ use crate::{Error, ErrorKind, Result};
 const MAX_RACES: usize = 128;
 
 /// How many symlinks one path may lead through; the kernel's own limit.
-const MAX_SYMLINKS: usize = 40;
+pub(crate) const MAX_SYMLINKS: usize = 40;
 
 /// How many directories are held open while a tree is removed; deeper ones are moved up first.
 const MAX_OPEN_DEPTH: usize = 64;
@@ -323,13 +323,15 @@ pub(crate) fn read_names(fd: impl AsFd) -> Result<Vec<OsString>, Errno> {
     Ok(names)
 }
 
-enum Step {
+/// One step of a path.
+pub(crate) enum Step {
     Root,
     Up,
     Name(OsString),
 }
 
-fn steps(path: &Path) -> impl DoubleEndedIterator<Item = Step> {
+/// Returns the steps of a path, or of the target of a symlink.
+pub(crate) fn steps(path: &Path) -> impl DoubleEndedIterator<Item = Step> {
     path.components().filter_map(|component| match component {
         Component::RootDir => Some(Step::Root),
         Component::ParentDir => Some(Step::Up),
@@ -461,7 +463,7 @@ fn remove_dir(parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     Ok(())
 }
 
-fn failed(action: &str, path: &Path, errno: Errno) -> Error {
+pub(crate) fn failed(action: &str, path: &Path, errno: Errno) -> Error {
     Error::io(
         format!("cannot {action} `{}`", path.display()),
         io::Error::from(errno),

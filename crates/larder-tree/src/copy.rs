@@ -29,6 +29,7 @@ mod plan;
 mod transfer;
 
 pub use actions::{MkdirOptions, mkdir, mkfile, remove, symlink};
+pub(crate) use content::{ContentCopier, write_all};
 pub use copier::{copy, copy_within};
 pub use mode::ModeChange;
 pub use options::{CopyOptions, CopyStats, FileAttributes};

@@ -5,7 +5,7 @@
 //! [`Sink`](crate::sink::Sink) is asked for: `apply_layer`, `copy`, `mkdir`, `mkfile`, `symlink`
 //! and `remove` make the same of it that they make of a [`Root`](crate::beneath::Root).
 //!
-//! ```ignore
+//! ```no_run
 //! use larder_tree::apply::{ApplyOptions, LayerForm, apply_layer};
 //! use larder_tree::erofs::Image;
 //!
@@ -29,6 +29,17 @@
 //! but the mounted file doesn't tell of it. What an entry held that a later one replaced stays in
 //! the image, unreachable. Nothing is synced to disk.
 
+mod directories;
+mod file;
+mod format;
 mod image;
+mod inodes;
+mod lower;
+mod sink;
+mod stream;
+mod tree;
+mod walk;
+mod writer;
+mod xattrs;
 
 pub use image::{Image, Summary};

@@ -53,6 +53,21 @@ impl Attributes {
     }
 }
 
+/// Reads all attributes of an open file or directory but those of overlayfs: what a copy on the same
+/// host keeps.
+pub(crate) fn read_all(fd: impl AsFd) -> Result<Xattrs, Errno> {
+    let mut attributes = Xattrs::new();
+    for name in names(&fd)?.split(|byte| *byte == 0) {
+        if !name.is_empty()
+            && overlay_mark(name).is_none()
+            && let Some(value) = value(&fd, name)?
+        {
+            attributes.insert(name.to_vec(), value);
+        }
+    }
+    Ok(attributes)
+}
+
 /// Returns whether an attribute belongs to a layer: users' own and file capabilities. The rest
 /// belongs to the host: its labels, access lists and administrators.
 pub(crate) fn is_kept(name: &[u8]) -> bool {

@@ -1,21 +1,18 @@
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{
-    self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
-};
+use rustix::fs::{FileType, Stat, Timespec, fstat, makedev};
 use rustix::io::Errno;
 
 use super::name;
 use super::options::{LayerForm, Ownership, Warning};
 use super::unpacker::{DirEnd, Parent, Unpacker, failed};
-use crate::beneath::remove_entry;
 use crate::error::owner_failed;
 use crate::quota;
+use crate::sink::Sink;
+use crate::sink::operations::Place;
 use crate::tar::{Header, Kind, Reader};
 use crate::xattr::{self, Attributes};
 use crate::{Error, ErrorKind, Result};
@@ -23,7 +20,7 @@ use crate::{Error, ErrorKind, Result};
 /// How much of a file is written at once.
 const COPY_BYTES: usize = 256 << 10;
 
-impl Unpacker<'_> {
+impl<S: Sink> Unpacker<'_, S> {
     /// Makes the entry at `path`, with its contents from the archive.
     pub(super) fn place(
         &mut self,
@@ -39,7 +36,8 @@ impl Unpacker<'_> {
             Kind::Directory => self.place_dir(&parent, name, path, header)?,
             Kind::Symlink(target) => {
                 self.in_free_place(&parent, name, path, || {
-                    fs::symlinkat(target, &*parent.fd, name)
+                    self.sink
+                        .make_symlink(&parent.dir, name, target.as_os_str())
                 })?;
                 self.finish_by_name(&parent, name, path, header)?;
             }
@@ -49,11 +47,11 @@ impl Unpacker<'_> {
                 self.options.warn(Warning::WhiteoutDevice, path);
             }
             Kind::CharDevice(major, minor) => {
-                let (kind, device) = (FileType::CharacterDevice, fs::makedev(*major, *minor));
+                let (kind, device) = (FileType::CharacterDevice, makedev(*major, *minor));
                 self.place_special(&parent, name, path, header, kind, device)?;
             }
             Kind::BlockDevice(major, minor) => {
-                let (kind, device) = (FileType::BlockDevice, fs::makedev(*major, *minor));
+                let (kind, device) = (FileType::BlockDevice, makedev(*major, *minor));
                 self.place_special(&parent, name, path, header, kind, device)?;
             }
         }
@@ -90,9 +88,9 @@ impl Unpacker<'_> {
             Err(error) if is_not_dir(&error) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let read = || Ok((fs::fstat(&below)?, Attributes::read(&below)?));
+        let read = || Ok((fstat(&below)?, Attributes::read(&below)?));
         let (stat, attributes) = read().map_err(|errno| failed(path, errno))?;
-        let ours = self.root.open_dir(path)?;
+        let ours = self.sink.open_dir(path)?;
         let header = Header {
             uid: stat.st_uid,
             gid: stat.st_gid,
@@ -110,7 +108,7 @@ impl Unpacker<'_> {
     /// Runs `make`, which makes an entry, after removing what is in its way.
     fn in_free_place<T>(
         &mut self,
-        parent: &Parent,
+        parent: &Parent<S::Dir>,
         name: &OsStr,
         path: &Path,
         make: impl Fn() -> Result<T, Errno>,
@@ -119,59 +117,54 @@ impl Unpacker<'_> {
             Err(Errno::EXIST) => {}
             result => return result.map_err(|errno| failed(path, errno)),
         }
-        let stat = fs::statat(&*parent.fd, name, AtFlags::SYMLINK_NOFOLLOW);
-        let remove = || remove_entry(&*parent.fd, name);
-        if let Ok(stat) = stat
-            && matches!(file_type(&stat), FileType::Directory | FileType::Symlink)
-        {
+        let file_type = self.sink.type_of(&parent.dir, name);
+        if let Ok(FileType::Directory | FileType::Symlink) = file_type {
             self.forget(path);
         }
-        remove()
+        self.sink
+            .remove(&parent.dir, name)
             .and_then(|_| make())
             .map_err(|errno| failed(path, errno))
     }
 
     fn place_file(
         &mut self,
-        parent: &Parent,
+        parent: &Parent<S::Dir>,
         name: &OsStr,
         path: &Path,
         header: &Header,
         archive: &mut Reader<impl Read>,
     ) -> Result<()> {
-        let fd = self.in_free_place(parent, name, path, || {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-            fs::openat(
-                &*parent.fd,
-                name,
-                flags | OFlags::CLOEXEC,
-                Mode::RUSR | Mode::WUSR,
-            )
-        })?;
-        let file = self.write_contents(File::from(fd), path, header, archive)?;
-        self.restore_owner(&file, header)
+        let sink = self.sink;
+        let mut file =
+            self.in_free_place(parent, name, path, || sink.make_file(&parent.dir, name))?;
+        self.write_contents(&mut file, path, header, archive)?;
+        self.restore_owner(Place::File(&mut file), header)
             .map_err(|errno| owner_failed(path.display(), errno))?;
-        self.restore_xattrs(&file, path, header)?;
-        fs::fchmod(&file, Mode::from_raw_mode(header.mode))
-            .and_then(|()| fs::futimens(&file, &times(header.mtime)))
+        self.restore_xattrs(path, header, |name, value| {
+            sink.set_xattr(Place::File(&mut file), name, value)
+        })?;
+        sink.set_mode(Place::File(&mut file), header.mode)
+            .and_then(|()| sink.set_time(Place::File(&mut file), header.mtime))
+            .and_then(|()| sink.close(file))
             .map_err(|errno| failed(path, errno))
     }
 
     fn write_contents(
         &mut self,
-        mut file: File,
+        file: &mut S::File,
         path: &Path,
         header: &Header,
         archive: &mut Reader<impl Read>,
-    ) -> Result<File> {
-        let write_failed = |error| Error::io(format!("cannot unpack `{}`", path.display()), error);
+    ) -> Result<()> {
         let segments = archive.segments().to_vec();
         self.buffer.resize(COPY_BYTES, 0);
         let mut end = 0;
         for segment in segments {
             if segment.offset != end {
-                file.seek(SeekFrom::Start(segment.offset))
-                    .map_err(write_failed)?;
+                self.sink
+                    .skip_to(file, segment.offset)
+                    .map_err(|errno| failed(path, errno))?;
             }
             end = segment.offset + segment.length;
             let mut remaining = segment.length;
@@ -180,42 +173,43 @@ impl Unpacker<'_> {
                 let count = archive.read(&mut self.buffer[..wanted]).map_err(|error| {
                     Error::io(format!("cannot read `{}`", path.display()), error)
                 })?;
-                file.write_all(&self.buffer[..count])
-                    .map_err(write_failed)?;
+                self.sink
+                    .write(file, &self.buffer[..count])
+                    .map_err(|errno| failed(path, errno))?;
                 remaining -= count as u64;
             }
         }
         if end != header.size {
-            file.set_len(header.size).map_err(write_failed)?;
+            self.sink
+                .set_size(file, header.size)
+                .map_err(|errno| failed(path, errno))?;
         }
-        Ok(file)
+        Ok(())
     }
 
     fn place_dir(
         &mut self,
-        parent: &Parent,
+        parent: &Parent<S::Dir>,
         name: &OsStr,
         path: &Path,
         header: &Header,
     ) -> Result<()> {
-        let make = || fs::mkdirat(&*parent.fd, name, Mode::RWXU);
-        let open = || {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            fs::openat(&*parent.fd, name, flags, Mode::empty())
-        };
+        let sink = self.sink;
+        let open = || sink.enter(&parent.dir, name);
+        let make = || sink.make_dir(&parent.dir, name).and_then(|()| open());
         let mut replaces = false;
-        let fd = match make().and_then(|()| open()) {
+        let dir = match make() {
             Err(Errno::EXIST) => match open() {
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     replaces = true;
-                    self.in_free_place(parent, name, path, || make().and_then(|()| open()))?
+                    self.in_free_place(parent, name, path, make)?
                 }
                 opened => opened.map_err(|errno| failed(path, errno))?,
             },
             opened => opened.map_err(|errno| failed(path, errno))?,
         };
-        self.finish_open_dir(&fd, path, header)?;
-        let dir = self.enter(path, fd)?;
+        self.finish_open_dir(&dir, path, header)?;
+        let dir = self.enter(path, dir)?;
         // What it replaces, a whiteout or a file, had hidden a directory beneath for good.
         match self.form {
             Some(form) if replaces && self.makes_overlay() => {
@@ -225,12 +219,16 @@ impl Unpacker<'_> {
         }
     }
 
-    fn finish_open_dir(&mut self, fd: &OwnedFd, path: &Path, header: &Header) -> Result<()> {
-        self.restore_owner(fd, header)
+    fn finish_open_dir(&mut self, dir: &S::Dir, path: &Path, header: &Header) -> Result<()> {
+        let sink = self.sink;
+        self.restore_owner(Place::Dir(dir), header)
             .map_err(|errno| owner_failed(path.display(), errno))?;
-        self.restore_xattrs(fd, path, header)?;
+        self.restore_xattrs(path, header, |name, value| {
+            sink.set_xattr(Place::Dir(dir), name, value)
+        })?;
         let usable = header.mode | 0o700;
-        fs::fchmod(fd, Mode::from_raw_mode(usable)).map_err(|errno| failed(path, errno))?;
+        sink.set_mode(Place::Dir(dir), usable)
+            .map_err(|errno| failed(path, errno))?;
         let end = DirEnd {
             mtime: header.mtime,
             mode: (usable != header.mode).then_some(header.mode),
@@ -241,7 +239,7 @@ impl Unpacker<'_> {
 
     fn place_link(
         &mut self,
-        parent: &Parent,
+        parent: &Parent<S::Dir>,
         name: &OsStr,
         path: &Path,
         target: &Path,
@@ -261,40 +259,36 @@ impl Unpacker<'_> {
                 ),
             )
         };
-        let (target_dir, target_name) = match self.root.parent_of(&clean) {
+        let (Some(target_dir), Some(target_name)) = (clean.parent(), clean.file_name()) else {
+            return Err(missing());
+        };
+        let sink = self.sink;
+        let target_dir = match sink.open_dir(target_dir) {
             Ok(found) => found,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidInput) => {
-                return Err(missing());
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing()),
             Err(error) => return Err(error.within(context())),
         };
-        let is_file = fs::statat(&target_dir, &target_name, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| file_type(&stat) != FileType::Directory);
-        if !is_file {
+        if !matches!(sink.type_of(&target_dir, target_name), Ok(found) if found != FileType::Directory)
+        {
             return Err(missing());
         }
         self.in_free_place(parent, name, path, || {
-            fs::linkat(
-                &target_dir,
-                &target_name,
-                &*parent.fd,
-                name,
-                AtFlags::empty(),
-            )
+            sink.make_link((&target_dir, target_name), (&parent.dir, name))
         })
     }
 
     fn place_special(
         &mut self,
-        parent: &Parent,
+        parent: &Parent<S::Dir>,
         name: &OsStr,
         path: &Path,
         header: &Header,
         kind: FileType,
         device: u64,
     ) -> Result<()> {
+        let sink = self.sink;
         let made = self.in_free_place(parent, name, path, || {
-            match fs::mknodat(&*parent.fd, name, kind, Mode::RUSR | Mode::WUSR, device) {
+            match sink.make_special(&parent.dir, name, kind, device) {
                 Ok(()) => Ok(true),
                 Err(Errno::PERM) if kind != FileType::Fifo => Ok(false),
                 Err(errno) => Err(errno),
@@ -311,42 +305,43 @@ impl Unpacker<'_> {
     /// Restores what an entry has that isn't opened: a symlink, a pipe, a device.
     fn finish_by_name(
         &mut self,
-        parent: &Parent,
+        parent: &Parent<S::Dir>,
         name: &OsStr,
         path: &Path,
         header: &Header,
     ) -> Result<()> {
-        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
-        if let Some((uid, gid)) = self.owner(Some((header.uid, header.gid))) {
-            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            fs::chownat(&*parent.fd, name, uid, gid, nofollow)
-                .map_err(|errno| owner_failed(path.display(), errno))?;
-        }
+        let entry = || Place::Entry(&parent.dir, name);
+        self.restore_owner(entry(), header)
+            .map_err(|errno| owner_failed(path.display(), errno))?;
         let finish = || {
             if !matches!(header.kind, Kind::Symlink(_)) {
-                let mode = Mode::from_raw_mode(header.mode);
-                fs::chmodat(&*parent.fd, name, mode, AtFlags::empty())?;
+                self.sink.set_mode(entry(), header.mode)?;
             }
-            fs::utimensat(&*parent.fd, name, &times(header.mtime), nofollow)
+            self.sink.set_time(entry(), header.mtime)
         };
         finish().map_err(|errno| failed(path, errno))
     }
 
-    fn restore_owner(&self, fd: impl AsFd, header: &Header) -> Result<(), Errno> {
+    fn restore_owner(&self, entry: Place<'_, S>, header: &Header) -> Result<(), Errno> {
         match self.owner(Some((header.uid, header.gid))) {
-            Some((uid, gid)) => fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))),
+            Some((uid, gid)) => self.sink.set_owner(entry, uid, gid),
             None => Ok(()),
         }
     }
 
     /// Sets the attributes that belong to a layer. This comes after the owner, whose change drops
     /// capabilities.
-    fn restore_xattrs(&mut self, fd: impl AsFd, path: &Path, header: &Header) -> Result<()> {
+    fn restore_xattrs(
+        &mut self,
+        path: &Path,
+        header: &Header,
+        mut set: impl FnMut(&[u8], &[u8]) -> Result<(), Errno>,
+    ) -> Result<()> {
         for (name, value) in &header.xattrs {
             if !xattr::is_kept(name) {
                 continue;
             }
-            match fs::fsetxattr(&fd, name.as_slice(), value, XattrFlags::empty()) {
+            match set(name, value) {
                 Ok(()) => {}
                 Err(Errno::NOTSUP | Errno::PERM) => {
                     let name = String::from_utf8_lossy(name).into_owned();
@@ -382,20 +377,9 @@ fn is_not_dir(error: &Error) -> bool {
     errno == Some(Errno::NOTDIR)
 }
 
-fn file_type(stat: &Stat) -> FileType {
-    FileType::from_raw_mode(stat.st_mode)
-}
-
 fn mtime(stat: &Stat) -> Timespec {
     Timespec {
         tv_sec: stat.st_mtime,
         tv_nsec: stat.st_mtime_nsec as i64,
-    }
-}
-
-fn times(mtime: Timespec) -> Timestamps {
-    Timestamps {
-        last_access: mtime,
-        last_modification: mtime,
     }
 }

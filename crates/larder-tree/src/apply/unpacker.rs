@@ -1,25 +1,25 @@
 use std::collections::{BTreeMap, HashSet};
 use std::io::{self, BufReader, Read};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use larder_oci::{Digest, Sha256};
-use rustix::fs::{self, AtFlags, FileType, Mode, Timespec, Timestamps};
+use rustix::fs::{FileType, Timespec};
 use rustix::io::Errno;
 
 use super::name;
 use super::options::{ApplyOptions, ApplyStats, LayerForm, UnpackStats};
-use crate::beneath::{CreatedDir, Root};
 use crate::compression::Decoder;
 use crate::quota;
+use crate::sink::Sink;
+use crate::sink::operations::Place;
 use crate::tar::Reader;
 use crate::{Error, ErrorKind, Result};
 
 /// How much of the uncompressed archive is read at once.
 const READ_BYTES: usize = 256 << 10;
 
-/// Makes the layer in `stream`, compressed or not, into `form` beneath `root`.
+/// Makes the layer in `stream`, compressed or not, into `form` beneath `root`: a directory, by its
+/// [`Root`](crate::beneath::Root), or an [`Image`](crate::erofs::Image).
 ///
 /// What an error leaves behind is for the caller to remove. Nothing is synced to disk.
 ///
@@ -28,7 +28,7 @@ const READ_BYTES: usize = 256 << 10;
 /// malformed archive or compressed stream; `LimitExceeded` beyond
 /// [`max_bytes`](ApplyOptions::max_bytes).
 pub fn apply_layer<'a>(
-    root: &'a Root,
+    root: &'a impl Sink,
     stream: impl Read,
     form: LayerForm,
     options: ApplyOptions<'a>,
@@ -54,7 +54,7 @@ pub fn apply_layer<'a>(
 /// # Errors
 /// As [`apply_layer`].
 pub fn unpack<'a>(
-    root: &'a Root,
+    root: &'a impl Sink,
     stream: impl Read,
     options: ApplyOptions<'a>,
 ) -> Result<UnpackStats> {
@@ -84,13 +84,13 @@ pub fn is_archive(stream: impl Read) -> Result<bool> {
 }
 
 /// The state of unpacking one archive.
-pub(super) struct Unpacker<'a> {
-    pub(super) root: &'a Root,
+pub(super) struct Unpacker<'a, S: Sink> {
+    pub(super) sink: &'a S,
     /// What to make of whiteouts; with none they are plain files.
     pub(super) form: Option<LayerForm>,
     pub(super) options: ApplyOptions<'a>,
     /// The directory that entries went to last, which most often is the next one's too.
-    parent: Option<Parent>,
+    parent: Option<Parent<S::Dir>>,
     /// What directories get when all entries are in place.
     dirs: BTreeMap<PathBuf, DirEnd>,
     /// Real paths of what the layer brought, with the directories above. Only for a plain tree.
@@ -102,18 +102,18 @@ pub(super) struct Unpacker<'a> {
 
 /// A directory held open.
 #[derive(Clone)]
-pub(super) struct Parent {
+pub(super) struct Parent<D> {
     path: PathBuf,
-    pub(super) fd: Rc<OwnedFd>,
+    pub(super) dir: D,
     /// The path with symlinks resolved. Only for a plain tree; else empty.
     pub(super) real: PathBuf,
 }
 
-impl Parent {
+impl<D: Clone> Parent<D> {
     /// Returns the same with another directory's handle.
-    pub(super) fn with_fd(&self, fd: OwnedFd) -> Self {
+    pub(super) fn with_dir(&self, dir: D) -> Self {
         Self {
-            fd: Rc::new(fd),
+            dir,
             ..self.clone()
         }
     }
@@ -126,10 +126,10 @@ pub(super) struct DirEnd {
     pub(super) mode: Option<u32>,
 }
 
-impl<'a> Unpacker<'a> {
-    fn new(root: &'a Root, form: Option<LayerForm>, options: ApplyOptions<'a>) -> Self {
+impl<'a, S: Sink> Unpacker<'a, S> {
+    fn new(sink: &'a S, form: Option<LayerForm>, options: ApplyOptions<'a>) -> Self {
         Self {
-            root,
+            sink,
             form,
             options,
             parent: None,
@@ -160,39 +160,39 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Returns the directory that `path` lies in, made if it is missing.
-    pub(super) fn parent_of(&mut self, path: &Path) -> Result<Parent> {
+    pub(super) fn parent_of(&mut self, path: &Path) -> Result<Parent<S::Dir>> {
         match self.existing_parent_of(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let dir = path.parent().unwrap_or(Path::new(""));
-                let fd = self.create_implied(dir)?;
-                self.enter(dir, fd)
+                let made = self.create_implied(dir)?;
+                self.enter(dir, made)
             }
             Err(error) => Err(error.within(unpack_text(path))),
             Ok(parent) => Ok(parent),
         }
     }
 
-    fn existing_parent_of(&mut self, path: &Path) -> Result<Parent> {
+    fn existing_parent_of(&mut self, path: &Path) -> Result<Parent<S::Dir>> {
         let dir = path.parent().unwrap_or(Path::new(""));
         if let Some(parent) = &self.parent
             && parent.path == dir
         {
             return Ok(parent.clone());
         }
-        let fd = self.root.open_dir(dir)?;
-        self.enter(dir, fd)
+        let opened = self.sink.open_dir(dir)?;
+        self.enter(dir, opened)
     }
 
     /// Keeps a directory open for the entries to come.
-    pub(super) fn enter(&mut self, dir: &Path, fd: OwnedFd) -> Result<Parent> {
+    pub(super) fn enter(&mut self, path: &Path, dir: S::Dir) -> Result<Parent<S::Dir>> {
         let real = if self.form == Some(LayerForm::Tree) {
-            self.root.resolve(dir)?
+            self.sink.resolve(path)?
         } else {
             PathBuf::new()
         };
         let parent = Parent {
-            path: dir.to_owned(),
-            fd: Rc::new(fd),
+            path: path.to_owned(),
+            dir,
             real,
         };
         self.parent = Some(parent.clone());
@@ -224,11 +224,11 @@ impl<'a> Unpacker<'a> {
         taken.map_err(|error| Error::io(unpack_text(path), error))
     }
 
-    fn create_implied(&mut self, dir: &Path) -> Result<OwnedFd> {
+    fn create_implied(&mut self, dir: &Path) -> Result<S::Dir> {
         self.take(dir, quota::directories_bytes(dir))?;
         let mut attributes = self.options.implied;
         attributes.owner = self.owner(attributes.owner);
-        let CreatedDir { fd, created } = self.root.create_dir_all(dir, attributes)?;
+        let (made, created) = self.sink.create_dir_all(dir, attributes)?;
         for path in created {
             if let Some(mtime) = attributes.time {
                 self.finish_dir_later(&path, DirEnd { mtime, mode: None });
@@ -236,7 +236,7 @@ impl<'a> Unpacker<'a> {
             self.copy_lower_attributes(&path)?;
             self.implied_dirs.push(path);
         }
-        Ok(fd)
+        Ok(made)
     }
 
     /// Gives each directory its time, which making entries changed, and its mode.
@@ -251,20 +251,15 @@ impl<'a> Unpacker<'a> {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let times = Timestamps {
-                last_access: end.mtime,
-                last_modification: end.mtime,
-            };
             let finish = || {
-                let stat = fs::statat(&*parent.fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
-                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                if self.sink.type_of(&parent.dir, name)? != FileType::Directory {
                     return Ok(());
                 }
                 if let Some(mode) = end.mode {
-                    let mode = Mode::from_raw_mode(mode);
-                    fs::chmodat(&*parent.fd, name, mode, AtFlags::empty())?;
+                    self.sink.set_mode(Place::Entry(&parent.dir, name), mode)?;
                 }
-                fs::utimensat(&*parent.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+                self.sink
+                    .set_time(Place::Entry(&parent.dir, name), end.mtime)
             };
             match finish() {
                 Ok(()) | Err(Errno::NOENT) => {}

@@ -1,14 +1,14 @@
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, XattrFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::options::LayerForm;
 use super::unpacker::{Parent, Unpacker, failed};
-use crate::beneath::{read_names, remove_entry};
+use crate::sink::Sink;
+use crate::sink::operations::Place;
 use crate::{Error, ErrorKind, Result};
 
 const PREFIX: &[u8] = b".wh.";
@@ -19,7 +19,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// What aufs keeps for itself.
 const FOREIGN_PREFIX: &[u8] = b".wh..wh.";
 
-impl Unpacker<'_> {
+impl<S: Sink> Unpacker<'_, S> {
     /// Does what a whiteout says; returns false for a path that is none.
     pub(super) fn whiteout(&mut self, path: &Path) -> Result<bool> {
         let name = path.file_name().unwrap_or_default().as_bytes();
@@ -56,14 +56,14 @@ impl Unpacker<'_> {
     pub(super) fn hide_all_beneath(
         &mut self,
         form: LayerForm,
-        dir: &Parent,
+        dir: &Parent<S::Dir>,
         path: &Path,
     ) -> Result<()> {
         match form {
-            LayerForm::Overlay => set_mark(&dir.fd, "trusted.overlay.opaque"),
-            LayerForm::OverlayUser => set_mark(&dir.fd, "user.overlay.opaque"),
+            LayerForm::Overlay => self.set_mark(&dir.dir, b"trusted.overlay.opaque"),
+            LayerForm::OverlayUser => self.set_mark(&dir.dir, b"user.overlay.opaque"),
             LayerForm::Tree => {
-                let result = self.remove_unplaced(&dir.fd, &dir.real);
+                let result = self.remove_unplaced(&dir.dir, &dir.real);
                 self.forget(path.parent().unwrap_or(Path::new("")));
                 result
             }
@@ -74,23 +74,21 @@ impl Unpacker<'_> {
     fn hide_victim(
         &mut self,
         form: LayerForm,
-        parent: &Parent,
+        parent: &Parent<S::Dir>,
         victim: &OsStr,
         path: &Path,
     ) -> Result<()> {
-        match fs::statat(&*parent.fd, victim, AtFlags::SYMLINK_NOFOLLOW) {
+        match self.sink.type_of(&parent.dir, victim) {
             // The layer brings its own: only what is beneath that goes.
-            Ok(stat) => {
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                    let fd = open_dir(&*parent.fd, victim).map_err(|e| failed(path, e))?;
-                    let dir = parent.with_fd(fd);
-                    self.hide_all_beneath(form, &dir, path)?;
-                }
-                Ok(())
+            Ok(FileType::Directory) => {
+                let dir = self.sink.enter(&parent.dir, victim);
+                let dir = dir.map_err(|errno| failed(path, errno))?;
+                self.hide_all_beneath(form, &parent.with_dir(dir), path)
             }
+            Ok(_) => Ok(()),
             Err(Errno::NOENT) => {
-                let kind = FileType::CharacterDevice;
-                fs::mknodat(&*parent.fd, victim, kind, Mode::empty(), 0)
+                self.sink
+                    .make_special(&parent.dir, victim, FileType::CharacterDevice, 0)
                     .map_err(|errno| failed(path, errno))?;
                 self.whiteouts.push(path.with_file_name(victim));
                 Ok(())
@@ -99,30 +97,35 @@ impl Unpacker<'_> {
         }
     }
 
-    fn remove_victim(&mut self, parent: &Parent, victim: &OsStr, path: &Path) -> Result<()> {
+    fn remove_victim(
+        &mut self,
+        parent: &Parent<S::Dir>,
+        victim: &OsStr,
+        path: &Path,
+    ) -> Result<()> {
         let real = parent.real.join(victim);
         let result = if self.placed.contains(&real) {
-            match open_dir(&*parent.fd, victim) {
+            match self.sink.enter(&parent.dir, victim) {
                 Ok(dir) => self.remove_unplaced(&dir, &real),
                 Err(Errno::NOTDIR | Errno::LOOP) => Ok(()),
                 Err(errno) => Err(errno),
             }
         } else {
-            remove_entry(&*parent.fd, victim).map(|_| ())
+            self.sink.remove(&parent.dir, victim).map(drop)
         };
         self.forget(&path.with_file_name(victim));
         result.map_err(|errno| failed(path, errno))
     }
 
     /// Removes what is in a directory but didn't come from this layer.
-    fn remove_unplaced(&self, dir: &OwnedFd, real: &Path) -> Result<(), Errno> {
-        for name in read_names(dir)? {
+    fn remove_unplaced(&self, dir: &S::Dir, real: &Path) -> Result<(), Errno> {
+        for name in self.sink.names(dir)? {
             let child = real.join(&name);
             if !self.placed.contains(&child) {
-                remove_entry(dir, &name)?;
+                self.sink.remove(dir, &name)?;
                 continue;
             }
-            match open_dir(dir, &name) {
+            match self.sink.enter(dir, &name) {
                 Ok(sub) => self.remove_unplaced(&sub, &child)?,
                 Err(Errno::NOTDIR | Errno::LOOP) => {}
                 Err(errno) => return Err(errno),
@@ -130,13 +133,8 @@ impl Unpacker<'_> {
         }
         Ok(())
     }
-}
 
-fn set_mark(dir: &OwnedFd, name: &str) -> Result<(), Errno> {
-    fs::fsetxattr(dir, name, b"y", XattrFlags::empty())
-}
-
-fn open_dir(parent: impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(parent, name, flags, Mode::empty())
+    fn set_mark(&self, dir: &S::Dir, name: &[u8]) -> Result<(), Errno> {
+        self.sink.set_xattr(Place::Dir(dir), name, b"y")
+    }
 }

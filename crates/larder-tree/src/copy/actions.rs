@@ -1,16 +1,17 @@
-use std::os::fd::AsFd;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{self, AtFlags, Gid, Mode, OFlags, Timestamps, Uid};
+use rustix::io::Errno;
 
-use super::content::write_all;
-use super::copier::expand;
+use super::copier::{depth_of, parent_of};
 use super::options::{FileAttributes, timespec};
 use super::transfer::{cannot_write, shown};
-use crate::beneath::{DirAttributes, Root};
-use crate::context::Tree;
-use crate::pattern::{clean_rooted, has_wildcards};
+use crate::beneath::{DirAttributes, failed};
+use crate::pattern::{Glob, clean_rooted, has_wildcards, split_wildcards};
+use crate::sink::Sink;
+use crate::sink::operations::Place;
 use crate::{Error, ErrorKind, Result};
 
 /// How [`mkdir`] makes a directory.
@@ -25,7 +26,7 @@ pub struct MkdirOptions {
 }
 
 /// Makes a directory. One that exists is left as it is.
-pub fn mkdir(root: &Root, path: &str, options: &MkdirOptions) -> Result<()> {
+pub fn mkdir(root: &impl Sink, path: &str, options: &MkdirOptions) -> Result<()> {
     let path = clean_rooted(path);
     let attributes = DirAttributes {
         mode: options.mode & 0o777,
@@ -33,10 +34,10 @@ pub fn mkdir(root: &Root, path: &str, options: &MkdirOptions) -> Result<()> {
         time: options.attributes.timestamp.map(timespec),
     };
     if !options.make_parents {
-        let real = root.resolve(&path)?;
+        let real = root.resolve(Path::new(&path))?;
         root.open_dir(real.parent().unwrap_or(Path::new("")))?;
     }
-    root.create_dir_all(&path, attributes).map(drop)
+    root.create_dir_all(Path::new(&path), attributes).map(drop)
 }
 
 /// Makes a file of `data`, in place of any that exists; the directory must exist. A symlink is
@@ -45,50 +46,55 @@ pub fn mkdir(root: &Root, path: &str, options: &MkdirOptions) -> Result<()> {
 /// The file is written under another name and renamed, so that nothing is written through a
 /// device that stood there.
 pub fn mkfile(
-    root: &Root,
+    root: &impl Sink,
     path: &str,
     mode: u32,
     data: &[u8],
     attributes: FileAttributes,
 ) -> Result<()> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let target = root.resolve(clean_rooted(path))?;
+    let target = root.resolve(Path::new(&clean_rooted(path)))?;
     let failed = |errno| cannot_write(&target, errno);
-    let (dir, name) = root.parent_of(&target)?;
+    let (dir, name) = parent_of(root, &target)?;
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
     let temporary = format!(".larder-mkfile-{}-{number}", std::process::id());
+    let temporary = OsStr::new(&temporary);
     let write = || {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let fd = fs::openat(&dir, &temporary, flags, Mode::RUSR | Mode::WUSR)?;
-        write_all(fd.as_fd(), data)?;
+        let mut file = root.make_file(&dir, temporary)?;
+        root.write(&mut file, data)?;
         if let Some((uid, gid)) = attributes.owner {
-            fs::fchown(&fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+            root.set_owner(Place::File(&mut file), uid, gid)?;
         }
-        fs::fchmod(&fd, Mode::from_raw_mode(mode & 0o777))?;
+        root.set_mode(Place::File(&mut file), mode & 0o777)?;
         if let Some(nanos) = attributes.timestamp {
-            fs::futimens(&fd, &both(nanos))?;
+            root.set_time(Place::File(&mut file), timespec(nanos))?;
         }
-        fs::renameat(&dir, &temporary, &dir, &name)
+        root.close(file)?;
+        root.rename(&dir, temporary, name)
     };
     write().map_err(|errno| {
         // The first error tells more than one about what is left over.
-        let _ = fs::unlinkat(&dir, &temporary, AtFlags::empty());
+        let _ = root.remove(&dir, temporary);
         failed(errno)
     })
 }
 
 /// Makes a symlink to `target`, which is stored as it is. Nothing may be in its place.
-pub fn symlink(root: &Root, target: &str, path: &str, attributes: FileAttributes) -> Result<()> {
-    let real = root.resolve(clean_rooted(path))?;
-    let (dir, name) = root.parent_of(&real)?;
+pub fn symlink(
+    root: &impl Sink,
+    target: &str,
+    path: &str,
+    attributes: FileAttributes,
+) -> Result<()> {
+    let real = root.resolve(Path::new(&clean_rooted(path)))?;
+    let (dir, name) = parent_of(root, &real)?;
     let make = || {
-        fs::symlinkat(target, &dir, &name)?;
+        root.make_symlink(&dir, name, OsStr::new(target))?;
         if let Some((uid, gid)) = attributes.owner {
-            let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
-            fs::chownat(&dir, &name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
+            root.set_owner(Place::Entry(&dir, name), uid, gid)?;
         }
         match attributes.timestamp {
-            Some(nanos) => fs::utimensat(&dir, &name, &both(nanos), AtFlags::SYMLINK_NOFOLLOW),
+            Some(nanos) => root.set_time(Place::Entry(&dir, name), timespec(nanos)),
             None => Ok(()),
         }
     };
@@ -101,10 +107,15 @@ pub fn symlink(root: &Root, target: &str, path: &str, attributes: FileAttributes
 /// # Errors
 /// `NotFound` for a path that doesn't exist, unless `allow_not_found`; a pattern may match
 /// nothing. `InvalidInput` for the root.
-pub fn remove(root: &Root, path: &str, allow_not_found: bool, allow_wildcard: bool) -> Result<()> {
+pub fn remove(
+    root: &impl Sink,
+    path: &str,
+    allow_not_found: bool,
+    allow_wildcard: bool,
+) -> Result<()> {
     let path = clean_rooted(path);
     let paths = if allow_wildcard && has_wildcards(&path) {
-        expand(&Tree::view(root.try_clone()?)?, &path, false)?
+        matches(root, &path)?
     } else {
         vec![PathBuf::from(&path)]
     };
@@ -113,7 +124,7 @@ pub fn remove(root: &Root, path: &str, allow_not_found: bool, allow_wildcard: bo
             let message = "cannot remove the root of a tree";
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        if !root.remove_all(&path)? && !allow_not_found {
+        if !remove_one(root, &path)? && !allow_not_found {
             let path = shown(path.strip_prefix("/").unwrap_or(&path));
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -124,9 +135,61 @@ pub fn remove(root: &Root, path: &str, allow_not_found: bool, allow_wildcard: bo
     Ok(())
 }
 
-fn both(nanos: i64) -> Timestamps {
-    Timestamps {
-        last_access: timespec(nanos),
-        last_modification: timespec(nanos),
+fn remove_one(root: &impl Sink, path: &Path) -> Result<bool> {
+    match parent_of(root, path) {
+        Ok((dir, name)) => root
+            .remove(&dir, name)
+            .map_err(|errno| failed("remove", path, errno)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the paths that a cleaned pattern matches, without those that lie in another one.
+fn matches<S: Sink>(root: &S, pattern: &str) -> Result<Vec<PathBuf>> {
+    let (prefix, rest) = split_wildcards(pattern);
+    let glob = Glob::new(&rest)?;
+    let prefix = Path::new(&prefix);
+    let base = match (prefix.parent(), prefix.file_name()) {
+        (Some(parent), Some(name)) => root.resolve(parent)?.join(name),
+        _ => PathBuf::new(),
+    };
+    let Some(dir) = enter(root, &base)? else {
+        return Ok(Vec::new());
+    };
+    let depth = depth_of(&rest);
+    let mut matches = Vec::new();
+    let mut pending = vec![(dir, PathBuf::new(), 1)];
+    while let Some((dir, above, level)) = pending.pop() {
+        let names = root.names(&dir);
+        for name in names.map_err(|errno| failed("list", &base.join(&above), errno))? {
+            let below = above.join(&name);
+            if glob.matches(below.as_os_str().as_bytes()) {
+                matches.push(base.join(below));
+            } else if level < depth
+                && let Ok(sub) = root.enter(&dir, &name)
+            {
+                pending.push((sub, below, level + 1));
+            }
+        }
+    }
+    matches.sort_unstable();
+    Ok(matches)
+}
+
+/// Opens the directory at a path without symlinks, `None` if there is none.
+fn enter<S: Sink>(root: &S, path: &Path) -> Result<Option<S::Dir>> {
+    if path.as_os_str().is_empty() {
+        return root.open_dir(path).map(Some);
+    }
+    let (dir, name) = match parent_of(root, path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match root.enter(&dir, name) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+        Err(errno) => Err(failed("list", path, errno)),
     }
 }

@@ -1,4 +1,4 @@
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{self, SeekFrom, Stat};
@@ -16,7 +16,7 @@ const MAX_RANGE_BYTES: usize = 1 << 30;
 /// Copies the bytes of files, in the cheapest way that the file systems allow: sharing blocks,
 /// copying within the kernel, or reading and writing.
 #[derive(Debug, Default)]
-pub(super) struct ContentCopier {
+pub struct ContentCopier {
     cannot_share: AtomicBool,
     cannot_copy_ranges: AtomicBool,
 }
@@ -24,7 +24,7 @@ pub(super) struct ContentCopier {
 impl ContentCopier {
     /// Copies the bytes of `source`, whose attributes are `stat`, into the empty file
     /// `target`; returns how many there were.
-    pub(super) fn copy(
+    pub(crate) fn copy(
         &self,
         source: BorrowedFd<'_>,
         stat: &Stat,
@@ -32,7 +32,7 @@ impl ContentCopier {
     ) -> Result<u64, Errno> {
         let size = stat.st_size as u64;
         if size < SMALL_BYTES {
-            return read_and_write(source, target, |_| ());
+            return read_through(source, |bytes| write_all(target, bytes));
         }
         if self.share(source, target)? {
             return Ok(size);
@@ -117,25 +117,23 @@ impl ContentCopier {
                 Err(errno) => return Err(errno),
             }
         }
-        let limited = copy_limited(source, target, limit - total, |_| ())?;
+        let limited = read_limited(source, limit - total, |bytes| write_all(target, bytes))?;
         Ok(total + limited)
     }
 }
 
-/// Copies the rest of `source`, which `see` is shown; returns how many bytes there were.
-pub(super) fn read_and_write(
+/// Gives the rest of `source` to `take`; returns how many bytes there were.
+pub(super) fn read_through(
     source: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
-    see: impl FnMut(&[u8]),
+    take: impl FnMut(&[u8]) -> Result<(), Errno>,
 ) -> Result<u64, Errno> {
-    copy_limited(source, target, u64::MAX, see)
+    read_limited(source, u64::MAX, take)
 }
 
-fn copy_limited(
+fn read_limited(
     source: BorrowedFd<'_>,
-    target: BorrowedFd<'_>,
     limit: u64,
-    mut see: impl FnMut(&[u8]),
+    mut take: impl FnMut(&[u8]) -> Result<(), Errno>,
 ) -> Result<u64, Errno> {
     thread_local! {
         static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; BUFFER_BYTES]);
@@ -147,8 +145,7 @@ fn copy_limited(
             match rustix::io::read(source, &mut buffer[..wanted]) {
                 Ok(0) => break,
                 Ok(count) => {
-                    see(&buffer[..count]);
-                    write_all(target.as_fd(), &buffer[..count])?;
+                    take(&buffer[..count])?;
                     total += count as u64;
                 }
                 Err(Errno::INTR) => {}
@@ -160,7 +157,7 @@ fn copy_limited(
 }
 
 /// Writes all of `bytes`.
-pub(super) fn write_all(target: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
+pub(crate) fn write_all(target: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(target, bytes) {
             Ok(count) => bytes = &bytes[count..],

@@ -1,23 +1,24 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timestamps};
+use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::options::{CopyOptions, CopyStats, timespec};
 use super::plan::{Patterns, Plan, PlannedDir, PlannedLink};
-use super::transfer::{Place, Transfer, cannot_write, shown};
+use super::transfer::{Target, Transfer, cannot_write, shown};
 use crate::apply::{self, ApplyOptions, Ownership};
-use crate::beneath::{DirAttributes, Root};
+use crate::beneath::DirAttributes;
 use crate::context::{Entry, Kind, Stamp, Tree, changed};
 use crate::pattern::{Glob, PatternMatcher, clean_rooted, has_wildcards, split_wildcards};
 use crate::quota::{self, Quota, Unlimited};
+use crate::sink::Sink;
+use crate::sink::operations::Place;
 use crate::{Error, ErrorKind, Result};
 
 /// Fewer directories than this are not worth a second thread.
@@ -30,14 +31,14 @@ const PARALLEL_FROM: usize = 8;
 /// meets a file, and for malformed patterns; `Changed` for a file of a build context that is no
 /// longer what it was when it was scanned, or digested; `Io` for all that the system refuses.
 /// Paths in messages are those of the trees.
-pub fn copy(source: &Tree, destination: &Root, options: &CopyOptions) -> Result<CopyStats> {
+pub fn copy(source: &Tree, destination: &impl Sink, options: &CopyOptions) -> Result<CopyStats> {
     copy_within(source, destination, options, &Unlimited)
 }
 
 /// As [`copy`], bounded by `quota`.
 pub fn copy_within(
     source: &Tree,
-    destination: &Root,
+    destination: &impl Sink,
     options: &CopyOptions,
     quota: &dyn Quota,
 ) -> Result<CopyStats> {
@@ -50,7 +51,7 @@ pub fn copy_within(
         exclude: matcher(&options.exclude_patterns, "invalid excludepatterns")?,
     };
     let mut copier = Copier {
-        transfer: Transfer::new(source, options, quota),
+        transfer: Transfer::new(source, destination, options, quota),
         destination,
         patterns,
         created: Vec::new(),
@@ -60,16 +61,16 @@ pub fn copy_within(
     Ok(copier.stats)
 }
 
-struct Copier<'a> {
-    transfer: Transfer<'a>,
-    destination: &'a Root,
+struct Copier<'a, S> {
+    transfer: Transfer<'a, S>,
+    destination: &'a S,
     patterns: Patterns,
     /// Directories made that lead to the destination.
     created: Vec<PathBuf>,
     stats: CopyStats,
 }
 
-impl<'a> Copier<'a> {
+impl<'a, S: Sink> Copier<'a, S> {
     fn run(&mut self) -> Result<()> {
         let (tree, options) = (self.transfer.source, self.transfer.options);
         if !options.create_dest_path {
@@ -116,7 +117,7 @@ impl<'a> Copier<'a> {
         if names_a_directory(&options.dest) {
             self.create_dirs(Path::new(&dest))?;
         }
-        let mut target = self.destination.resolve(&dest)?;
+        let mut target = self.destination.resolve(Path::new(&dest))?;
         // The directories above are copied up.
         self.transfer
             .take(&target, quota::directories_bytes(&target))?;
@@ -147,13 +148,13 @@ impl<'a> Copier<'a> {
         }
         let source_dir = entry.path().parent().unwrap_or(Path::new(""));
         let from = self.transfer.source.root().open_dir(source_dir)?;
-        let (dir, name) = self.destination.parent_of(target)?;
-        let place = Place {
-            dir: dir.as_fd(),
-            name: &name,
+        let (dir, name) = self.parent_of(target)?;
+        let target = Target {
+            dir: &dir,
+            name,
             path: target,
         };
-        self.stats.size_bytes += self.transfer.copy(entry, from, place)?;
+        self.stats.size_bytes += self.transfer.copy(entry, from, &target)?;
         self.stats.file_count += 1;
         Ok(())
     }
@@ -171,7 +172,7 @@ impl<'a> Copier<'a> {
             size_bytes.fetch_add(self.fill_dir(dir)?, Ordering::Relaxed);
             Ok(())
         };
-        if plan.dirs.len() < PARALLEL_FROM {
+        if plan.dirs.len() < PARALLEL_FROM || !S::IS_PARALLEL {
             plan.dirs.iter().try_for_each(fill)?;
         } else {
             plan.dirs.par_iter().try_for_each(fill)?;
@@ -194,27 +195,29 @@ impl<'a> Copier<'a> {
         if target.as_os_str().is_empty() {
             return Ok(false);
         }
-        let (parent, name) = self.destination.parent_of(target)?;
+        let (parent, name) = self.parent_of(target)?;
         let failed = |errno| cannot_write(target, errno);
         let bytes = quota::directory_bytes() + quota::name_bytes(name.len());
         self.transfer.take(target, bytes)?;
-        let create = || fs::mkdirat(&parent, &name, Mode::RWXU);
+        let create = || self.destination.make_dir(&parent, name);
         match create() {
             Err(Errno::EXIST) => {}
             result => return result.map(|()| true).map_err(failed),
         }
-        let stat = fs::statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        let file_type = self.destination.type_of(&parent, name).map_err(failed)?;
+        if file_type == FileType::Directory {
             if !is_top && !dir.is_selected {
-                let mode = Mode::from_raw_mode(dir.source.attributes().mode);
-                fs::chmodat(&parent, &name, mode, AtFlags::empty()).map_err(failed)?;
+                let mode = dir.source.attributes().mode;
+                self.destination
+                    .set_mode(Place::Entry(&parent, name), mode)
+                    .map_err(failed)?;
             }
             return Ok(false);
         }
         if !self.transfer.options.always_replace_existing_dest_paths {
             return Err(not_a_directory(target));
         }
-        self.destination.remove_all(target)?;
+        self.destination.remove(&parent, name).map_err(failed)?;
         create().map(|()| true).map_err(failed)
     }
 
@@ -228,30 +231,25 @@ impl<'a> Copier<'a> {
         let mut size_bytes = 0;
         for entry in &dir.files {
             let name = OsStr::from_bytes(entry.name());
-            let place = Place {
-                dir: to.as_fd(),
+            let target = Target {
+                dir: &to,
                 name,
                 path: &dir.target.join(name),
             };
-            size_bytes += self.transfer.copy(entry, &from, place)?;
+            size_bytes += self.transfer.copy(entry, &from, &target)?;
         }
         Ok(size_bytes)
     }
 
     fn link(&self, link: &PlannedLink) -> Result<()> {
-        let (original_dir, original_name) = self.destination.parent_of(&link.original)?;
-        let (dir, name) = self.destination.parent_of(&link.target)?;
-        let original = Place {
-            dir: original_dir.as_fd(),
-            name: &original_name,
-            path: &link.original,
-        };
-        let place = Place {
-            dir: dir.as_fd(),
-            name: &name,
+        let (original_dir, original_name) = self.parent_of(&link.original)?;
+        let (dir, name) = self.parent_of(&link.target)?;
+        let target = Target {
+            dir: &dir,
+            name,
             path: &link.target,
         };
-        self.transfer.link(original, place)
+        self.transfer.link((&original_dir, original_name), &target)
     }
 
     /// Gives a directory its attributes: those of the source if it is new or was replaced as part
@@ -260,12 +258,12 @@ impl<'a> Copier<'a> {
         if !(is_new || is_top || dir.is_selected) {
             return Ok(());
         }
-        let fd = self.destination.open_dir(&dir.target)?;
+        let made = self.destination.open_dir(&dir.target)?;
         if is_top && !is_new {
-            self.transfer.set_dir_times(&dir.source, &fd, &dir.target)
+            self.transfer.set_dir_times(&dir.source, &made, &dir.target)
         } else {
             self.transfer
-                .set_dir_attributes(&dir.source, &fd, &dir.target)
+                .set_dir_attributes(&dir.source, &made, &dir.target)
         }
     }
 
@@ -291,7 +289,8 @@ impl<'a> Copier<'a> {
         file.rewind().map_err(failed)?;
         let options = self.transfer.options;
         let dest = clean_rooted(&options.dest);
-        let dir = Root::from_fd(self.create_dirs(Path::new(&dest))?);
+        let dir = self.create_dirs(Path::new(&dest))?;
+        let dir = self.destination.subtree(&dir)?;
         // What can't be restored is left out, as BuildKit does without a word.
         let mut ignore = |warning: apply::Warning| tracing::debug!(%warning, "unpacking");
         let mut apply_options = ApplyOptions::new(&mut ignore);
@@ -314,7 +313,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Makes the directory at `path` and those that lead to it.
-    fn create_dirs(&mut self, path: &Path) -> Result<OwnedFd> {
+    fn create_dirs(&mut self, path: &Path) -> Result<S::Dir> {
         let options = self.transfer.options;
         let attributes = DirAttributes {
             mode: 0o755,
@@ -329,8 +328,9 @@ impl<'a> Copier<'a> {
             }
             _ => error,
         })?;
-        self.created.extend(made.created);
-        Ok(made.fd)
+        let (dir, created) = made;
+        self.created.extend(created);
+        Ok(dir)
     }
 
     /// Sets the times of the directories that lead to the destination anew: what was put into
@@ -339,20 +339,23 @@ impl<'a> Copier<'a> {
         let Some(nanos) = self.transfer.options.timestamp else {
             return Ok(());
         };
-        let times = Timestamps {
-            last_access: timespec(nanos),
-            last_modification: timespec(nanos),
-        };
         for path in self.created.iter().rev() {
-            let fd = self.destination.open_dir(path)?;
-            fs::futimens(fd, &times).map_err(|errno| cannot_write(path, errno))?;
+            let dir = self.destination.open_dir(path)?;
+            self.destination
+                .set_time(Place::Dir(&dir), timespec(nanos))
+                .map_err(|errno| cannot_write(path, errno))?;
         }
         Ok(())
     }
 
+    /// Returns the directory that a real path of the destination lies in, and its last name.
+    fn parent_of<'p>(&self, path: &'p Path) -> Result<(S::Dir, &'p OsStr)> {
+        parent_of(self.destination, path)
+    }
+
     fn check_parent(&self) -> Result<()> {
         let dest = &self.transfer.options.dest;
-        let real = self.destination.resolve(clean_rooted(dest))?;
+        let real = self.destination.resolve(Path::new(&clean_rooted(dest)))?;
         let parent = real.parent().unwrap_or(Path::new(""));
         if self.look_up(parent)?.is_none() {
             let message = format!("failed to stat {dest}: no such file or directory");
@@ -363,8 +366,8 @@ impl<'a> Copier<'a> {
 
     /// Returns what is at a real path of the destination.
     fn look_up(&self, path: &Path) -> Result<Option<FileType>> {
-        match self.destination.metadata(path) {
-            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+        match self.destination.type_at(path) {
+            Ok(file_type) => Ok(Some(file_type)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => match error.io_source().map(std::io::Error::kind) {
                 Some(std::io::ErrorKind::NotADirectory) => {
@@ -377,19 +380,14 @@ impl<'a> Copier<'a> {
 }
 
 /// Returns the paths that a cleaned pattern matches, without those that lie in another one.
-pub(super) fn expand(tree: &Tree, pattern: &str, follow: bool) -> Result<Vec<PathBuf>> {
+fn expand(tree: &Tree, pattern: &str, follow: bool) -> Result<Vec<PathBuf>> {
     let (prefix, rest) = split_wildcards(pattern);
     let glob = Glob::new(&rest)?;
     let Some(base) = tree.resolve(prefix.as_bytes(), follow)? else {
         return Ok(Vec::new());
     };
     let base_length = base.path_bytes().len();
-    // A class may match a `/`; nothing else makes a path deeper than its pattern.
-    let depth = if rest.contains('[') {
-        usize::MAX
-    } else {
-        rest.split('/').count()
-    };
+    let depth = depth_of(&rest);
     let mut matches = Vec::new();
     let mut pending = vec![(base, 0)];
     while let Some((entry, level)) = pending.pop() {
@@ -403,6 +401,26 @@ pub(super) fn expand(tree: &Tree, pattern: &str, follow: bool) -> Result<Vec<Pat
         }
     }
     Ok(matches)
+}
+
+/// Returns how deep the paths are that a pattern matches, at most.
+pub(super) fn depth_of(pattern: &str) -> usize {
+    // A class may match a `/`; nothing else makes a path deeper than its pattern.
+    if pattern.contains('[') {
+        usize::MAX
+    } else {
+        pattern.split('/').count()
+    }
+}
+
+/// Returns the directory that a real path lies in, and its last name.
+pub(super) fn parent_of<'p, S: Sink>(sink: &S, path: &'p Path) -> Result<(S::Dir, &'p OsStr)> {
+    let name = path.file_name().ok_or_else(|| {
+        let path = path.display();
+        let message = format!("path `{path}` names no entry of a directory");
+        Error::new(ErrorKind::InvalidInput, message)
+    })?;
+    Ok((sink.open_dir(path.parent().unwrap_or(Path::new("")))?, name))
 }
 
 /// Returns whether a path is written as that of a directory.

@@ -1,42 +1,49 @@
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timestamps, Uid};
+use rustix::fs::{self, FileType, Mode, OFlags, Timespec};
 use rustix::io::Errno;
 
-use super::content::{ContentCopier, read_and_write};
+use super::content::{ContentCopier, read_through};
 use super::options::{CopyOptions, timespec};
-use crate::beneath::remove_entry;
 use crate::context::{
     Attributes, Entry, Kind, RecordHasher, Stamp, Tree, Xattrs, cannot_read, changed, read_xattrs,
 };
 use crate::error::owner_failed;
 use crate::quota::{self, Quota};
+use crate::sink::Sink;
+use crate::sink::operations::Place;
 use crate::{Error, ErrorKind, Result};
 
 /// Copies single entries.
-pub(super) struct Transfer<'a> {
+pub(super) struct Transfer<'a, S> {
     pub(super) source: &'a Tree,
+    pub(super) sink: &'a S,
     pub(super) options: &'a CopyOptions,
     pub(super) quota: &'a dyn Quota,
     content: ContentCopier,
 }
 
 /// Where an entry goes: a name in an open directory.
-#[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
-    pub(super) dir: BorrowedFd<'a>,
+pub(super) struct Target<'a, D> {
+    pub(super) dir: &'a D,
     pub(super) name: &'a OsStr,
     /// The path in the destination, for messages.
     pub(super) path: &'a Path,
 }
 
-impl<'a> Transfer<'a> {
-    pub(super) fn new(source: &'a Tree, options: &'a CopyOptions, quota: &'a dyn Quota) -> Self {
+impl<'a, S: Sink> Transfer<'a, S> {
+    pub(super) fn new(
+        source: &'a Tree,
+        sink: &'a S,
+        options: &'a CopyOptions,
+        quota: &'a dyn Quota,
+    ) -> Self {
         Self {
             source,
+            sink,
             options,
             quota,
             content: ContentCopier::default(),
@@ -50,48 +57,57 @@ impl<'a> Transfer<'a> {
     }
 
     /// Copies what is not a directory, out of the open directory `dir`, and replaces what is at
-    /// `place`; returns how many bytes a file had.
-    pub(super) fn copy(&self, entry: &Entry<'_>, dir: impl AsFd, place: Place<'_>) -> Result<u64> {
-        let failed = |errno| cannot_write(place.path, errno);
+    /// `target`; returns how many bytes a file had.
+    pub(super) fn copy(
+        &self,
+        entry: &Entry<'_>,
+        dir: impl AsFd,
+        target: &Target<'_, S::Dir>,
+    ) -> Result<u64> {
+        let failed = |errno| cannot_write(target.path, errno);
         let attributes = entry.attributes();
+        let (dir_to, name) = (target.dir, target.name);
         let link = quota::link_bytes(entry.link_target());
-        self.take(place.path, quota::name_bytes(place.name.len()) + link)?;
+        self.take(target.path, quota::name_bytes(name.len()) + link)?;
         match attributes.kind {
-            Kind::File => return self.copy_file(entry, dir.as_fd(), place),
-            Kind::Symlink => self.make(place, || {
-                fs::symlinkat(entry.link_target(), place.dir, place.name)
+            Kind::File => return self.copy_file(entry, dir.as_fd(), target),
+            Kind::Symlink => self.make(target, || {
+                let to = OsStr::from_bytes(entry.link_target());
+                self.sink.make_symlink(dir_to, name, to)
             })?,
             kind => {
                 let (major, minor) = attributes.device;
                 let device = fs::makedev(major, minor);
                 let file_type = file_type(kind);
-                self.make(place, || {
-                    fs::mknodat(place.dir, place.name, file_type, Mode::empty(), device)
+                self.make(target, || {
+                    self.sink.make_special(dir_to, name, file_type, device)
                 })?;
             }
         }
         let (uid, gid) = self.owner(attributes);
-        fs::chownat(place.dir, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| owner_failed(shown(place.path), errno))?;
+        let made = || Place::Entry(dir_to, name);
+        self.sink
+            .set_owner(made(), uid, gid)
+            .map_err(|errno| owner_failed(shown(target.path), errno))?;
         if attributes.kind != Kind::Symlink {
-            fs::chmodat(
-                place.dir,
-                place.name,
-                self.mode(attributes),
-                AtFlags::empty(),
-            )
-            .map_err(failed)?;
+            self.sink
+                .set_mode(made(), self.mode(attributes))
+                .map_err(failed)?;
         }
-        let times = self.times(attributes);
-        fs::utimensat(place.dir, place.name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        self.sink
+            .set_time(made(), self.time(attributes))
+            .map_err(failed)?;
         Ok(0)
     }
 
-    /// Makes `place` a further name of the file `original`, which the copy made.
-    pub(super) fn link(&self, original: Place<'_>, place: Place<'_>) -> Result<()> {
-        self.make(place, || {
-            let flags = AtFlags::empty();
-            fs::linkat(original.dir, original.name, place.dir, place.name, flags)
+    /// Makes `target` a further name of the file `original`, which the copy made.
+    pub(super) fn link(
+        &self,
+        original: (&S::Dir, &OsStr),
+        target: &Target<'_, S::Dir>,
+    ) -> Result<()> {
+        self.make(target, || {
+            self.sink.make_link(original, (target.dir, target.name))
         })
     }
 
@@ -99,29 +115,36 @@ impl<'a> Transfer<'a> {
     pub(super) fn set_dir_attributes(
         &self,
         source: &Entry<'_>,
-        fd: &OwnedFd,
+        dir: &S::Dir,
         path: &Path,
     ) -> Result<()> {
         let shown = source.path();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         let source_fd = self.source.root().open_file(shown, flags, Mode::empty())?;
         let xattrs = read_xattrs(source_fd).map_err(|errno| cannot_read(shown, errno))?;
-        self.set_attributes(source.attributes(), &xattrs, fd, path)
+        self.set_attributes(source.attributes(), &xattrs, Place::Dir(dir), path)
     }
 
     /// Gives the time of a source directory to an open one.
     pub(super) fn set_dir_times(
         &self,
         source: &Entry<'_>,
-        fd: &OwnedFd,
+        dir: &S::Dir,
         path: &Path,
     ) -> Result<()> {
-        fs::futimens(fd, &self.times(source.attributes())).map_err(|e| cannot_write(path, e))
+        self.sink
+            .set_time(Place::Dir(dir), self.time(source.attributes()))
+            .map_err(|errno| cannot_write(path, errno))
     }
 
-    fn copy_file(&self, entry: &Entry<'_>, dir: BorrowedFd<'_>, place: Place<'_>) -> Result<u64> {
+    fn copy_file(
+        &self,
+        entry: &Entry<'_>,
+        dir: BorrowedFd<'_>,
+        target: &Target<'_, S::Dir>,
+    ) -> Result<u64> {
         let unreadable = |errno| cannot_read(entry.path(), errno);
-        let failed = |errno| cannot_write(place.path, errno);
+        let failed = |errno| cannot_write(target.path, errno);
         // A pipe may stand here by now; opening it must not wait.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let name = OsStr::from_bytes(entry.name());
@@ -142,49 +165,56 @@ impl<'a> Transfer<'a> {
         };
         let pairs = xattrs.iter().map(|(name, value)| (&name[..], &value[..]));
         let bytes = quota::content_bytes(allocated) + quota::xattrs_bytes(pairs);
-        self.take(place.path, bytes)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let target = self.make(place, || fs::openat(place.dir, place.name, flags, mode))?;
-        let (from, to) = (source.as_fd(), target.as_fd());
+        self.take(target.path, bytes)?;
+        let make = || self.sink.make_file(target.dir, target.name);
+        let mut file = self.make(target, make)?;
         let count = match verified {
             Some(expected) => {
                 let mut hasher = RecordHasher::new(attributes, &[], &xattrs);
-                let count = read_and_write(from, to, |bytes| hasher.update(bytes));
+                let count = read_through(source.as_fd(), |bytes| {
+                    hasher.update(bytes);
+                    self.sink.write(&mut file, bytes)
+                });
                 if hasher.finish() != expected {
                     return Err(changed(entry.path()));
                 }
                 count
             }
-            None => self.content.copy(from, &stat, to),
+            None => self
+                .sink
+                .copy_content(&self.content, source.as_fd(), &stat, &mut file),
         };
         let count = count.map_err(failed)?;
         let after = fs::fstat(&source).map_err(unreadable)?;
         if count != attributes.size || Stamp::new(&after) != attributes.stamp {
             return Err(changed(entry.path()));
         }
-        self.set_attributes(attributes, &xattrs, &target, place.path)?;
+        self.set_attributes(attributes, &xattrs, Place::File(&mut file), target.path)?;
+        self.sink.close(file).map_err(failed)?;
         Ok(count)
     }
 
     /// Runs `create`, again if something is in the way that may be removed.
-    fn make<T>(&self, place: Place<'_>, create: impl Fn() -> Result<T, Errno>) -> Result<T> {
-        let failed = |errno| cannot_write(place.path, errno);
+    fn make<T>(
+        &self,
+        target: &Target<'_, S::Dir>,
+        create: impl Fn() -> Result<T, Errno>,
+    ) -> Result<T> {
+        let failed = |errno| cannot_write(target.path, errno);
         match create() {
             Err(Errno::EXIST) => {}
             result => return result.map_err(failed),
         }
-        let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let stat = fs::statat(place.dir, place.name, flags).map_err(failed)?;
-        let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let file_type = self.sink.type_of(target.dir, target.name);
+        let is_dir = file_type.map_err(failed)? == FileType::Directory;
         if is_dir && !self.options.always_replace_existing_dest_paths {
             let message = format!(
                 "cannot replace to directory `{}` with file",
-                shown(place.path)
+                shown(target.path)
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        remove_entry(place.dir, place.name).map_err(failed)?;
+        self.sink.remove(target.dir, target.name).map_err(failed)?;
         create().map_err(failed)
     }
 
@@ -192,49 +222,49 @@ impl<'a> Transfer<'a> {
         &self,
         attributes: &Attributes,
         xattrs: &Xattrs,
-        fd: &OwnedFd,
+        mut made: Place<'_, S>,
         path: &Path,
     ) -> Result<()> {
         let failed = |errno| cannot_write(path, errno);
         // A change of owner takes set-id bits and capabilities away, so it comes first.
         let (uid, gid) = self.owner(attributes);
-        fs::fchown(fd, uid, gid).map_err(|errno| owner_failed(shown(path), errno))?;
-        fs::fchmod(fd, self.mode(attributes)).map_err(failed)?;
+        self.sink
+            .set_owner(made.again(), uid, gid)
+            .map_err(|errno| owner_failed(shown(path), errno))?;
+        self.sink
+            .set_mode(made.again(), self.mode(attributes))
+            .map_err(failed)?;
         for (name, value) in xattrs {
             // Marks of overlayfs would change what the snapshot shows.
             if !is_overlay_mark(name) {
                 // The file system may not have them; BuildKit ignores that too.
-                let _ = fs::fsetxattr(fd, name.as_slice(), value, fs::XattrFlags::empty());
+                let _ = self.sink.set_xattr(made.again(), name, value);
             }
         }
-        fs::futimens(fd, &self.times(attributes)).map_err(failed)
+        self.sink
+            .set_time(made, self.time(attributes))
+            .map_err(failed)
     }
 
-    fn owner(&self, attributes: &Attributes) -> (Option<Uid>, Option<Gid>) {
-        let (uid, gid) = self
-            .options
+    fn owner(&self, attributes: &Attributes) -> (u32, u32) {
+        self.options
             .owner
-            .unwrap_or((attributes.uid, attributes.gid));
-        (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .unwrap_or((attributes.uid, attributes.gid))
     }
 
-    fn mode(&self, attributes: &Attributes) -> Mode {
-        let mode = match &self.options.mode {
+    fn mode(&self, attributes: &Attributes) -> u32 {
+        match &self.options.mode {
             Some(change) => change.apply(attributes.mode, attributes.is_dir()),
             None => attributes.mode,
-        };
-        Mode::from_raw_mode(mode)
+        }
     }
 
-    fn times(&self, attributes: &Attributes) -> Timestamps {
-        let nanos = self
-            .options
-            .timestamp
-            .unwrap_or(attributes.modified_at_nanos);
-        Timestamps {
-            last_access: timespec(nanos),
-            last_modification: timespec(nanos),
-        }
+    fn time(&self, attributes: &Attributes) -> Timespec {
+        timespec(
+            self.options
+                .timestamp
+                .unwrap_or(attributes.modified_at_nanos),
+        )
     }
 }
 

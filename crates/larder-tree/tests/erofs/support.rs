@@ -1,0 +1,311 @@
+//! Images that are mounted and checked, and trees that are compared.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use larder_testkit::unpacked;
+use larder_tree::apply::{ApplyOptions, ApplyStats, LayerForm, Warning, apply_layer};
+use larder_tree::beneath::Root;
+use larder_tree::erofs::{Image, Summary};
+use larder_tree::sink::Sink;
+use larder_tree::tar::{Header, Kind, Writer};
+use rustix::fs::{CWD, FileType};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
+};
+
+/// A time without nanoseconds.
+pub(crate) const TIME: i64 = 1_700_000_000;
+
+/// Returns whether images can be mounted here; says so if not.
+pub(crate) fn can_mount() -> bool {
+    static CAN: OnceLock<Result<(), String>> = OnceLock::new();
+    let can = CAN.get_or_init(|| {
+        if !rustix::process::geteuid().is_root() {
+            return Err("needs root to mount images".to_owned());
+        }
+        let image = TestImage::new();
+        let finished = image.begin().finish();
+        finished.map_err(|error| error.to_string())?;
+        let mounted = image.try_mount();
+        mounted
+            .map(drop)
+            .map_err(|error| format!("the kernel mounts no EROFS from a file: {error}"))
+    });
+    if let Err(reason) = can {
+        println!("skipped: {reason}");
+    }
+    can.is_ok()
+}
+
+/// The file of an image, in a directory of its own.
+pub(crate) struct TestImage {
+    dir: tempfile::TempDir,
+}
+
+/// An image that is mounted. Goes with this value.
+pub(crate) struct Mounted {
+    at: PathBuf,
+}
+
+impl TestImage {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("mnt")).unwrap();
+        Self { dir }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.dir.path().join("image")
+    }
+
+    pub(crate) fn file(&self) -> File {
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true);
+        options.open(self.path()).unwrap()
+    }
+
+    pub(crate) fn begin(&self) -> Image {
+        Image::new(self.file())
+    }
+
+    fn try_mount(&self) -> rustix::io::Result<Mounted> {
+        let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "source", self.path())?;
+        fsconfig_create(&context)?;
+        let flags = MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+        let at = self.dir.path().join("mnt");
+        move_mount(
+            &mount,
+            "",
+            CWD,
+            &at,
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+        )?;
+        Ok(Mounted { at })
+    }
+
+    /// Mounts a finished image, which Debian's tools have found sound.
+    pub(crate) fn mount(&self) -> Mounted {
+        check(&self.path());
+        self.mount_unchecked()
+    }
+
+    /// Mounts a finished image that would take the tools too long, or is too deep for them.
+    pub(crate) fn mount_unchecked(&self) -> Mounted {
+        self.try_mount().unwrap()
+    }
+}
+
+impl Mounted {
+    pub(crate) fn path(&self) -> &Path {
+        &self.at
+    }
+
+    pub(crate) fn at(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.at.join(path)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        unmount(&self.at, UnmountFlags::DETACH).unwrap();
+    }
+}
+
+/// Has Debian's tools read an image, where they can be had.
+pub(crate) fn check(image: &Path) {
+    static TOOLS: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let tools = TOOLS.get_or_init(|| match unpacked("erofs-utils") {
+        Ok(files) => Some(files.join("usr/bin")),
+        Err(error) => {
+            println!("not checked by erofs-utils: {error:#}");
+            None
+        }
+    });
+    let Some(tools) = tools else { return };
+    for (tool, flag) in [("fsck.erofs", "--extract"), ("dump.erofs", "-S")] {
+        let output = Command::new(tools.join(tool))
+            .arg(flag)
+            .arg(image)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        let is_sound = output.status.success() && !text.contains("<E>") && !text.contains("<W>");
+        assert!(is_sound, "{tool}: {} {text}", output.status);
+    }
+}
+
+/// What is found at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) mode: u32,
+    pub(crate) owner: (u32, u32),
+    /// None for whiteouts, of which nobody sees it.
+    pub(crate) mtime: Option<(i64, i64)>,
+    /// Names of files and their like; none for directories and whiteouts.
+    pub(crate) links: Option<u64>,
+    /// The first path of the same file, for files with several.
+    pub(crate) same_as: Option<PathBuf>,
+    pub(crate) device: u64,
+    /// Contents of a file, target of a symlink.
+    pub(crate) data: Vec<u8>,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Describes all that is beneath `base` by its paths.
+pub(crate) fn found(base: &Path) -> BTreeMap<PathBuf, Found> {
+    let mut all = BTreeMap::new();
+    let mut originals = HashMap::new();
+    let mut pending = vec![PathBuf::new()];
+    while let Some(dir) = pending.pop() {
+        let mut names: Vec<_> = fs::read_dir(base.join(&dir))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        let mut subdirs = 0;
+        for name in names {
+            let path = dir.join(name);
+            let entry = describe(&base.join(&path), &path, &mut originals);
+            if FileType::from_raw_mode(entry.mode) == FileType::Directory {
+                subdirs += 1;
+                pending.push(path.clone());
+            }
+            all.insert(path, entry);
+        }
+        let links = base.join(&dir).metadata().unwrap().nlink();
+        // Some file systems don't count.
+        assert!(
+            links == 1 || links == 2 + subdirs,
+            "{}: {links}",
+            dir.display()
+        );
+    }
+    all
+}
+
+fn describe(at: &Path, path: &Path, originals: &mut HashMap<u64, PathBuf>) -> Found {
+    let metadata = at.symlink_metadata().unwrap();
+    let is_whiteout = FileType::from_raw_mode(metadata.mode()) == FileType::CharacterDevice
+        && metadata.rdev() == 0;
+    let is_linked = !metadata.is_dir() && !is_whiteout;
+    let same_as = (is_linked && metadata.nlink() > 1).then(|| {
+        originals
+            .entry(metadata.ino())
+            .or_insert_with(|| path.to_owned())
+            .clone()
+    });
+    let data = if metadata.is_file() {
+        fs::read(at).unwrap()
+    } else if metadata.is_symlink() {
+        at.read_link().unwrap().into_os_string().into_vec()
+    } else {
+        Vec::new()
+    };
+    if metadata.is_file() {
+        assert_eq!(metadata.len(), data.len() as u64);
+    }
+    Found {
+        mode: metadata.mode(),
+        owner: (metadata.uid(), metadata.gid()),
+        mtime: (!is_whiteout).then(|| (metadata.mtime(), metadata.mtime_nsec())),
+        links: is_linked.then(|| metadata.nlink()),
+        same_as,
+        device: metadata.rdev(),
+        data,
+        xattrs: xattrs(at),
+    }
+}
+
+pub(crate) fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut list = vec![0_u8; 1 << 16];
+    let length = rustix::fs::llistxattr(path, &mut list[..]).unwrap();
+    let names = list[..length].split(|byte| *byte == 0);
+    let names = names.filter(|name| !name.is_empty() && !name.starts_with(b"security.selinux"));
+    names
+        .map(|name| {
+            let mut value = vec![0_u8; 1 << 16];
+            let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+            value.truncate(length);
+            (name.to_vec(), value)
+        })
+        .collect()
+}
+
+/// Compares trees; tells what differs and no more.
+pub(crate) fn assert_same(image: &BTreeMap<PathBuf, Found>, other: &BTreeMap<PathBuf, Found>) {
+    let paths = |found: &BTreeMap<PathBuf, Found>| found.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(paths(image), paths(other));
+    for (path, entry) in image {
+        let expected = &other[path];
+        assert!(entry.data == expected.data, "content of {}", path.display());
+        assert_eq!(entry, expected, "{}", path.display());
+    }
+}
+
+/// Packs entries as they are given.
+pub(crate) fn archive(entries: &[(Header, Vec<u8>)]) -> Vec<u8> {
+    let mut writer = Writer::new(Vec::new());
+    for (header, data) in entries {
+        let mut header = header.clone();
+        if header.kind == Kind::File {
+            header.size = data.len() as u64;
+        }
+        writer.append(&header).unwrap();
+        std::io::Write::write_all(&mut writer, data).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// Applies a layer, and returns the warnings too.
+pub(crate) fn apply(
+    sink: &impl Sink,
+    layer: &[u8],
+) -> (larder_tree::Result<ApplyStats>, Vec<Warning>) {
+    let mut warnings = Vec::new();
+    let mut on_warning = |warning| warnings.push(warning);
+    let options = ApplyOptions::new(&mut on_warning);
+    let result = apply_layer(sink, layer, LayerForm::Overlay, options);
+    (result, warnings)
+}
+
+/// Applies a layer to an image and to a directory; both must come out the same, or fail the same.
+/// Returns what is in them.
+pub(crate) fn apply_to_both(layer: &[u8]) -> Option<(BTreeMap<PathBuf, Found>, Summary)> {
+    let dir = tempfile::tempdir().unwrap();
+    let (expected, expected_warnings) = apply(&Root::open(dir.path()).unwrap(), layer);
+    let test = TestImage::new();
+    let image = test.begin();
+    let (stats, warnings) = apply(&image, layer);
+    match (stats, expected) {
+        (Ok(stats), Ok(expected)) => assert_eq!(stats, expected),
+        (Err(error), Err(expected)) => {
+            assert_eq!(error.to_string(), expected.to_string());
+            assert_eq!(error.kind(), expected.kind());
+            return None;
+        }
+        (stats, expected) => panic!("image: {stats:?}, directory: {expected:?}"),
+    }
+    assert_eq!(warnings, expected_warnings);
+    let summary = image.finish().unwrap();
+    let mounted = test.mount();
+    let found = found(mounted.path());
+    assert_same(&found, &self::found(dir.path()));
+    assert_eq!(summary.size_bytes, test.path().metadata().unwrap().len());
+    Some((found, summary))
+}
+
+/// Returns a name of any bytes.
+pub(crate) fn name(bytes: impl AsRef<[u8]>) -> OsString {
+    std::ffi::OsStr::from_bytes(bytes.as_ref()).to_owned()
+}
