@@ -6,7 +6,10 @@ use std::process::Command;
 
 use fs_err as fs;
 use larder_oci::{Digest, ImageManifest, media_type};
-use larder_testkit::{Base, EntryKind, OciArchive, Project, Registry, Run, install, project, skip};
+use larder_testkit::{
+    Base, EntryKind, OciArchive, Project, Registry, Run, WebAnswer, WebServer, install, project,
+    skip,
+};
 use serde_json::Value;
 
 /// Two layers of its own on those of a base.
@@ -362,4 +365,95 @@ fn a_layer_is_the_same_whether_it_is_made_of_known_chunks_or_not() {
         }
         assert_eq!(blob(&project), changed);
     }
+}
+
+/// Bytes that don't compress, in a layer that the tests below look for.
+const NOISE_BYTES: u64 = 2_000_000;
+
+/// Shell: asks the server of [`answers_when_packed`] for `count` layers.
+fn await_packed(host: &str, count: usize) -> String {
+    format!("RUN wget -q -O /packed http://{host}/{count}\n")
+}
+
+/// Returns the sizes of the large blobs of a store.
+fn large_blobs(root: &std::path::Path) -> Vec<u64> {
+    let blobs = fs::read_dir(root.join("blobs/sha256")).unwrap();
+    let sizes = blobs.map(|blob| blob.unwrap().metadata().unwrap().len());
+    let mut sizes: Vec<u64> = sizes.filter(|size| *size >= NOISE_BYTES).collect();
+    sizes.sort_unstable();
+    sizes
+}
+
+/// Answers a request for `/N` when the store has N large blobs, or after two minutes that it has not.
+fn answers_when_packed(root: std::path::PathBuf) -> WebServer {
+    WebServer::start(move |request, _| {
+        let wanted: usize = request.target[1..].parse().unwrap();
+        for _ in 0..2400 {
+            if large_blobs(&root).len() >= wanted {
+                return WebAnswer::status(200);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        WebAnswer::status(504)
+    })
+}
+
+#[test]
+fn layers_are_packed_while_later_steps_run() {
+    let project = project!(Base::Busybox);
+    let root = project.larder().root().to_owned();
+    let before = "\
+        FROM busybox AS other\n\
+        RUN head -c 3000000 /dev/urandom > /unwanted && touch /done\n\
+        FROM busybox\n\
+        COPY --from=other /done /\n\
+        RUN head -c 2000000 /dev/urandom > /noise\n";
+    project.write(&[("Dockerfile", before)]);
+    let _ = project.build(&["-o", "type=cacheonly"]).success();
+    let known = large_blobs(&root).len();
+
+    let server = answers_when_packed(root.clone());
+    let host = server.host();
+    // A cached layer below the first step that runs, then that of a step that ran.
+    let after = format!(
+        "{before}{}RUN head -c 2000000 /dev/urandom > /more\n{}",
+        await_packed(&host, known + 1),
+        await_packed(&host, known + 2)
+    );
+    project.write(&[("Dockerfile", &after)]);
+    let path = project.scratch().join("out.tar");
+    let output = format!("type=oci,dest={}", path.to_str().unwrap());
+    let args = [
+        "--network=host",
+        "-o",
+        &output,
+        "-o",
+        "type=docker,dest=/dev/null",
+    ];
+    let _ = project.build(&args).success();
+    assert_eq!(server.take_requests().len(), 2);
+    // What another stage made is none of the image's.
+    let sizes = large_blobs(&root);
+    let own = sizes.iter().filter(|size| **size < NOISE_BYTES + 100_000);
+    assert_eq!(own.count(), 2, "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size < 3_000_000), "{sizes:?}");
+    let layers = OciArchive::open(&path).unwrap().layers().unwrap();
+    let paths: Vec<&str> = layers.iter().flatten().map(|entry| &*entry.path).collect();
+    for file in ["noise", "more", "packed"] {
+        assert!(paths.contains(&file), "{file}: {paths:?}");
+    }
+}
+
+#[test]
+fn a_failed_step_ends_what_is_packed_meanwhile() {
+    let project = project!(Base::Busybox);
+    let steps = "RUN head -c 20000000 /dev/urandom > /noise\nRUN false\n";
+    project.write(&[("Dockerfile", &format!("FROM busybox\n{steps}"))]);
+    let failed = project.build(&["-o", "type=oci,dest=/dev/null"]).exit(1);
+    assert!(failed.text().contains("exit code: 1"), "{}", failed.text());
+    // What was packed till then is whole or not there.
+    let steps = steps.replace("RUN false", "RUN true");
+    project.write(&[("Dockerfile", &format!("FROM busybox\n{steps}"))]);
+    let made = archive(&project, "compression=gzip");
+    assert!(made.layers().unwrap().len() >= 3);
 }

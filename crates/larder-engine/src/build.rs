@@ -24,8 +24,10 @@ use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::entitlement::{Entitlement, Granted};
 use crate::error::{BuildError, ErrorClass, Location, Result};
+use crate::exporter;
 use crate::history::IgnoreFile;
 use crate::images::{ImageKey, Images, ResolvedImage};
+use crate::layers::Recipe;
 use crate::ops::git::Resolutions;
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
@@ -95,6 +97,26 @@ pub(crate) struct Prepared {
     pub(crate) attest: attest::Plan,
     /// Taken when they are written.
     pub(crate) outputs: Mutex<Vec<Output>>,
+}
+
+impl Prepared {
+    /// Returns how `output` will have the layers packed; `None` if it takes them as they are, or
+    /// its options are wrong, which it says itself.
+    pub(crate) fn recipe_of(&self, output: &Output) -> Option<Recipe> {
+        let options = match output {
+            Output::Oci(archive) | Output::Docker(archive) => &archive.options,
+            Output::Image(image) => {
+                let inline = image.options.inline_attestations;
+                let inline = inline.unwrap_or(image.push.is_some());
+                let is_attested = self.attest.provenance(inline).is_some()
+                    || self.builds.iter().any(|build| build.scan.is_some());
+                (is_attested || exporter::leaves_store(image)).then_some(&image.options)?
+            }
+            Output::Tar(_) | Output::Local(_) => return None,
+        };
+        let epoch = self.builds.first()?.lowered.source_date_epoch;
+        exporter::recipe(options, options.source_date_epoch.or(epoch)).ok()
+    }
 }
 
 /// What a target is made of, read and not lowered yet.

@@ -6,6 +6,7 @@ mod config;
 mod image;
 mod index;
 mod manifest;
+mod recipe;
 mod tree;
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,16 +20,19 @@ use crate::cache::export::CacheExporter;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::fetch::FarLayer;
+use crate::layers::Packed;
 use crate::progress::Reporter;
 
 pub(crate) use archive::{ArchiveKind, ArchivedImage, ArchivedManifest, write_images};
 pub(crate) use index::{IndexEntry, write_index};
+pub(crate) use recipe::{leaves_store, recipe};
 
 /// A result to be written out.
 pub(crate) struct Export<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) cancel: &'a CancelFlag,
     pub(crate) lease: &'a Lease,
+    pub(crate) packed: &'a Packed,
     pub(crate) reporter: &'a Reporter<'a>,
     /// What was built for each platform, in the order asked for; at least one.
     pub(crate) parts: Vec<Part<'a>>,

@@ -2,6 +2,7 @@
 
 mod chunks;
 mod encode;
+mod packer;
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -16,6 +17,8 @@ use rayon::prelude::*;
 use crate::error::{BuildError, Result};
 use crate::fetch::FarLayer;
 use crate::request::LayerCompression;
+
+pub(crate) use packer::{Packed, Packer};
 
 /// Says of a layer to which time its files were bound; BuildKit's name.
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";
@@ -44,7 +47,7 @@ impl From<&FarLayer> for PackedLayer {
 }
 
 /// How layers are made blobs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Recipe {
     pub(crate) compression: LayerCompression,
     /// The compressor's usual level by default.
@@ -114,27 +117,45 @@ pub(crate) fn plain_layers(
 /// `known` has the layers of the images that the build stands on, by diff ID: these stay as they
 /// are if their blobs are stored, unless the recipe says otherwise.
 pub(crate) fn packed_layers(
-    lease: &Lease,
+    packer: &Packer<'_>,
     snapshot: &SnapshotId,
     recipe: &Recipe,
     known: &HashMap<Digest, Descriptor>,
 ) -> Result<Vec<PackedLayer>> {
     // One at a time: each takes all processors.
-    let infos = infos(lease.store(), snapshot)?.into_iter();
+    let infos = infos(packer.lease.store(), snapshot)?.into_iter();
     infos
-        .map(|info| {
-            let base = info.diff_id.as_ref().and_then(|id| known.get(id)).cloned();
-            match base {
-                Some(descriptor) => base_blob(lease, info, recipe, &descriptor),
-                None => own_blob(lease, info, recipe),
-            }
-        })
+        .map(|info| packed_info(packer, info, recipe, known))
         .collect()
 }
 
+/// As [`packed_layers`], of the snapshot's own layer alone.
+pub(crate) fn packed_layer(
+    packer: &Packer<'_>,
+    snapshot: &SnapshotId,
+    recipe: &Recipe,
+    known: &HashMap<Digest, Descriptor>,
+) -> Result<PackedLayer> {
+    let info = packer.lease.store().snapshot(snapshot)?;
+    packed_info(packer, info, recipe, known)
+}
+
+fn packed_info(
+    packer: &Packer<'_>,
+    info: SnapshotInfo,
+    recipe: &Recipe,
+    known: &HashMap<Digest, Descriptor>,
+) -> Result<PackedLayer> {
+    let base = info.diff_id.as_ref().and_then(|id| known.get(id)).cloned();
+    match base {
+        Some(descriptor) => base_blob(packer, info, recipe, &descriptor),
+        None => own_blob(packer, info, recipe),
+    }
+}
+
 /// Makes a compressed blob of the stored tar `digest`, as layers usually are compressed.
-pub(crate) fn compressed(lease: &Lease, digest: &Digest) -> Result<Descriptor> {
-    Ok(encode::transcode(lease, digest, &Recipe::default())?.descriptor)
+pub(crate) fn compressed(packer: &Packer<'_>, digest: &Digest) -> Result<Descriptor> {
+    Ok(encode::transcode(packer, digest, &Recipe::default())?.descriptor)
 }
 
 /// Writes a layer as an uncompressed tar.
@@ -188,11 +209,12 @@ fn diff_id(store: &Store, info: &SnapshotInfo) -> Result<(Digest, u64)> {
 
 /// Returns a layer that an image has as `descriptor`.
 fn base_blob(
-    lease: &Lease,
+    packer: &Packer<'_>,
     info: SnapshotInfo,
     recipe: &Recipe,
     descriptor: &Descriptor,
 ) -> Result<PackedLayer> {
+    let lease = packer.lease;
     let is_stored = is_held(lease, &descriptor.digest)?;
     if is_stored && (!recipe.force || recipe.fits(&descriptor.media_type)) {
         let diff_id = known_diff_id(&info)?;
@@ -204,18 +226,25 @@ fn base_blob(
         ..*recipe
     };
     if !is_stored {
-        return own_blob(lease, info, &recipe);
+        return own_blob(packer, info, &recipe);
     }
     if let Some(blob) = stored_blob(lease, &info, &recipe)? {
         let diff_id = known_diff_id(&info)?;
         return Ok(packed(info, blob, diff_id));
     }
-    let encoded = encode::transcode(lease, &descriptor.digest, &recipe)?;
+    let encoded = encode::transcode(packer, &descriptor.digest, &recipe)?;
     keep(lease, info, &recipe, encoded)
 }
 
 /// Returns a layer in a form that this store makes.
-fn own_blob(lease: &Lease, info: SnapshotInfo, recipe: &Recipe) -> Result<PackedLayer> {
+fn own_blob(packer: &Packer<'_>, info: SnapshotInfo, recipe: &Recipe) -> Result<PackedLayer> {
+    packer.once(&info.id.clone(), recipe, || {
+        make_own_blob(packer, info, recipe)
+    })
+}
+
+fn make_own_blob(packer: &Packer<'_>, info: SnapshotInfo, recipe: &Recipe) -> Result<PackedLayer> {
+    let lease = packer.lease;
     if let Some(blob) = stored_blob(lease, &info, recipe)? {
         let diff_id = known_diff_id(&info)?;
         return Ok(packed(info, blob, diff_id));
@@ -223,7 +252,7 @@ fn own_blob(lease: &Lease, info: SnapshotInfo, recipe: &Recipe) -> Result<Packed
     let options = LayerOptions {
         clamp_mtime: recipe.clamp_mtime,
     };
-    let mut encoded = encode::encode(lease, recipe, |out| {
+    let mut encoded = encode::encode(packer, recipe, |out| {
         write_tar(lease.store(), &info.id, out, &options)
     })?;
     if let Some(epoch) = recipe.clamp_mtime {

@@ -25,6 +25,7 @@
 //! **Limitations**: of an index, one image is pulled at a time. Directories, layouts and secrets of
 //! other machines can't be had: there are no sessions.
 
+mod ahead;
 mod attest;
 mod build;
 mod cache;

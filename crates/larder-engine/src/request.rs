@@ -413,7 +413,7 @@ pub enum AnnotationPlace {
 }
 
 /// How layers are compressed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum LayerCompression {
     /// gzip.
     #[default]

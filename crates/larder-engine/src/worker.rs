@@ -18,6 +18,7 @@ use larder_tree::checksum::{self, Manifest};
 use larder_tree::context::Tree;
 use larder_tree::quota::Quota;
 
+use crate::ahead::Ahead;
 use crate::attest::{Pin, material};
 use crate::cache::import::Imports;
 use crate::cache::remote::RemoteResult;
@@ -96,6 +97,8 @@ pub(crate) struct BuildWorker<'a> {
     pub(crate) web: &'a WebFiles<'a>,
     pub(crate) reporter: &'a Reporter<'a>,
     pub(crate) cancel: &'a CancelFlag,
+    /// Packs the layers of steps that are done, where an output will ask for them.
+    pub(crate) ahead: Option<&'a Ahead<'a>>,
 }
 
 impl BuildWorker<'_> {
@@ -295,16 +298,7 @@ impl BuildWorker<'_> {
 
     /// Returns the layers of all base images, by diff ID.
     pub(crate) fn base_layers(&self) -> HashMap<Digest, Descriptor> {
-        let layers = self.images.values().flat_map(|image| {
-            image
-                .config
-                .rootfs
-                .diff_ids
-                .iter()
-                .cloned()
-                .zip(image.manifest.layers.iter().cloned())
-        });
-        layers.collect()
+        layers_of(self.images)
     }
 
     /// Looks up records of the store, and where these have no result, of the imported caches.
@@ -526,65 +520,14 @@ impl Worker for BuildWorker<'_> {
         if let Some(missed) = missed {
             self.history.explain(vertex, &missed, progress);
         }
-        match &vertex.op.op {
-            Some(pb::op::Op::Source(source)) => {
-                if let Some(name) = source.identifier.strip_prefix("local://") {
-                    return Ok(vec![ops::local::load(self, name, source, progress)?]);
-                }
-                if ops::http::is_http(source) {
-                    return Ok(vec![ops::http::load(self, source, progress, cancel)?]);
-                }
-                if ops::git::is_git(source) {
-                    return Ok(vec![ops::git::load(self, source, progress, cancel)?]);
-                }
-                let fetcher = Fetcher {
-                    engine: self.engine,
-                    lease: &self.lease,
-                    progress,
-                    cancel,
-                };
-                if let Some(blob) = blob_source(source)? {
-                    let snapshot = ops::blob::load(&fetcher, &blob)?;
-                    return Ok(vec![ResultRef::Snapshot(snapshot)]);
-                }
-                let image = self.image(vertex, source)?;
-                let snapshot = ops::image::pull(&fetcher, image)?;
-                Ok(vec![ResultRef::Snapshot(snapshot)])
-            }
-            Some(pb::op::Op::Exec(exec)) => {
-                if vertex.ignores_cache() && self.empties_cache_mounts {
-                    self.empty_cache_mounts(exec, progress)?;
-                }
-                ops::exec::run(self, vertex, exec, outputs, inputs, progress, cancel)
-            }
-            Some(pb::op::Op::File(file)) => {
-                ops::file::run(self, vertex, file, outputs, inputs, progress)
-            }
-            Some(pb::op::Op::Merge(merge)) => {
-                let indexes = merge.inputs.iter().map(|input| input.input);
-                let layers = self.inputs(inputs, indexes)?;
-                let merged = self.stacker(vertex, progress).merge(&layers)?;
-                Ok(vec![ResultRef::Snapshot(merged)])
-            }
-            Some(pb::op::Op::Diff(diff)) => {
-                let side = |index: Option<i64>| self.inputs(inputs, index.filter(|it| *it >= 0));
-                let lower = side(diff.lower.map(|lower| lower.input))?;
-                let upper = side(diff.upper.map(|upper| upper.input))?;
-                let stacker = self.stacker(vertex, progress);
-                let difference = stacker.diff(lower.first(), upper.first())?;
-                Ok(vec![ResultRef::Snapshot(difference)])
-            }
-            Some(pb::op::Op::Passthrough(passthrough)) => {
-                let indexes = outputs.iter().map(|&output| passthrough.outputs[output]);
-                let results = self.inputs(inputs, indexes)?.into_iter();
-                Ok(results.map(ResultRef::Snapshot).collect())
-            }
-            Some(pb::op::Op::Build(build)) => {
-                let result = ops::nested::run(self, build, inputs, cancel)?;
-                Ok(vec![ResultRef::Snapshot(result)])
-            }
-            None => Err(unavailable("an op of this kind").into()),
+        if let Some(ahead) = self.ahead {
+            ahead.step_begins(vertex, inputs);
         }
+        let results = self.run(vertex, outputs, inputs, progress, cancel)?;
+        if let Some(ahead) = self.ahead {
+            ahead.step_ended(vertex, outputs, &results);
+        }
+        Ok(results)
     }
 
     fn save(
@@ -655,6 +598,76 @@ impl Worker for BuildWorker<'_> {
 }
 
 impl BuildWorker<'_> {
+    /// Does what a vertex says; returns a result for each of `outputs`.
+    fn run(
+        &self,
+        vertex: &Vertex,
+        outputs: &[usize],
+        inputs: &[ResultRef],
+        progress: &VertexProgress<'_>,
+        cancel: &CancelFlag,
+    ) -> Result<Vec<ResultRef>, WorkError> {
+        match &vertex.op.op {
+            Some(pb::op::Op::Source(source)) => {
+                if let Some(name) = source.identifier.strip_prefix("local://") {
+                    return Ok(vec![ops::local::load(self, name, source, progress)?]);
+                }
+                if ops::http::is_http(source) {
+                    return Ok(vec![ops::http::load(self, source, progress, cancel)?]);
+                }
+                if ops::git::is_git(source) {
+                    return Ok(vec![ops::git::load(self, source, progress, cancel)?]);
+                }
+                let fetcher = Fetcher {
+                    engine: self.engine,
+                    lease: &self.lease,
+                    progress,
+                    cancel,
+                };
+                if let Some(blob) = blob_source(source)? {
+                    let snapshot = ops::blob::load(&fetcher, &blob)?;
+                    return Ok(vec![ResultRef::Snapshot(snapshot)]);
+                }
+                let image = self.image(vertex, source)?;
+                let snapshot = ops::image::pull(&fetcher, image)?;
+                Ok(vec![ResultRef::Snapshot(snapshot)])
+            }
+            Some(pb::op::Op::Exec(exec)) => {
+                if vertex.ignores_cache() && self.empties_cache_mounts {
+                    self.empty_cache_mounts(exec, progress)?;
+                }
+                ops::exec::run(self, vertex, exec, outputs, inputs, progress, cancel)
+            }
+            Some(pb::op::Op::File(file)) => {
+                ops::file::run(self, vertex, file, outputs, inputs, progress)
+            }
+            Some(pb::op::Op::Merge(merge)) => {
+                let indexes = merge.inputs.iter().map(|input| input.input);
+                let layers = self.inputs(inputs, indexes)?;
+                let merged = self.stacker(vertex, progress).merge(&layers)?;
+                Ok(vec![ResultRef::Snapshot(merged)])
+            }
+            Some(pb::op::Op::Diff(diff)) => {
+                let side = |index: Option<i64>| self.inputs(inputs, index.filter(|it| *it >= 0));
+                let lower = side(diff.lower.map(|lower| lower.input))?;
+                let upper = side(diff.upper.map(|upper| upper.input))?;
+                let stacker = self.stacker(vertex, progress);
+                let difference = stacker.diff(lower.first(), upper.first())?;
+                Ok(vec![ResultRef::Snapshot(difference)])
+            }
+            Some(pb::op::Op::Passthrough(passthrough)) => {
+                let indexes = outputs.iter().map(|&output| passthrough.outputs[output]);
+                let results = self.inputs(inputs, indexes)?.into_iter();
+                Ok(results.map(ResultRef::Snapshot).collect())
+            }
+            Some(pb::op::Op::Build(build)) => {
+                let result = ops::nested::run(self, build, inputs, cancel)?;
+                Ok(vec![ResultRef::Snapshot(result)])
+            }
+            None => Err(unavailable("an op of this kind").into()),
+        }
+    }
+
     /// Returns who does the work of a build within this one.
     pub(crate) fn nested<'n>(
         &'n self,
@@ -716,6 +729,15 @@ impl BuildWorker<'_> {
             ))
         })
     }
+}
+
+/// Returns the layers of all these images, by diff ID.
+pub(crate) fn layers_of(images: &HashMap<ImageKey, ResolvedImage>) -> HashMap<Digest, Descriptor> {
+    let layers = images.values().flat_map(|image| {
+        let diff_ids = image.config.rootfs.diff_ids.iter();
+        diff_ids.cloned().zip(image.manifest.layers.iter().cloned())
+    });
+    layers.collect()
 }
 
 /// Reads a source of a blob; `None` for another kind of source.

@@ -19,7 +19,9 @@ use fs_err::File;
 use larder_oci::Digest;
 use larder_tree::beneath::Root;
 use larder_tree::bulk::{self, BulkFile};
-use larder_tree::compression::{ChunkCache, ChunkKey, Compression, KnownChunk, LayerEncoder, Mark};
+use larder_tree::compression::{
+    ChunkCache, ChunkKey, Compression, KnownChunk, LayerEncoder, Mark, Threads,
+};
 use larder_tree::diff::{LayerOptions, Style, write_layer};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -28,13 +30,13 @@ fn main() {
     let [dir, file] = &args[..] else {
         panic!("usage: layer_bench DIR FILE");
     };
-    let threads = std::thread::available_parallelism().unwrap().get();
+    let threads = Threads::new(std::thread::available_parallelism().unwrap().get());
     println!("{:12} {:>8} {:>8} {:>8}", "run", "s", "CPU s", "MB out");
     let chunks = Arc::new(Chunks::default());
     let mut first = None;
     for run in ["first", "all known"] {
         let (start, cpu) = (Instant::now(), cpu_seconds());
-        let (digest, bytes) = pack(dir.as_ref(), file.as_ref(), threads, &chunks);
+        let (digest, bytes) = pack(dir.as_ref(), file.as_ref(), &threads, &chunks);
         println!(
             "{run:12} {:>8.2} {:>8.2} {:>8.0}",
             start.elapsed().as_secs_f64(),
@@ -47,7 +49,7 @@ fn main() {
 }
 
 /// Returns the digest and the length of the blob.
-fn pack(dir: &Path, file: &Path, threads: usize, chunks: &Arc<Chunks>) -> (Digest, u64) {
+fn pack(dir: &Path, file: &Path, threads: &Threads, chunks: &Arc<Chunks>) -> (Digest, u64) {
     let new = file.with_extension("new");
     let out = BulkFile::new(File::create(&new).unwrap().into_parts().0, 0);
     let cache: Arc<dyn ChunkCache> = chunks.clone();

@@ -29,9 +29,11 @@ mod encoder;
 mod estargz;
 mod layer;
 mod pipeline;
+mod threads;
 
 pub use chunks::{ChunkCache, ChunkKey, KnownChunk, Mark};
 pub use decoder::{Decoder, Format};
 pub use encoder::{Compression, Encoder};
 pub use estargz::{Estargz, write_estargz};
 pub use layer::{EncodedLayer, LayerEncoder};
+pub use threads::Threads;

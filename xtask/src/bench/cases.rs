@@ -9,7 +9,7 @@ use larder_testkit::{target_dir, write_tree};
 
 use super::Place;
 use super::measure::{Sample, measure, peak_bytes};
-use super::tool::Tool;
+use super::tool::{Compression, Tool};
 use crate::run::workspace;
 
 /// A row of the table.
@@ -85,6 +85,11 @@ pub(super) const CASES: &[Case] = &[
         name: "export",
         large: true,
         run: export,
+    },
+    Case {
+        name: "export-smartdiet",
+        large: false,
+        run: export_smartdiet,
     },
     Case {
         name: "smartdiet-full",
@@ -221,12 +226,15 @@ fn export(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
         fs::write(path(number), maker.file(number))?;
     }
     let archive = place.contexts.join("export.tar");
+    let command = |compression| tool.export(&place.state, &context, &archive, compression);
+    let export = || measure(&mut command(Compression::Gzip));
     let build_and_export = || {
         measure(&mut tool.build_layers(&place.state, &context))?;
-        measure(&mut tool.export(&place.state, &context, &archive))
+        export()
     };
     let first = vec![build_and_export()?];
-    let peak = peak_bytes(&mut tool.export(&place.state, &context, &archive))?;
+    let again = (0..SLOW_RUNS).map(|_| export()).collect::<Result<_>>()?;
+    let zstd = vec![measure(&mut command(Compression::Zstd))?];
     let in_layer = (0..SLOW_RUNS).map(|run| {
         let number = LAYER_FILES / SLOW_RUNS * run + LAYER_FILES / 6;
         fs::write(path(number), maker.file(number))?;
@@ -238,13 +246,43 @@ fn export(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
         build_and_export()
     });
     let above = above.collect::<Result<_>>()?;
+    for number in 0..LAYER_FILES {
+        fs::write(path(number), maker.file(number))?;
+    }
+    measure(&mut tool.build_layers(&place.state, &context))?;
+    let peak = peak_bytes(&mut command(Compression::Gzip))?;
     Ok(vec![
         Row {
             peak_bytes: Some(peak),
             ..Row::new("2 GB layer to a gzip OCI tar", first)
         },
-        Row::new("again, one file changed", in_layer),
+        Row::new("again, unchanged", again),
+        Row::new("the same to a zstd OCI tar", zstd),
+        Row::new("again with gzip, one file changed", in_layer),
         Row::new("again, one file above changed", above),
+    ])
+}
+
+/// The example service to an archive: first, and with one file changed.
+fn export_smartdiet(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
+    let context = place.contexts.join("export-smartdiet");
+    copy_example(&context, "requirements.txt")?;
+    let archive = place.contexts.join("export-smartdiet.tar");
+    let build_and_export = || {
+        measure(&mut tool.build_layers(&place.state, &context))?;
+        measure(&mut tool.export(&place.state, &context, &archive, Compression::Gzip))
+    };
+    let first = vec![build_and_export()?];
+    let planner = context.join("smartdiet/planner.py");
+    let original = fs::read_to_string(&planner)?;
+    let changed = (0..QUICK_RUNS).map(|run| {
+        fs::write(&planner, format!("{original}# Change {run}.\n"))?;
+        build_and_export()
+    });
+    let changed = changed.collect::<Result<_>>()?;
+    Ok(vec![
+        Row::new("guide's image to an OCI tar", first),
+        Row::new("again, one file changed", changed),
     ])
 }
 

@@ -19,6 +19,22 @@ pub(super) enum Tool {
     Buildah,
 }
 
+/// How the layers of an archive are compressed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Compression {
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 /// A cache in a registry without TLS, by its name.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RemoteCache<'a> {
@@ -172,20 +188,28 @@ impl Tool {
         command
     }
 
-    /// Returns the command that writes what was built of `context` as an OCI archive, its layers
-    /// compressed with gzip.
-    pub(super) fn export(&self, state: &Path, context: &Path, archive: &Path) -> Command {
+    /// Returns the command that writes what was built of `context` as an OCI archive.
+    pub(super) fn export(
+        &self,
+        state: &Path,
+        context: &Path,
+        archive: &Path,
+        compression: Compression,
+    ) -> Command {
+        let compression = compression.name();
         match self {
             Self::Larder(_) => {
                 let mut command = self.build(state, context, false);
-                let output = format!("type=oci,dest={}", archive.display());
+                let archive = archive.display();
+                let output = format!("type=oci,dest={archive},compression={compression}");
                 command.arg("-o").arg(output);
                 command
             }
             Self::Buildah => {
                 let mut command = self.command(state);
                 let target = format!("oci-archive:{}", archive.display());
-                command.args(["push", "--quiet", "localhost/bench", &target]);
+                command.args(["push", "--quiet", "--compression-format", compression]);
+                command.args(["localhost/bench", &target]);
                 command
             }
         }

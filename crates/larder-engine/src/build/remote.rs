@@ -237,6 +237,7 @@ impl Build<'_> {
             web: self.web,
             reporter: self.reporter,
             cancel: self.cancel,
+            ahead: None,
             depth: 0,
         };
         let job = Job {

@@ -15,7 +15,7 @@ use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{Fetcher, Origin, repository};
-use crate::layers::Recipe;
+use crate::layers::{Packed, Recipe};
 use crate::progress::{Reporter, VertexProgress};
 use crate::push::push_image;
 use crate::request::{BuildRequest, CacheExport, CacheMode, CacheTarget, PushOptions};
@@ -71,6 +71,16 @@ fn check(exports: &[CacheExport]) -> Result<()> {
     Ok(())
 }
 
+/// Returns how the layers of a cache are packed.
+pub(crate) fn recipe_of(export: &CacheExport) -> Recipe {
+    Recipe {
+        compression: export.compression,
+        level: export.compression_level,
+        force: export.force_compression,
+        clamp_mtime: None,
+    }
+}
+
 fn tag_or_default(tag: Option<&str>) -> &str {
     tag.unwrap_or(larder_cache::layout::DEFAULT_TAG)
 }
@@ -81,6 +91,7 @@ pub(crate) struct CacheExporter<'a> {
     pub(crate) lease: &'a Lease,
     pub(crate) reporter: &'a Reporter<'a>,
     pub(crate) cancel: &'a CancelFlag,
+    pub(crate) packed: &'a Packed,
     pub(crate) imports: &'a Imports<'a>,
     /// The layers of base images, by diff ID.
     pub(crate) base_layers: HashMap<Digest, Descriptor>,
@@ -168,12 +179,7 @@ impl CacheExporter<'_> {
     ) -> Result<Option<Descriptor>> {
         let fetcher = self.fetcher(vertex);
         let status = vertex.status("preparing build cache for export", 0);
-        let recipe = Recipe {
-            compression: export.compression,
-            level: export.compression_level,
-            force: export.force_compression,
-            clamp_mtime: None,
-        };
+        let recipe = recipe_of(export);
         let gatherer = Gatherer::new(self, &fetcher, Packing::Blobs(&recipe));
         let Gathered { records, origins } = gatherer.gather(export.mode)?;
         let exported = Exported::new(&records);

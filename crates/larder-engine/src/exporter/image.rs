@@ -5,7 +5,7 @@ use larder_store::{NewImage, PlatformImage};
 
 use super::attest::Attests;
 use super::manifest::{Layers, MadeImage, MadeImages, Wanted};
-use super::{Export, Part};
+use super::{Export, Part, leaves_store};
 use crate::error::{BuildError, Result};
 use crate::fetch::Fetcher;
 use crate::progress::VertexProgress;
@@ -48,13 +48,8 @@ impl Export<'_> {
             inline: inline.unwrap_or(output.push.is_some()),
         };
         // What is said is said of a manifest, which then must stay as it is.
-        let leaves_store = output.push.is_some()
-            || self.parts.iter().any(|part| attests.any(part))
-            || options.compression.is_some()
-            || options.compression_level.is_some()
-            || options.force_compression
-            || options.rewrite_timestamp;
-        let layers = if leaves_store {
+        let is_attested = self.parts.iter().any(|part| attests.any(part));
+        let layers = if is_attested || leaves_store(output) {
             Layers::Blobs
         } else {
             Layers::AsTheyAre

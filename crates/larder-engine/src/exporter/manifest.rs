@@ -7,9 +7,9 @@ use larder_oci::{Descriptor, ImageConfig, ImageManifest, ImageRef, Platform, go_
 
 use super::attest::{Attached, Attests};
 use super::config::{self, LayerFacts};
-use super::{Export, IndexEntry, Part, write_index};
+use super::{Export, IndexEntry, Part, recipe, write_index};
 use crate::error::{BuildError, Result};
-use crate::layers::{self, PackedLayer, Recipe};
+use crate::layers::{self, PackedLayer, Packer, Recipe};
 use crate::progress::VertexProgress;
 use crate::request::{AnnotationPlace, ImageOptions, ImageOutcome, LayerCompression};
 
@@ -112,7 +112,8 @@ impl Export<'_> {
                 layers::plain_layers(self.lease, snapshot, &self.base_layers)
             }
             (Some(snapshot), Layers::Blobs) => {
-                layers::packed_layers(self.lease, snapshot, recipe, &self.base_layers)
+                let packer = Packer::new(self.lease, self.packed, self.cancel);
+                layers::packed_layers(&packer, snapshot, recipe, &self.base_layers)
             }
         }
     }
@@ -268,24 +269,6 @@ fn config_of(part: &Part<'_>, layers: &[PackedLayer], epoch: Option<i64>) -> Res
         base_history,
         epoch.map_err(bad)?,
     ))
-}
-
-/// Returns how layers are packed.
-fn recipe(options: &ImageOptions, epoch: Option<i64>) -> Result<Recipe> {
-    if options.rewrite_timestamp && epoch.is_none() {
-        return Err(
-            BuildError::invalid("`rewrite-timestamp` needs SOURCE_DATE_EPOCH")
-                .with_hint("set it with `--build-arg SOURCE_DATE_EPOCH=SECONDS`"),
-        );
-    }
-    let compression = options.compression.unwrap_or_default();
-    Ok(Recipe {
-        compression,
-        level: options.compression_level,
-        // An image's files can only be read one by one if all its layers say where they are.
-        force: options.force_compression || compression == LayerCompression::Estargz,
-        clamp_mtime: epoch.filter(|_| options.rewrite_timestamp),
-    })
 }
 
 /// Returns whether Docker's media types can't say what is asked for.

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::exporter::{ArchiveKind, ArchivedImage, ArchivedManifest, write_images};
 use crate::fetch::{Fetcher, Origin};
 use crate::images::{ResolvedImage, document};
-use crate::layers::{self, Recipe};
+use crate::layers::{self, Packed, Packer, Recipe};
 use crate::output;
 use crate::progress::Reporter;
 use crate::push::unpacked;
@@ -113,9 +113,11 @@ impl Engine {
         if missing.is_empty() {
             return Ok(());
         }
+        let (packed, cancel) = (Packed::default(), CancelFlag::new());
+        let packer = Packer::new(lease, &packed, &cancel);
         let packed = match unpacked(lease, image) {
             Some(snapshot) => {
-                layers::packed_layers(lease, snapshot, &Recipe::default(), &HashMap::new())?
+                layers::packed_layers(&packer, snapshot, &Recipe::default(), &HashMap::new())?
             }
             None => Vec::new(),
         };
@@ -126,7 +128,7 @@ impl Engine {
             engine: self,
             lease,
             progress: &reporter.begin_internal("save", ""),
-            cancel: &CancelFlag::new(),
+            cancel: &cancel,
         };
         for position in missing {
             let layer = &mut manifest.layers[position];

@@ -4,12 +4,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use larder_oci::{Descriptor, Digest, media_type};
-use larder_store::Lease;
 use larder_tree::ErrorKind;
 use larder_tree::compression::{ChunkCache, Compression, Decoder, LayerEncoder, write_estargz};
 
-use super::Recipe;
 use super::chunks::StoredChunks;
+use super::{Packer, Recipe};
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::request::LayerCompression;
 use crate::task::Tasks;
@@ -29,20 +28,21 @@ pub(super) struct Encoded {
 
 /// Makes a blob of the tar that `write` writes.
 pub(super) fn encode(
-    lease: &Lease,
+    packer: &Packer<'_>,
     recipe: &Recipe,
     write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
 ) -> Result<Encoded> {
     if recipe.compression == LayerCompression::Estargz {
-        return encode_estargz(lease, recipe, write);
+        return encode_estargz(packer, recipe, write);
     }
+    let lease = packer.lease;
     let (media_type, compression) = encoding(recipe);
     let writer = lease.unhashed_blob_writer()?;
     let chunks = Arc::new(StoredChunks::new(lease.store()));
     let cache: Arc<dyn ChunkCache> = chunks.clone();
-    let encoder = LayerEncoder::new(writer, compression, threads(), &cache);
+    let encoder = LayerEncoder::new(writer, compression, &packer.threads(), &cache);
     let mut encoder = encoder.map_err(failed)?;
-    write(&mut encoder)?;
+    write(&mut packer.until_canceled(&mut encoder)).map_err(|error| packer.failed(error))?;
     let layer = encoder.finish().map_err(failed)?;
     layer.out.commit(&layer.digest)?;
     chunks.keep(&layer.digest);
@@ -54,12 +54,12 @@ pub(super) fn encode(
 }
 
 /// Makes a blob of what the blob `digest` holds compressed otherwise.
-pub(super) fn transcode(lease: &Lease, digest: &Digest, recipe: &Recipe) -> Result<Encoded> {
-    let blob = lease.store().open_blob(digest)?;
+pub(super) fn transcode(packer: &Packer<'_>, digest: &Digest, recipe: &Recipe) -> Result<Encoded> {
+    let blob = packer.lease.store().open_blob(digest)?;
     let damaged =
         |source| BuildError::invalid(format!("cannot read layer `{digest}`")).with_source(source);
     let mut decoder = Decoder::new(blob)?;
-    encode(lease, recipe, |out| {
+    encode(packer, recipe, |out| {
         io::copy(&mut decoder, out).map_err(damaged)?;
         Ok(())
     })
@@ -90,7 +90,7 @@ fn gzip_level(recipe: &Recipe) -> Option<u32> {
 /// Makes an eStargz blob of the tar that `write` writes, which is read on the way and gets a
 /// further entry: the blob's diff ID is not that of the layer.
 fn encode_estargz(
-    lease: &Lease,
+    packer: &Packer<'_>,
     recipe: &Recipe,
     write: impl FnOnce(&mut dyn Write) -> Result<()> + Send,
 ) -> Result<Encoded> {
@@ -98,10 +98,13 @@ fn encode_estargz(
         BuildError::new(ErrorClass::Exhausted, "cannot compress a layer").with_source(source)
     };
     let (tar, mut into) = io::pipe().map_err(no_pipe)?;
-    let mut writer = lease.blob_writer(None)?;
+    let mut writer = packer.lease.blob_writer(None)?;
     let made = std::thread::scope(|scope| {
         // The pipe ends with the thread, and with it the tar.
-        let source = Tasks::spawn(scope, "estargz", move || write(&mut into)).map_err(no_pipe)?;
+        let source = Tasks::spawn(scope, "estargz", move || {
+            write(&mut packer.until_canceled(&mut into))
+        })
+        .map_err(no_pipe)?;
         let made = write_estargz(tar, &mut writer, gzip_level(recipe));
         let written = source
             .join()
@@ -113,7 +116,8 @@ fn encode_estargz(
             }
             made => written.and(made.map_err(failed)),
         }
-    })?;
+    });
+    let made = made.map_err(|error| packer.failed(error))?;
     let size_bytes = writer.offset();
     let mut descriptor = Descriptor::new(media_type::LAYER_GZIP, writer.commit()?, size_bytes);
     descriptor.annotations.extend([
@@ -125,11 +129,6 @@ fn encode_estargz(
         diff_id: made.diff_id,
         tar_bytes: made.tar_bytes,
     })
-}
-
-/// Returns how many threads compress one layer: one a processor.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn failed(source: larder_tree::Error) -> BuildError {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use larder_store::Lease;
 
 use super::{ManyOptions, TargetError, TargetRequest, order};
+use crate::ahead::{Ahead, Plan};
 use crate::build::{Build, OnPlatform, Prepared, located};
 use crate::cache::import::Imports;
 use crate::cache::source::Sources;
@@ -17,6 +18,7 @@ use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::EventSink;
 use crate::history::{History, IgnoreFile, Notes};
 use crate::images::{ImageKey, Images, ResolvedImage};
+use crate::layers::Packed;
 use crate::network::StepNetworks;
 use crate::ops::git::Resolutions;
 use crate::ops::local::ContextRoot;
@@ -25,7 +27,7 @@ use crate::request::{BuildOutcome, CacheImport, Output, StepReport};
 use crate::solve::{self, Job};
 use crate::task::Tasks;
 use crate::web::WebFiles;
-use crate::worker::{BuildWorker, ResultRef};
+use crate::worker::{BuildWorker, ResultRef, layers_of};
 
 pub(super) struct Run<'a> {
     pub(super) engine: &'a Engine,
@@ -55,6 +57,9 @@ pub(super) struct Shared<'a> {
     emptied: Mutex<HashSet<String>>,
     repositories: &'a Resolutions,
     networks: StepNetworks,
+    packed: &'a Packed,
+    /// Where an output will ask for layers.
+    ahead: Option<&'a Ahead<'a>>,
     variables: &'a (dyn Fn(&str) -> Option<String> + Sync),
 }
 
@@ -188,7 +193,12 @@ impl Run<'_> {
             reporter: plain,
             cancel: self.cancel,
         };
+        let packed = Packed::default();
+        let ahead = Some(Plan::of(&prepared)).filter(|plan| !plan.is_empty());
+        let ahead = ahead.map(|plan| Ahead::new(&self.lease, &packed, layers_of(&images), plan));
         let shared = Shared {
+            packed: &packed,
+            ahead: ahead.as_ref(),
             contexts,
             images,
             imports: Imports::new(sources, cache_imports),
@@ -209,16 +219,22 @@ impl Run<'_> {
         let jobs: Vec<Job<'_, BuildWorker<'_>>> = places.iter().map(job).collect();
         let limit = self.engine.config.worker.oci.max_parallelism;
         let limit = self.options.max_parallelism.or(limit);
-        let solved = solve::solve(&jobs, self.cancel, limit, &|job, solved, stop| {
-            let (target, part) = places[job];
-            let target = &targets[target];
-            target.parts[part].set_result(solved.map(|solved| solved.result));
-            // Who is the last exports all.
-            match target.unsolved.fetch_sub(1, Ordering::AcqRel) {
-                1 => self.export(target, stop).map(Some),
-                _ => Ok(None),
-            }
-        });
+        let solve = || {
+            solve::solve(&jobs, self.cancel, limit, &|job, solved, stop| {
+                let (target, part) = places[job];
+                let target = &targets[target];
+                target.parts[part].set_result(solved.map(|solved| solved.result));
+                // Who is the last exports all.
+                match target.unsolved.fetch_sub(1, Ordering::AcqRel) {
+                    1 => self.export(target, stop).map(Some),
+                    _ => Ok(None),
+                }
+            })
+        };
+        let solved = match &ahead {
+            Some(ahead) => ahead.during(solve),
+            None => solve(),
+        };
         targets.iter().for_each(Target::save_history);
         match solved {
             // One of a target's jobs has the outcome.
@@ -314,6 +330,7 @@ impl Run<'_> {
             web: shared.web,
             reporter,
             cancel: self.cancel,
+            ahead: shared.ahead,
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::exporter::ArchivedManifest;
 use crate::fetch::Fetcher;
 use crate::image_store::assemble;
 use crate::images::{ResolvedImage, document};
-use crate::layers::{self, Recipe, compression_of};
+use crate::layers::{self, Packed, Packer, Recipe, compression_of};
 use crate::progress::Reporter;
 use crate::request::{LayerCompression, PushOptions};
 
@@ -75,7 +75,9 @@ fn push_stored(
         BuildError::new(ErrorClass::NotFound, message)
     })?;
     let status = fetcher.progress.status("exporting layers", 0);
-    let mut make = |image: &ResolvedImage| travelling(lease, image);
+    let packed = Packed::default();
+    let packer = Packer::new(lease, &packed, fetcher.cancel);
+    let mut make = |image: &ResolvedImage| travelling(&packer, image);
     let descriptor = assemble(lease, &info, platform, &mut make)?.descriptor;
     status.done();
     let blobs = push_image(fetcher, &descriptor, std::slice::from_ref(name), options)?;
@@ -84,7 +86,8 @@ fn push_stored(
 
 /// Returns the manifest of an image as registries get it: with compressed layers, all of them
 /// stored or to be had from a registry.
-fn travelling(lease: &Lease, image: &ResolvedImage) -> Result<ArchivedManifest> {
+fn travelling(packer: &Packer<'_>, image: &ResolvedImage) -> Result<ArchivedManifest> {
+    let lease = packer.lease;
     let mut manifest = image.manifest.clone();
     let diff_ids = &image.config.rootfs.diff_ids;
     let mut ready = HashMap::new();
@@ -97,7 +100,7 @@ fn travelling(lease: &Lease, image: &ResolvedImage) -> Result<ArchivedManifest> 
         return stored(lease, image, manifest);
     }
     let packed = match unpacked(lease, image) {
-        Some(snapshot) => layers::packed_layers(lease, snapshot, &Recipe::default(), &ready)?,
+        Some(snapshot) => layers::packed_layers(packer, snapshot, &Recipe::default(), &ready)?,
         None => Vec::new(),
     };
     for (position, diff_id) in diff_ids.iter().enumerate() {
@@ -110,7 +113,7 @@ fn travelling(lease: &Lease, image: &ResolvedImage) -> Result<ArchivedManifest> 
             .filter(|layer| layer.diff_id == *diff_id);
         let made = match made {
             Some(layer) => layer.descriptor.clone(),
-            None => layers::compressed(lease, &manifest.layers[position].digest)?,
+            None => layers::compressed(packer, &manifest.layers[position].digest)?,
         };
         manifest.layers[position] = Descriptor {
             media_type: gzip_type(&manifest).to_owned(),

@@ -9,6 +9,7 @@ use super::chunks::{ChunkCache, ChunkKey};
 use super::codec::{Codec, Compressor};
 use super::digests::{Digests, Origin};
 use super::pipeline::{Pipeline, Sink};
+use super::threads::Threads;
 use crate::{Error, Result};
 
 /// Compresses in parallel, and always to the same bytes.
@@ -27,21 +28,21 @@ pub(super) struct ChunkedEncoder<W: Write> {
 }
 
 impl<W: Write + Send + 'static> ChunkedEncoder<W> {
-    /// Starts a stream, compressed by `threads` threads; with one, by the caller's. With a cache,
-    /// the chunks that it knows are taken from there, and digests are computed.
+    /// Starts a stream, compressed by `threads`. With a cache, the chunks that it knows are taken from there, and digests are computed.
     ///
     /// # Errors
     /// Those of writing the header and of starting threads.
     pub(super) fn new(
         mut out: W,
         codec: Codec,
-        threads: usize,
+        threads: &Threads,
         cache: Option<&Arc<dyn ChunkCache>>,
     ) -> Result<Self> {
         let no_thread = |error| Error::io("cannot start a thread to compress", error);
         out.write_all(codec.header()).map_err(write_failed)?;
         let (recycled, spare) = channel();
-        let digests = cache.map(|cache| Digests::start(codec.header(), cache, recycled.clone()));
+        let digests =
+            cache.map(|cache| Digests::start(codec.header(), cache, recycled.clone(), threads));
         let output = Output {
             out,
             codec,

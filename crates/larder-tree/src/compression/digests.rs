@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use larder_oci::{SavedSha256, Sha256};
 
 use super::chunks::{ChunkCache, Mark};
-use super::pipeline::{died, named};
+use super::pipeline::died;
+use super::threads::Threads;
 
 /// How many bytes of the input lie between two marks, at least. What follows the last mark before
 /// a change is hashed again.
@@ -59,12 +60,13 @@ impl Digests {
         header: &[u8],
         cache: &Arc<dyn ChunkCache>,
         spare: Sender<Vec<u8>>,
+        threads: &Threads,
     ) -> io::Result<Self> {
         let mut packed = Hasher::default();
         packed.add(header);
         Ok(Self {
             packed,
-            plain: PlainHasher::start(spare)?,
+            plain: PlainHasher::start(spare, threads)?,
             cache: Arc::clone(cache),
             beginning: Beginning::Header,
             plain_bytes: 0,
@@ -180,7 +182,7 @@ struct PlainHasher {
 }
 
 impl PlainHasher {
-    fn start(spare: Sender<Vec<u8>>) -> io::Result<Self> {
+    fn start(spare: Sender<Vec<u8>>, threads: &Threads) -> io::Result<Self> {
         let (sender, parts) = sync_channel::<Part>(WAITING_CHUNKS);
         let work = move || {
             let mut hasher = Hasher::default();
@@ -216,7 +218,7 @@ impl PlainHasher {
         };
         Ok(Self {
             parts: Some(sender),
-            thread: Some(named("larder-digest").spawn(work)?),
+            thread: Some(threads.spawn("larder-digest", work)?),
         })
     }
 

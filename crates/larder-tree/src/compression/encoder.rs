@@ -2,6 +2,7 @@ use std::io::{self, Write};
 
 use super::chunked::ChunkedEncoder;
 use super::codec::Codec;
+use super::threads::Threads;
 use crate::Result;
 
 /// How to compress.
@@ -63,7 +64,7 @@ impl<W: Write + Send + 'static> Encoder<W> {
         let inner = match compression.codec()? {
             None => Inner::Uncompressed(out),
             Some(codec) => {
-                let encoder = ChunkedEncoder::new(out, codec, threads, None)?;
+                let encoder = ChunkedEncoder::new(out, codec, &Threads::new(threads), None)?;
                 Inner::Chunked(Box::new(encoder))
             }
         };

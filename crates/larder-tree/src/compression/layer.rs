@@ -6,6 +6,7 @@ use larder_oci::Digest;
 use super::chunked::ChunkedEncoder;
 use super::chunks::ChunkCache;
 use super::encoder::Compression;
+use super::threads::Threads;
 use crate::Result;
 use crate::diff::DigestWriter;
 
@@ -36,7 +37,7 @@ enum Inner<W: Write> {
 }
 
 impl<W: Write + Send + 'static> LayerEncoder<W> {
-    /// Starts a layer, which is compressed by `threads` threads. Chunks that `cache` knows are
+    /// Starts a layer, which is compressed by `threads`. Chunks that `cache` knows are
     /// taken from there.
     ///
     /// # Errors
@@ -44,7 +45,7 @@ impl<W: Write + Send + 'static> LayerEncoder<W> {
     pub fn new(
         out: W,
         compression: Compression,
-        threads: usize,
+        threads: &Threads,
         cache: &Arc<dyn ChunkCache>,
     ) -> Result<Self> {
         let inner = match compression.codec()? {

@@ -1,7 +1,9 @@
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
+
+use super::threads::Threads as Workers;
 
 /// How many inputs may wait for or be in work, per thread.
 const INPUTS_PER_THREAD: usize = 3;
@@ -42,27 +44,27 @@ pub(super) struct Threads<S, P> {
 }
 
 impl<S: Sink<P>, P: Send + 'static> Pipeline<S, P> {
-    /// Starts `threads` threads that each work with what `work` returns; with one, the caller's
-    /// does all.
+    /// Starts threads that each work with what `work` returns; with one, the caller's does all.
     pub(super) fn start<F>(
         sink: S,
-        threads: usize,
+        threads: &Workers,
         work: impl Fn() -> io::Result<F>,
     ) -> io::Result<Self>
     where
         F: FnMut(&[u8]) -> P + Send + 'static,
     {
-        if threads < 2 {
+        let count = threads.count();
+        if count < 2 {
             return Ok(Self::Inline(sink, Box::new(work()?)));
         }
-        let (jobs, queue) = sync_channel::<Job<P>>(threads);
+        let (jobs, queue) = sync_channel::<Job<P>>(count);
         let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..threads {
+        for _ in 0..count {
             let (queue, work) = (Arc::clone(&queue), work()?);
-            named("larder-compress").spawn(move || work_on(&queue, work))?;
+            threads.spawn("larder-compress", move || work_on(&queue, work))?;
         }
-        let (pieces, ordered) = sync_channel(threads * INPUTS_PER_THREAD);
-        let writer = named("larder-layer").spawn(move || hand_on(sink, &ordered))?;
+        let (pieces, ordered) = sync_channel(count * INPUTS_PER_THREAD);
+        let writer = threads.spawn("larder-layer", move || hand_on(sink, &ordered))?;
         Ok(Self::Threads(Threads {
             senders: Some(Senders { jobs, pieces }),
             writer: Some(writer),
@@ -115,10 +117,6 @@ impl<S, P> Drop for Threads<S, P> {
     fn drop(&mut self) {
         drop(self.end());
     }
-}
-
-pub(super) fn named(name: &str) -> thread::Builder {
-    thread::Builder::new().name(name.to_owned())
 }
 
 /// Works until there are no more jobs.

@@ -11,6 +11,7 @@ use larder_oci::Digest;
 use larder_tree::ErrorKind;
 use larder_tree::compression::{
     ChunkCache, ChunkKey, Compression, Decoder, Encoder, Format, KnownChunk, LayerEncoder, Mark,
+    Threads,
 };
 
 use crate::support::{Tree, has, run};
@@ -232,7 +233,8 @@ impl Cache {
     /// not known, and how many marks were used.
     fn pack(self: &Arc<Self>, input: &[u8], compression: Compression) -> (Vec<u8>, usize, usize) {
         let shared: Arc<dyn ChunkCache> = self.clone();
-        let mut encoder = LayerEncoder::new(Vec::new(), compression, 2, &shared).unwrap();
+        let threads = Threads::new(2);
+        let mut encoder = LayerEncoder::new(Vec::new(), compression, &threads, &shared).unwrap();
         encoder.write_all(input).unwrap();
         let layer = encoder.finish().unwrap();
         assert_eq!(layer.digest, Digest::sha256(&layer.out));

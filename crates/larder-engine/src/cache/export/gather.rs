@@ -12,7 +12,7 @@ use super::alternatives::Alternatives;
 use crate::cache::remote::RemoteResult;
 use crate::error::{BuildError, Result};
 use crate::fetch::{Fetcher, Origin};
-use crate::layers::{self, Recipe};
+use crate::layers::{self, Packer, Recipe};
 use crate::request::CacheMode;
 use crate::worker::ResultRef;
 
@@ -166,7 +166,9 @@ impl<'a> Gatherer<'a> {
                 Packing::Plain => layers::plain_layers(lease, snapshot, base_layers)?,
                 Packing::Blobs(recipe) => {
                     self.fetcher.cancel.check()?;
-                    layers::packed_layers(lease, snapshot, recipe, base_layers)?
+                    let exporter = self.exporter;
+                    let packer = Packer::new(lease, exporter.packed, exporter.cancel);
+                    layers::packed_layers(&packer, snapshot, recipe, base_layers)?
                 }
             };
             for (id, layer) in chain.iter().zip(packed) {
