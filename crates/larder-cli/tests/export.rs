@@ -449,8 +449,7 @@ fn a_failed_step_ends_what_is_packed_meanwhile() {
     let project = project!(Base::Busybox);
     let steps = "RUN head -c 20000000 /dev/urandom > /noise\nRUN false\n";
     project.write(&[("Dockerfile", &format!("FROM busybox\n{steps}"))]);
-    let failed = project.build(&["-o", "type=oci,dest=/dev/null"]).exit(1);
-    assert!(failed.text().contains("exit code: 1"), "{}", failed.text());
+    let _ = project.build(&["-o", "type=oci,dest=/dev/null"]).exit(1);
     // What was packed till then is whole or not there.
     let steps = steps.replace("RUN false", "RUN true");
     project.write(&[("Dockerfile", &format!("FROM busybox\n{steps}"))]);

@@ -18,7 +18,7 @@ use std::time::Instant;
 use fs_err::File;
 use larder_oci::Digest;
 use larder_tree::beneath::Root;
-use larder_tree::bulk::{self, BulkFile};
+use larder_tree::bulk::{BulkFile, BulkSource};
 use larder_tree::compression::{
     ChunkCache, ChunkKey, Compression, KnownChunk, LayerEncoder, Mark, Threads,
 };
@@ -75,14 +75,17 @@ struct Chunks {
     marks: Mutex<HashMap<u64, Mark>>,
     written: Mutex<HashMap<ChunkKey, Range<u64>>>,
     marked: Mutex<HashMap<u64, Mark>>,
-    file: Mutex<Option<Arc<File>>>,
+    file: Mutex<Option<Arc<BulkSource>>>,
 }
 
 impl Chunks {
     fn keep(&self, file: &Path) {
         *self.known.lock().unwrap() = std::mem::take(&mut self.written.lock().unwrap());
         *self.marks.lock().unwrap() = std::mem::take(&mut self.marked.lock().unwrap());
-        *self.file.lock().unwrap() = Some(Arc::new(File::open(file).unwrap()));
+        *self.file.lock().unwrap() = {
+            let file = File::open(file).unwrap().into_parts().0;
+            Some(Arc::new(BulkSource::new(file)))
+        };
     }
 }
 
@@ -90,10 +93,9 @@ impl ChunkCache for Chunks {
     fn get(&self, key: &ChunkKey) -> Option<KnownChunk> {
         let place = self.known.lock().unwrap().get(key)?.clone();
         let file = self.file.lock().unwrap().clone()?;
-        let mut bytes = vec![0; (place.end - place.start) as usize];
-        bulk::read_exact_at(file.file(), &mut bytes, place.start).ok()?;
+        let length = (place.end - place.start) as usize;
         Some(KnownChunk {
-            bytes,
+            bytes: file.read_at(place.start, length).ok()?,
             stream: 0,
             offset: place.start,
         })

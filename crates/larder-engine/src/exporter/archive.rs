@@ -6,7 +6,7 @@ use std::sync::mpsc::{channel, sync_channel};
 
 use larder_oci::{Descriptor, ImageIndex, ImageManifest, ImageRef, go_json, media_type};
 use larder_store::Store;
-use larder_tree::bulk::BulkReader;
+use larder_tree::bulk::{BulkReader, Part};
 use larder_tree::tar::{Header, Writer};
 use serde::Serialize;
 
@@ -18,9 +18,6 @@ use crate::output;
 use crate::progress::VertexProgress;
 use crate::request::{ArchiveOutput, ImageOutcome};
 use crate::task::Tasks;
-
-/// How much of a blob is copied at once.
-const COPY_BYTES: usize = 1 << 20;
 
 /// Smaller blobs are copied sooner than a thread is started.
 const ALONE_BYTES: u64 = 16 << 20;
@@ -231,7 +228,7 @@ pub(crate) fn write_images(
             let copied = read.and_then(|_| tar.write_all(&bytes));
             copied.map_err(output::failed)?;
         } else {
-            let content = BulkReader::new(content).take(blob.size_bytes);
+            let content = BulkReader::new(content, blob.size_bytes);
             copy(content, &mut tar).map_err(output::failed)?;
         }
     }
@@ -247,24 +244,24 @@ pub(crate) fn write_images(
 }
 
 /// Copies a large file: one thread reads while the other writes.
-fn copy(mut from: impl Read + Send, to: &mut impl Write) -> io::Result<()> {
+fn copy(mut from: BulkReader, to: &mut impl Write) -> io::Result<()> {
     std::thread::scope(|scope| {
         let (sender, parts) = sync_channel(WAITING_PARTS);
         let (give_back, spare) = channel();
         Tasks::spawn(scope, "archive", move || {
             loop {
-                let mut part = spare.try_recv().unwrap_or_else(|_| vec![0; COPY_BYTES]);
+                let mut part: Part = spare.try_recv().unwrap_or_default();
                 let read = from.read(&mut part);
-                let is_last = !matches!(read, Ok(1..));
+                let is_last = read.is_err() || part.as_slice().is_empty();
                 // The writer may have failed.
-                if sender.send(read.map(|count| (part, count))).is_err() || is_last {
+                if sender.send(read.map(|()| part)).is_err() || is_last {
                     return;
                 }
             }
         })?;
         for read in parts {
-            let (part, count) = read?;
-            to.write_all(&part[..count])?;
+            let part = read?;
+            to.write_all(part.as_slice())?;
             // There may be nothing more to read.
             let _ = give_back.send(part);
         }

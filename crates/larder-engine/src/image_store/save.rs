@@ -113,9 +113,9 @@ impl Engine {
         if missing.is_empty() {
             return Ok(());
         }
-        let (packed, cancel) = (Packed::default(), CancelFlag::new());
-        let packer = Packer::new(lease, &packed, &cancel);
-        let packed = match unpacked(lease, image) {
+        let (memory, cancel) = (Packed::default(), CancelFlag::new());
+        let packer = Packer::new(lease, &memory, &cancel);
+        let own = match unpacked(lease, image) {
             Some(snapshot) => {
                 layers::packed_layers(&packer, snapshot, &Recipe::default(), &HashMap::new())?
             }
@@ -133,7 +133,7 @@ impl Engine {
         for position in missing {
             let layer = &mut manifest.layers[position];
             let diff_id = &image.config.rootfs.diff_ids[position];
-            match packed.get(position).filter(|it| it.diff_id == *diff_id) {
+            match own.get(position).filter(|it| it.diff_id == *diff_id) {
                 Some(made) => *layer = made.descriptor.clone(),
                 None => fetcher
                     .blob(layer, &Origin::Noted)

@@ -22,7 +22,6 @@
 //! wrong place would make a damaged layer.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -31,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use larder_oci::{Digest, SavedSha256};
 use larder_store::Store;
-use larder_tree::bulk;
+use larder_tree::bulk::BulkSource;
 use larder_tree::compression::{ChunkCache, ChunkKey, KnownChunk, Mark};
 
 const MAGIC: &[u8] = b"larder chunks 3\n";
@@ -149,7 +148,7 @@ struct Known {
     index: Index,
     marks: HashMap<MarkPlace, Mark>,
     /// `None` for a blob that is gone.
-    files: Mutex<HashMap<u32, Option<Arc<File>>>>,
+    files: Mutex<HashMap<u32, Option<Arc<BulkSource>>>>,
 }
 
 impl Known {
@@ -159,10 +158,8 @@ impl Known {
             .entry(place.blob)
             .or_insert_with(|| open(store, self.index.blobs[place.blob as usize]))
             .clone()?;
-        let mut bytes = vec![0; place.length as usize];
-        bulk::read_exact_at(&file, &mut bytes, place.offset).ok()?;
         Some(KnownChunk {
-            bytes,
+            bytes: file.read_at(place.offset, place.length as usize).ok()?,
             stream: place.blob,
             offset: place.offset,
         })
@@ -170,11 +167,11 @@ impl Known {
 }
 
 /// Opens a blob. A file that the store doesn't know may be the rest of a crash.
-fn open(store: &Store, sum: Sum) -> Option<Arc<File>> {
+fn open(store: &Store, sum: Sum) -> Option<Arc<BulkSource>> {
     let digest = Digest::from_sha256(sum);
     let is_stored = store.has_blob(&digest).unwrap_or_default();
     let file = is_stored.then(|| store.open_blob(&digest))?;
-    file.ok().map(Arc::new)
+    Some(Arc::new(BulkSource::new(file.ok()?)))
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -74,7 +74,7 @@ impl<'a> Packer<'a> {
         &self,
         id: &SnapshotId,
         recipe: &Recipe,
-        make: impl FnOnce() -> Result<PackedLayer>,
+        pack: impl FnOnce() -> Result<PackedLayer>,
     ) -> Result<PackedLayer> {
         if self.gives_way {
             self.packed.polite.begin();
@@ -93,9 +93,9 @@ impl<'a> Packer<'a> {
         if let Some(made) = &*slot {
             return Ok(made.clone());
         }
-        let made = make()?;
-        *slot = Some(made.clone());
-        Ok(made)
+        let layer = pack()?;
+        *slot = Some(layer.clone());
+        Ok(layer)
     }
 }
 

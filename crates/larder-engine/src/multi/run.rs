@@ -57,7 +57,7 @@ pub(super) struct Shared<'a> {
     emptied: Mutex<HashSet<String>>,
     repositories: &'a Resolutions,
     networks: StepNetworks,
-    packed: &'a Packed,
+    pub(super) packed: &'a Packed,
     /// Where an output will ask for layers.
     ahead: Option<&'a Ahead<'a>>,
     variables: &'a (dyn Fn(&str) -> Option<String> + Sync),

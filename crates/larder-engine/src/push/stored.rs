@@ -75,8 +75,8 @@ fn push_stored(
         BuildError::new(ErrorClass::NotFound, message)
     })?;
     let status = fetcher.progress.status("exporting layers", 0);
-    let packed = Packed::default();
-    let packer = Packer::new(lease, &packed, fetcher.cancel);
+    let memory = Packed::default();
+    let packer = Packer::new(lease, &memory, fetcher.cancel);
     let mut make = |image: &ResolvedImage| travelling(&packer, image);
     let descriptor = assemble(lease, &info, platform, &mut make)?.descriptor;
     status.done();
@@ -99,7 +99,7 @@ fn travelling(packer: &Packer<'_>, image: &ResolvedImage) -> Result<ArchivedMani
     if ready.len() == manifest.layers.len() {
         return stored(lease, image, manifest);
     }
-    let packed = match unpacked(lease, image) {
+    let own = match unpacked(lease, image) {
         Some(snapshot) => layers::packed_layers(packer, snapshot, &Recipe::default(), &ready)?,
         None => Vec::new(),
     };
@@ -108,9 +108,7 @@ fn travelling(packer: &Packer<'_>, image: &ResolvedImage) -> Result<ArchivedMani
             continue;
         }
         // A layer that came from elsewhere may be packed in another way, under another diff ID.
-        let made = packed
-            .get(position)
-            .filter(|layer| layer.diff_id == *diff_id);
+        let made = own.get(position).filter(|layer| layer.diff_id == *diff_id);
         let made = match made {
             Some(layer) => layer.descriptor.clone(),
             None => layers::compressed(packer, &manifest.layers[position].digest)?,
