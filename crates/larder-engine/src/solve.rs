@@ -2,11 +2,11 @@
 //! answers back.
 
 mod rows;
+mod threads;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread::Scope;
 use std::time::Duration;
 
 use larder_llb::pb::op::Op;
@@ -21,8 +21,8 @@ use crate::cancel::CancelFlag;
 use crate::error::{BuildError, Result};
 use crate::progress::{Reporter, VertexProgress};
 use crate::request::StepReport;
-use crate::task::Tasks;
 use rows::Rows;
+use threads::Threads;
 
 /// How soon a cancellation is noticed while nothing else happens.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
@@ -174,7 +174,8 @@ pub(crate) fn solve<W: Worker, T: Send>(
             unfinished: jobs.len(),
             failed: None,
             stop: CancelFlag::new(),
-            scope,
+            cancel: cancel.clone(),
+            threads: Threads::new(scope),
             solver: Solver::new(Options { max_parallelism }),
             queue: VecDeque::new(),
             answers,
@@ -215,7 +216,9 @@ struct Driver<'scope, 'env, W: Worker, T> {
     failed: Option<JobError>,
     /// Set when all is to end.
     stop: CancelFlag,
-    scope: &'scope Scope<'scope, 'env>,
+    /// Set when the caller wants it to.
+    cancel: CancelFlag,
+    threads: Threads<'scope, 'env>,
     solver: Solver<W::Result, Failure>,
     queue: VecDeque<SolverCommand<W>>,
     answers: Sender<Answer<W, T>>,
@@ -329,15 +332,23 @@ where
         }
     }
 
-    /// Hands on the result of a job, on a thread of its own.
+    /// Hands on the result of a job, on another thread if there is anything left to be done by this
+    /// one.
     fn finish_job(&mut self, job: usize, solved: Option<Solved<W::Result>>) {
-        let (finish, answers, stop) = (self.finish, self.answers.clone(), self.stop.clone());
-        let spawned = Tasks::spawn(self.scope, "finish", move || {
-            let work = std::panic::AssertUnwindSafe(|| finish(job, solved, &stop));
-            let done = std::panic::catch_unwind(work);
-            let panicked = |_| Err(BuildError::internal("the thread of an export panicked"));
+        let finish = self.finish;
+        let finished = move |solved, stop: &CancelFlag| {
+            let work = std::panic::AssertUnwindSafe(|| finish(job, solved, stop));
+            let panicked = |_| Err(BuildError::internal("an export panicked"));
+            std::panic::catch_unwind(work).unwrap_or_else(panicked)
+        };
+        if self.jobs.len() == 1 {
+            let result = finished(solved, &self.cancel);
+            return self.take(job, result);
+        }
+        let (answers, stop) = (self.answers.clone(), self.stop.clone());
+        let spawned = self.threads.spawn(move || {
             // The driver is gone only after it has all answers.
-            let _ = answers.send(Answer::Finished(job, done.unwrap_or_else(panicked)));
+            let _ = answers.send(Answer::Finished(job, finished(solved, &stop)));
         });
         if let Err(source) = spawned {
             self.take(job, Err(no_thread(source)));
@@ -386,7 +397,7 @@ where
                 let mut progress = self.rows.of(&vertex, job).clone();
                 let (worker, vertex) = self.worker(request, &vertex);
                 if worker.cache_map_waits(vertex) {
-                    self.spawn(request, "cache map", move |cancel| {
+                    self.spawn(request, move |cancel| {
                         let map = worker.cache_map(vertex, &progress, cancel)?;
                         // This may have been all: its result need not be asked for.
                         progress.complete();
@@ -410,7 +421,7 @@ where
                     linked: found.linked,
                 };
                 if worker.query_waits() {
-                    self.spawn(request, "look-up", move |_| {
+                    self.spawn(request, move |_| {
                         Ok(queried(worker.query(vertex, output, &key)?))
                     });
                 } else {
@@ -425,7 +436,7 @@ where
                 result,
             } => {
                 let (worker, vertex) = self.worker(request, &vertex);
-                self.spawn(request, "content key", move |_| {
+                self.spawn(request, move |_| {
                     let digest = worker.content_key(vertex, input, &result)?;
                     Ok(Event::ContentKey { request, digest })
                 });
@@ -459,7 +470,7 @@ where
                 let missed = self.missed.remove(&vertex);
                 let progress = self.rows.of(&vertex, self.job_of(request, &vertex)).clone();
                 let (worker, vertex) = self.worker(request, &vertex);
-                self.spawn(request, "step", move |cancel| {
+                self.spawn(request, move |cancel| {
                     let results =
                         worker.execute(vertex, &outputs, &inputs, missed, &progress, cancel)?;
                     Ok(Event::Executed { request, results })
@@ -544,7 +555,7 @@ where
             }
             Ok(None) => {
                 let locks = self.locks.clone();
-                self.spawn(request, "lock", move |cancel| {
+                self.spawn(request, move |cancel| {
                     let held = worker.lock(&lock, cancel)?;
                     locks
                         .lock()
@@ -560,17 +571,16 @@ where
         }
     }
 
-    /// Does `work` on a thread of its own and answers the request with its event.
+    /// Does `work` on another thread and answers the request with its event.
     fn spawn(
         &mut self,
         request: RequestId,
-        name: &str,
         work: impl FnOnce(&CancelFlag) -> Result<SolverEvent<W>, WorkError> + Send + 'scope,
     ) {
         let cancel = CancelFlag::new();
         self.cancels.insert(request, cancel.clone());
         let answers = self.answers.clone();
-        let spawned = Tasks::spawn(self.scope, name, move || {
+        let spawned = self.threads.spawn(move || {
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&cancel)));
             let failed = |error| Event::Failed {
                 request,

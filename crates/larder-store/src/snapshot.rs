@@ -8,6 +8,7 @@ mod image;
 mod info;
 mod layer;
 mod merge;
+mod near;
 
 pub use active::{ActiveSnapshot, NewSnapshot};
 pub use erofs::Mounter;
@@ -18,3 +19,4 @@ pub use layer::{NewLayer, UnpackedLayer};
 pub(crate) use chain::Packing;
 pub(crate) use erofs::Mounts;
 pub(crate) use info::{digest_column, missing};
+pub(crate) use near::Views;

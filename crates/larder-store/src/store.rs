@@ -11,7 +11,7 @@ use crate::db::{Db, to_nanos};
 use crate::id::random_text;
 use crate::layout::{DIRECTORIES, Layout};
 use crate::lock::{FileLock, LockMode};
-use crate::snapshot::Mounts;
+use crate::snapshot::{Mounts, Views};
 use crate::{Ceiling, Error, ErrorKind, Mounter, Result, disk, reserve, settle};
 
 /// Where the store takes the time from.
@@ -80,6 +80,7 @@ struct Inner {
     /// Whether this process removed records to make room.
     made_room: AtomicBool,
     mounts: Mounts,
+    views: Views,
 }
 
 impl Store {
@@ -114,6 +115,7 @@ impl Store {
             boot: settle::boot_id(),
             made_room: AtomicBool::new(false),
             mounts: Mounts::default(),
+            views: Views::default(),
         }));
         store.forget_unsettled()?;
         Ok(store)
@@ -157,6 +159,10 @@ impl Store {
     /// The images that this process has mounted.
     pub(crate) fn mounts(&self) -> &Mounts {
         &self.0.mounts
+    }
+
+    pub(crate) fn views(&self) -> &Views {
+        &self.0.views
     }
 
     pub(crate) fn ceiling(&self) -> Option<Ceiling> {

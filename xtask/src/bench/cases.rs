@@ -1,4 +1,5 @@
 mod remote;
+mod scale;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -60,6 +61,16 @@ pub(super) const CASES: &[Case] = &[
         name: "stages",
         large: false,
         run: stages,
+    },
+    Case {
+        name: "copies",
+        large: false,
+        run: scale::copies,
+    },
+    Case {
+        name: "lookups",
+        large: true,
+        run: scale::lookups,
     },
     Case {
         name: "pull",

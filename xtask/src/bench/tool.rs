@@ -60,6 +60,19 @@ impl Tool {
         }
     }
 
+    /// Returns what makes commands of larder; `None` for the others.
+    pub(super) fn larder(&self, state: &Path) -> Option<impl Fn() -> Command> {
+        let Self::Larder(binary) = self else {
+            return None;
+        };
+        let (binary, state) = (binary.clone(), state.to_owned());
+        Some(move || {
+            let mut command = Command::new(&binary);
+            command.arg("--root").arg(&state);
+            command
+        })
+    }
+
     fn command(&self, state: &Path) -> Command {
         match self {
             Self::Larder(binary) => {

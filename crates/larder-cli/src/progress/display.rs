@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -57,14 +58,21 @@ pub(crate) struct Options {
 }
 
 /// A build's display. Dropped without [`Display::finish`], it just ends.
-#[derive(Debug)]
-pub(crate) struct Display {
-    sender: SyncSender<Message>,
-    thread: JoinHandle<()>,
+pub(crate) struct Display(Shown);
+
+enum Shown {
+    /// While the build goes on, by a thread.
+    Live {
+        sender: SyncSender<Message>,
+        thread: JoinHandle<()>,
+    },
+    /// Nothing before the end.
+    AtTheEnd(Arc<Mutex<Box<dyn Renderer>>>),
 }
 
+/// What a display's thread is told.
 #[derive(Debug)]
-enum Message {
+pub(crate) enum Message {
     Event(Box<BuildEvent>),
     Finish,
 }
@@ -97,30 +105,66 @@ impl Display {
     /// Starts to show a build on standard error.
     pub(crate) fn start(mode: Mode, options: Options) -> std::io::Result<Self> {
         let renderer = mode.renderer(options);
+        if let Mode::Quiet | Mode::None = mode {
+            let renderer = Arc::new(Mutex::new(renderer));
+            return Ok(Self(Shown::AtTheEnd(renderer)));
+        }
         let (sender, receiver) = sync_channel(QUEUE_LENGTH);
         let thread = std::thread::Builder::new()
             .name("progress".to_owned())
             .spawn(move || run(renderer, &receiver, write_stderr))?;
-        Ok(Self { sender, thread })
+        Ok(Self(Shown::Live { sender, thread }))
     }
 
     /// Returns where the build's events go.
-    pub(crate) fn sink(&self) -> impl EventSink + use<> {
-        let sender = self.sender.clone();
-        move |event| {
-            // The display may have ended before the last event; the build's result is what counts.
-            let _ = sender.send(Message::Event(Box::new(event)));
+    pub(crate) fn sink(&self) -> Sink {
+        match &self.0 {
+            Shown::Live { sender, .. } => Sink::Live(sender.clone()),
+            Shown::AtTheEnd(renderer) => Sink::AtTheEnd(renderer.clone()),
         }
     }
 
     /// Shows the end of the build, and returns when all is written.
     pub(crate) fn finish(self) {
-        let asked = self.sender.send(Message::Finish);
-        let ended = self.thread.join();
-        if asked.is_err() || ended.is_err() {
-            tracing::error!("the progress display ended early");
+        match self.0 {
+            Shown::Live { sender, thread } => {
+                let asked = sender.send(Message::Finish);
+                let ended = thread.join();
+                if asked.is_err() || ended.is_err() {
+                    tracing::error!("the progress display ended early");
+                }
+            }
+            Shown::AtTheEnd(renderer) => {
+                let mut text = Vec::new();
+                locked(&renderer).finish(moment(), &mut text);
+                write_stderr(&text);
+            }
         }
     }
+}
+
+/// Where a build's events go.
+pub(crate) enum Sink {
+    Live(SyncSender<Message>),
+    AtTheEnd(Arc<Mutex<Box<dyn Renderer>>>),
+}
+
+impl EventSink for Sink {
+    fn event(&self, event: BuildEvent) {
+        match self {
+            // The display may have ended before the last event; the build's result is what counts.
+            Self::Live(sender) => drop(sender.send(Message::Event(Box::new(event)))),
+            Self::AtTheEnd(renderer) => {
+                let now = Timestamp::now();
+                let size = DEFAULT_SIZE;
+                locked(renderer).event(&event, Moment { now, size });
+            }
+        }
+    }
+}
+
+fn locked(renderer: &Mutex<Box<dyn Renderer>>) -> MutexGuard<'_, Box<dyn Renderer>> {
+    renderer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Renders what comes until it ends. `write` gets whole refreshes.

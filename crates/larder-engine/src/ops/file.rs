@@ -171,7 +171,7 @@ impl FileOp<'_> {
             record_type: RecordType::Regular,
         };
         let active = self.worker.lease.prepare(&new).map_err(BuildError::from)?;
-        let mount = active.mount().map_err(BuildError::from)?;
+        let mount = active.near_mount().map_err(BuildError::from)?;
         let root = Root::from_fd(larder_exec::mount::open(&mount).map_err(BuildError::from)?);
         Ok(Writable { root, active })
     }

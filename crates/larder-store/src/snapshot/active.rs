@@ -8,6 +8,7 @@ use rustix::fs::{Gid, Mode, Uid};
 use super::chain::{Form, Packing};
 use super::flatten::{Files, flatten};
 use super::info::RecordType;
+use super::near::Lowers;
 use crate::ceiling::Reservation;
 use crate::{Error, Lease, Result, SnapshotId, Snapshotter, disk};
 
@@ -33,13 +34,13 @@ impl Lease {
     pub fn prepare(&self, new: &NewSnapshot<'_>) -> Result<ActiveSnapshot> {
         let id = SnapshotId::random();
         let lowers = match new.parent {
-            Some(parent) => self.store().visible(parent)?,
-            None => Vec::new(),
+            Some(parent) => self.store().near(parent)?,
+            None => Lowers::default(),
         };
         let copied_bytes = match self.store().snapshotter() {
             Snapshotter::Overlay { .. } => 0,
             Snapshotter::Native => {
-                let copied = lowers.iter().cloned().map(Ok);
+                let copied = lowers.layers.iter().cloned().map(Ok);
                 self.store().copies_bytes(copied, Files::Copied)?
             }
         };
@@ -72,8 +73,8 @@ pub struct ActiveSnapshot {
     id: SnapshotId,
     directory: PathBuf,
     parent: Option<SnapshotId>,
-    /// The layers that make up the parent, topmost first.
-    lowers: Vec<Layer>,
+    /// What shows the parent.
+    lowers: Lowers,
     description: String,
     record_type: RecordType,
     committed: bool,
@@ -89,13 +90,28 @@ impl ActiveSnapshot {
 
     /// Returns how to see it, writable.
     pub fn mount(&self) -> Result<Mount> {
+        match &self.parent {
+            Some(parent) if self.lowers.nested => {
+                self.mount_upon(self.lease.store().visible(parent)?)
+            }
+            _ => self.near_mount(),
+        }
+    }
+
+    /// As [`ActiveSnapshot::mount`], for work of this process: quicker where many layers lie below,
+    /// but a container in which overlays are mounted may find it one too many.
+    pub fn near_mount(&self) -> Result<Mount> {
+        self.mount_upon(self.lowers.layers.clone())
+    }
+
+    fn mount_upon(&self, lowers: Vec<Layer>) -> Result<Mount> {
         let upper = OverlayUpper {
             upper: self.upper(),
             work: self.work(),
         };
         let store = self.lease.store();
         match store.snapshotter() {
-            Snapshotter::Overlay { .. } => store.mount(self.lowers.clone(), Some(upper)),
+            Snapshotter::Overlay { .. } => store.mount(lowers, Some(upper)),
             Snapshotter::Native => store.mount(Vec::new(), Some(upper)),
         }
     }
@@ -154,7 +170,7 @@ impl ActiveSnapshot {
     /// owner of the upper directory, so these are the parent's.
     fn make_upper(&self) -> Result<()> {
         let failed = |errno| Error::io("cannot prepare a snapshot", errno);
-        let (mode, owner) = match (&self.parent, self.lowers.first()) {
+        let (mode, owner) = match (&self.parent, self.lowers.layers.first()) {
             (None, _) => (Mode::from_raw_mode(0o755), None),
             (Some(_), None) => {
                 return Err(Error::invalid(
@@ -186,7 +202,7 @@ impl ActiveSnapshot {
             return self.make_upper();
         }
         disk::make_private_dir(&self.work())?;
-        let lowest_first = self.lowers.iter().rev().cloned().map(Ok);
+        let lowest_first = self.lowers.layers.iter().rev().cloned().map(Ok);
         flatten(lowest_first, &self.upper(), Files::Copied).map(drop)
     }
 }

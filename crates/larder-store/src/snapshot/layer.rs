@@ -267,14 +267,14 @@ impl Drop for UnpackedLayer {
 
 impl Store {
     /// Returns how to see what lies below a snapshot's own layer, for [`Store::write_layer`];
-    /// `None` if nothing does.
+    /// `None` if nothing does. Nothing is to be mounted upon it.
     ///
     /// # Errors
     /// `NotFound` if it does not exist (any more).
     pub fn below(&self, id: &SnapshotId) -> Result<Option<Mount>> {
         match &self.snapshot(id)?.parents[..] {
             [] => Ok(None),
-            [parent] => self.view(parent).map(Some),
+            [parent] => self.near_view(parent).map(Some),
             _ => Err(Error::invalid(format_args!(
                 "snapshot `{id}` is a merge and has no layer of its own"
             ))),

@@ -12,6 +12,7 @@ mod ceiling;
 mod crash;
 mod images;
 mod keys;
+mod near;
 mod opening;
 mod origins;
 mod pruning;

@@ -1,10 +1,10 @@
 use std::io::Write;
 use std::path::Path;
 
-use larder_store::{Clock, ErrorKind, Options, Store};
+use larder_store::{Clock, ErrorKind, Options, PruneRequest, Store};
 use larder_tree::apply::Ownership;
 
-use crate::support::{OVERLAY, TestStore, layer, lowers, new_snapshot, upper};
+use crate::support::{DAY, OVERLAY, TestStore, layer, lowers, new_snapshot, upper};
 
 fn open(root: &Path) -> larder_store::Result<Store> {
     let options = Options {
@@ -49,14 +49,39 @@ fn a_store_from_before_images_loses_nothing() {
         (base, top, chain)
     };
     let db = rusqlite::Connection::open(root.join("larder.db")).unwrap();
-    db.execute_batch("ALTER TABLE snapshots DROP COLUMN packing; PRAGMA user_version = 5")
-        .unwrap();
+    for table in ["snapshots", "blobs", "cache_mounts"] {
+        for event in ["added", "resized", "removed"] {
+            db.execute_batch(&format!("DROP TRIGGER {table}_{event}"))
+                .unwrap();
+        }
+    }
+    db.execute_batch(
+        "ALTER TABLE snapshots DROP COLUMN packing; \
+         DROP TABLE totals; DROP TABLE collected; DROP INDEX cache_mounts_detached; \
+         CREATE TABLE leases (id); CREATE TABLE held_snapshots (id); CREATE TABLE held_blobs (id); \
+         PRAGMA user_version = 5",
+    )
+    .unwrap();
     drop(db);
     let store = open(&root).unwrap();
+    let tight = [PruneRequest {
+        max_used_space: 1,
+        ..PruneRequest::default()
+    }];
+    let lease = store.lease().unwrap();
+    assert!(lease.hold_snapshots(std::slice::from_ref(&top)).unwrap());
+    assert_eq!(store.gc(&tight).unwrap(), 0, "the lease protects both");
+    drop(lease);
     assert_eq!(store.chain(&top).unwrap(), chain);
     assert_eq!(lowers(&store.view(&top).unwrap()).len(), 2);
     assert!(store.can_show(&base).unwrap());
     assert_eq!(store.check().unwrap(), []);
+    let forget = [PruneRequest {
+        keep_duration: DAY,
+        ..tight[0].clone()
+    }];
+    assert_eq!(store.gc(&forget).unwrap(), 0, "used just now");
+    assert_eq!(store.du(&[]).unwrap().len(), 3);
 }
 
 #[test]
