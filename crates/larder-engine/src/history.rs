@@ -183,6 +183,11 @@ impl<'a> History<'a> {
         Some(&self.earlier.parts[*self.counterparts.get(vertex)?])
     }
 
+    /// Returns the record that the step's result had in the last build.
+    pub(crate) fn key_before(&self, vertex: &Vertex) -> Option<KeyId> {
+        self.before(&vertex.digest)?.key.map(KeyId::from)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         let Notes(state) = self.notes;
         state.lock().unwrap_or_else(PoisonError::into_inner)

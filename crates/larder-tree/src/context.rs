@@ -32,6 +32,9 @@
 //! # }
 //! ```
 //!
+//! Small files of a context stay in memory from when they are digested until they are first copied,
+//! within a limit: what is copied then is what was digested, whatever became of the file.
+//!
 //! **Limitations**: a file that changes between the scan and the moment its digest is computed is
 //! an error of kind [`Changed`](crate::ErrorKind::Changed), not silently read anew.
 

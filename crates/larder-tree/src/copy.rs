@@ -16,6 +16,9 @@
 //! Files keep mode, times, hard links among each other, holes, users' extended attributes and file
 //! capabilities. Sockets are left out.
 //!
+//! A file is not read again if what it held when it was digested is still in memory, or in the image
+//! that an earlier copy made ([`copy_again`]).
+//!
 //! **Limitations**: a copy that fails leaves behind what it did until then; the caller discards the
 //! snapshot. Times of access are set to those of modification. Access control lists and security
 //! labels are not copied, nor are the attributes of symlinks and devices.
@@ -30,6 +33,6 @@ mod transfer;
 
 pub use actions::{MkdirOptions, mkdir, mkfile, remove, symlink};
 pub(crate) use content::{ContentCopier, write_all};
-pub use copier::{copy, copy_within};
+pub use copier::{copy, copy_again, copy_within};
 pub use mode::ModeChange;
 pub use options::{CopyOptions, CopyStats, FileAttributes};

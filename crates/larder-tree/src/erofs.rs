@@ -23,18 +23,23 @@
 //! # }
 //! ```
 //!
+//! An image that [`copy_again`](crate::copy::copy_again) made ends with a record of what its files were
+//! copied from, so that the next copy takes over from it what has not changed: see [`Past`].
+//!
 //! What the image holds is seen when the kernel has mounted it, after [`Image::finish`].
 //!
 //! **Limitations**: nothing is compressed or deduplicated. A hole in a file is one in the image too,
 //! but the mounted file doesn't tell of it. What an entry held that a later one replaced stays in
 //! the image, unreachable. Nothing is synced to disk.
 
+mod copied;
 mod directories;
 mod file;
 mod format;
 mod image;
 mod inodes;
 mod lower;
+mod past;
 mod sink;
 mod stream;
 mod tree;
@@ -43,3 +48,5 @@ mod writer;
 mod xattrs;
 
 pub use image::{Image, Summary};
+pub use past::Past;
+pub(crate) use past::PastContent;

@@ -502,6 +502,23 @@ fn a_file_that_changed_is_not_copied() {
 }
 
 #[test]
+fn what_was_digested_is_copied_whatever_became_of_the_file() {
+    let context = Dir::context();
+    let source = context.scan();
+    content_digest(&source, &[]).unwrap();
+    let expected = fs::read(context.at("src/main.py")).unwrap();
+    context.write("src/main.py", "print('changed')\n", 0o644);
+    let destination = Dir::new();
+    let options = dockerfile("/src", "/s");
+    copy(&source, &destination.root(), &options).unwrap();
+    let copied = fs::read(destination.at("s/main.py")).unwrap();
+    assert_eq!(copied, expected);
+    // It is kept for one copy only.
+    let error = copy(&source, &Dir::new().root(), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Changed);
+}
+
+#[test]
 fn a_young_file_must_have_the_digest_that_entered_the_key() {
     // A stat cache with a wrong digest stands for a change that the stamp does not show.
     let context = Dir::context();

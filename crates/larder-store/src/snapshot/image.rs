@@ -4,14 +4,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use larder_tree::beneath::Root;
-use larder_tree::erofs::Image;
+use larder_tree::erofs::{Image, Past};
 use larder_tree::quota::Quota;
 use rustix::fs::{Mode, OFlags, Timespec};
 
 use super::active::{NewSnapshot, SnapshotRow};
 use super::chain::{Form, Packing};
 use crate::ceiling::Reservation;
-use crate::{Error, Lease, RecordType, Result, SnapshotId, disk};
+use crate::{Error, KeyId, Lease, RecordType, Result, SnapshotId, Store, disk};
 
 /// What an image of nothing takes.
 const EMPTY_BYTES: u64 = 8 << 10;
@@ -58,6 +58,25 @@ impl Lease {
             committed: false,
             reservation,
         }))
+    }
+}
+
+impl Store {
+    /// Opens the image that the result of `key` lies in, for what is in it to be taken over. It can be
+    /// read though the result is pruned meanwhile. `None` where there is no result (any more), or no image
+    /// that tells what its files were copied from.
+    pub fn past(&self, key: KeyId) -> Result<Option<Past>> {
+        let Some(result) = self.result(key)? else {
+            return Ok(None);
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = self.layout().snapshot(&result.snapshot);
+        let file = rustix::fs::open(path, flags, Mode::empty()).map(File::from);
+        // It may be a directory, or gone by now.
+        let file = file
+            .ok()
+            .filter(|file| file.metadata().is_ok_and(|it| it.is_file()));
+        Ok(file.and_then(Past::open))
     }
 }
 

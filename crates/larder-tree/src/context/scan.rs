@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use rustix::fs::{self, AtFlags, FileType, RawDir};
 use rustix::io::Errno;
@@ -75,6 +75,7 @@ pub fn scan(root: Root, options: &ScanOptions<'_>, cache: StatCache) -> Result<T
         cache,
         started_at_nanos: options.started_at_nanos,
         learned: AtomicBool::new(false),
+        kept_bytes: AtomicU64::new(0),
     })
 }
 

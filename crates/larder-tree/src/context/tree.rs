@@ -2,8 +2,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rayon::prelude::*;
 use rustix::fs::{self, Mode, OFlags};
@@ -29,6 +29,13 @@ const COARSE_GRAIN_NANOS: i64 = 2_000_000_000;
 /// Bytes read at once.
 const BUFFER_BYTES: usize = 128 << 10;
 
+/// A context's files up to this size are kept in memory from when they are digested until they are
+/// copied: to open one again costs more than to hold it.
+const MAX_KEPT_BYTES: u64 = 16 << 10;
+
+/// How much is kept in all.
+const MAX_KEPT_IN_ALL_BYTES: u64 = 64 << 20;
+
 /// The listing of a directory tree: of a build context ([`scan`](super::scan)) or of a snapshot
 /// ([`Tree::view`]).
 pub struct Tree {
@@ -41,6 +48,8 @@ pub struct Tree {
     pub(super) started_at_nanos: i64,
     /// Whether a digest was computed that the cache does not know and may.
     pub(super) learned: AtomicBool,
+    /// Bytes of files that are kept.
+    pub(super) kept_bytes: AtomicU64,
 }
 
 /// What a tree holds of one entry.
@@ -53,8 +62,16 @@ pub(super) struct Node {
     /// Of a directory: its entries in the order of their names, once listed.
     pub(super) children: OnceLock<Vec<Node>>,
     pub(super) digest: OnceLock<FileDigest>,
+    pub(super) kept: Mutex<Option<Box<FileContent>>>,
     /// Whether the entry belongs to the tree even if nothing beneath it does.
     pub(super) is_selected: bool,
+}
+
+/// What a file held when it was digested.
+#[derive(Debug)]
+pub(crate) struct FileContent {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) xattrs: Xattrs,
 }
 
 /// One entry of a [`Tree`].
@@ -77,6 +94,7 @@ impl Tree {
             cache: StatCache::default(),
             started_at_nanos: i64::MAX,
             learned: AtomicBool::new(false),
+            kept_bytes: AtomicU64::new(0),
         })
     }
 
@@ -173,13 +191,15 @@ impl Tree {
         }
         let xattrs = read_xattrs(&fd).map_err(failed)?;
         let mut hasher = RecordHasher::new(attributes, &[], &xattrs);
-        let mut buffer = vec![0; BUFFER_BYTES.min(attributes.size as usize + 1)];
+        let mut bytes = vec![0; BUFFER_BYTES.min(attributes.size as usize)];
         let mut total = 0;
-        loop {
-            match rustix::io::read(&fd, &mut buffer[..]) {
+        while total < attributes.size {
+            // A file that fits into the buffer is there as a whole in the end.
+            let at = (total % bytes.len() as u64) as usize;
+            match rustix::io::read(&fd, &mut bytes[at..]) {
                 Ok(0) => break,
                 Ok(count) => {
-                    hasher.update(&buffer[..count]);
+                    hasher.update(&bytes[at..at + count]);
                     total += count as u64;
                 }
                 Err(Errno::INTR) => {}
@@ -189,7 +209,18 @@ impl Tree {
         if total != attributes.size || !is_unchanged()? {
             return Err(changed(path));
         }
+        if self.has_room_for(attributes.size) {
+            entry.keep(FileContent { bytes, xattrs });
+        }
         Ok(hasher.finish())
+    }
+
+    /// Takes the room to keep a file of `size` bytes; returns whether there is some.
+    fn has_room_for(&self, size: u64) -> bool {
+        let is_kept = self.is_context && size <= MAX_KEPT_BYTES;
+        let take = |kept: u64| (kept + size <= MAX_KEPT_IN_ALL_BYTES).then_some(kept + size);
+        let order = Ordering::Relaxed;
+        is_kept && self.kept_bytes.fetch_update(order, order, take).is_ok()
     }
 }
 
@@ -209,6 +240,7 @@ impl Node {
             link_target: Box::default(),
             children: OnceLock::new(),
             digest: OnceLock::new(),
+            kept: Mutex::new(None),
             is_selected: true,
         }
     }
@@ -289,6 +321,29 @@ impl<'a> Entry<'a> {
     /// Returns the digest if it was computed already.
     pub(crate) fn known_digest(&self) -> Option<FileDigest> {
         self.node.digest.get().copied()
+    }
+
+    /// Returns what the file held when it was digested, if that is kept; to one caller only.
+    pub(crate) fn take_kept(&self) -> Option<FileContent> {
+        let mut kept = self
+            .node
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let content = kept.take()?;
+        self.tree
+            .kept_bytes
+            .fetch_sub(self.attributes().size, Ordering::Relaxed);
+        Some(*content)
+    }
+
+    fn keep(&self, content: FileContent) {
+        let mut kept = self
+            .node
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *kept = Some(Box::new(content));
     }
 
     /// Returns whether this is the topmost directory of a build context.

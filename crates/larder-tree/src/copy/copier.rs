@@ -15,6 +15,7 @@ use super::transfer::{Target, Transfer, cannot_write, shown};
 use crate::apply::{self, ApplyOptions, Ownership};
 use crate::beneath::DirAttributes;
 use crate::context::{Entry, Kind, Stamp, Tree, changed};
+use crate::erofs::Past;
 use crate::pattern::{Glob, PatternMatcher, clean_rooted, has_wildcards, split_wildcards};
 use crate::quota::{self, Quota, Unlimited};
 use crate::sink::Sink;
@@ -42,6 +43,17 @@ pub fn copy_within(
     options: &CopyOptions,
     quota: &dyn Quota,
 ) -> Result<CopyStats> {
+    copy_again(source, destination, options, quota, None)
+}
+
+/// As [`copy_within`]; what is as it was when `past` was made is taken from there, unread.
+pub fn copy_again(
+    source: &Tree,
+    destination: &impl Sink,
+    options: &CopyOptions,
+    quota: &dyn Quota,
+    past: Option<&Past>,
+) -> Result<CopyStats> {
     let matcher = |patterns: &[String], which: &str| {
         let matcher = (!patterns.is_empty()).then(|| PatternMatcher::new(patterns));
         matcher.transpose().map_err(|error| error.within(which))
@@ -50,8 +62,10 @@ pub fn copy_within(
         include: matcher(&options.include_patterns, "invalid includepatterns")?,
         exclude: matcher(&options.exclude_patterns, "invalid excludepatterns")?,
     };
+    let mut transfer = Transfer::new(source, destination, options, quota);
+    transfer.past = past;
     let mut copier = Copier {
-        transfer: Transfer::new(source, destination, options, quota),
+        transfer,
         destination,
         patterns,
         created: Vec::new(),

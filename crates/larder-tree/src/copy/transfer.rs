@@ -11,11 +11,15 @@ use super::options::{CopyOptions, timespec};
 use crate::context::{
     Attributes, Entry, Kind, RecordHasher, Stamp, Tree, Xattrs, cannot_read, changed, read_xattrs,
 };
+use crate::erofs::{Past, PastContent};
 use crate::error::owner_failed;
 use crate::quota::{self, Quota};
 use crate::sink::Sink;
 use crate::sink::operations::Place;
 use crate::{Error, ErrorKind, Result};
+
+/// What is taken over from an earlier copy is checked up to this size: it is in memory anyway.
+const CHECKED_BYTES: u64 = 64 << 10;
 
 /// Copies single entries.
 pub(super) struct Transfer<'a, S> {
@@ -23,6 +27,8 @@ pub(super) struct Transfer<'a, S> {
     pub(super) sink: &'a S,
     pub(super) options: &'a CopyOptions,
     pub(super) quota: &'a dyn Quota,
+    /// What an earlier copy has made.
+    pub(super) past: Option<&'a Past>,
     content: ContentCopier,
 }
 
@@ -46,6 +52,7 @@ impl<'a, S: Sink> Transfer<'a, S> {
             sink,
             options,
             quota,
+            past: None,
             content: ContentCopier::default(),
         }
     }
@@ -143,6 +150,63 @@ impl<'a, S: Sink> Transfer<'a, S> {
         dir: BorrowedFd<'_>,
         target: &Target<'_, S::Dir>,
     ) -> Result<u64> {
+        if let Some(kept) = entry.take_kept() {
+            let mut file = self.begin_file(target, entry.attributes().size, &kept.xattrs)?;
+            let written = self.sink.write(&mut file, &kept.bytes);
+            written.map_err(|errno| cannot_write(target.path, errno))?;
+            return self.end_file(file, entry, &kept.xattrs, target);
+        }
+        if let Some(past) = self.past
+            && let Some(content) = self.find_past(past, entry, target.path)
+        {
+            return self.copy_past((past, &content), entry, target);
+        }
+        self.copy_source(entry, dir, target)
+    }
+
+    /// Returns what the image that an earlier copy made has of the file, if the file is as it was
+    /// then. What is small is checked; a layer is believed as in any other use of it.
+    fn find_past(&self, past: &Past, entry: &Entry<'_>, path: &Path) -> Option<PastContent> {
+        let (attributes, digest) = (entry.attributes(), entry.known_digest()?);
+        let mut content = past.content(path, &digest.record, attributes.size)?;
+        if attributes.size < CHECKED_BYTES {
+            let bytes = past.read(&content).ok()?;
+            let mut hasher = RecordHasher::new(attributes, &[], &Xattrs::new());
+            hasher.update(&bytes);
+            if hasher.finish().record != digest.record {
+                return None;
+            }
+            content = PastContent::of_bytes(bytes);
+        }
+        Some(content)
+    }
+
+    fn copy_past(
+        &self,
+        (past, content): (&Past, &PastContent),
+        entry: &Entry<'_>,
+        target: &Target<'_, S::Dir>,
+    ) -> Result<u64> {
+        let failed = |errno| cannot_write(target.path, errno);
+        let no_xattrs = Xattrs::new();
+        let mut file = self.begin_file(target, entry.attributes().size, &no_xattrs)?;
+        let (offset, length) = (content.blocks_offset, content.blocks_bytes);
+        if length > 0 {
+            let copied = self
+                .sink
+                .write_range(&mut file, past.image(), offset, length);
+            copied.map_err(failed)?;
+        }
+        self.sink.write(&mut file, &content.tail).map_err(failed)?;
+        self.end_file(file, entry, &no_xattrs, target)
+    }
+
+    fn copy_source(
+        &self,
+        entry: &Entry<'_>,
+        dir: BorrowedFd<'_>,
+        target: &Target<'_, S::Dir>,
+    ) -> Result<u64> {
         let unreadable = |errno| cannot_read(entry.path(), errno);
         let failed = |errno| cannot_write(target.path, errno);
         // A pipe may stand here by now; opening it must not wait.
@@ -163,11 +227,7 @@ impl<'a, S: Sink> Transfer<'a, S> {
             Some(_) => attributes.size,
             None => attributes.size.min(stat.st_blocks as u64 * 512),
         };
-        let pairs = xattrs.iter().map(|(name, value)| (&name[..], &value[..]));
-        let bytes = quota::content_bytes(allocated) + quota::xattrs_bytes(pairs);
-        self.take(target.path, bytes)?;
-        let make = || self.sink.make_file(target.dir, target.name);
-        let mut file = self.make(target, make)?;
+        let mut file = self.begin_file(target, allocated, &xattrs)?;
         let count = match verified {
             Some(expected) => {
                 let mut hasher = RecordHasher::new(attributes, &[], &xattrs);
@@ -189,9 +249,43 @@ impl<'a, S: Sink> Transfer<'a, S> {
         if count != attributes.size || Stamp::new(&after) != attributes.stamp {
             return Err(changed(entry.path()));
         }
-        self.set_attributes(attributes, &xattrs, Place::File(&mut file), target.path)?;
-        self.sink.close(file).map_err(failed)?;
-        Ok(count)
+        self.end_file(file, entry, &xattrs, target)
+    }
+
+    /// Makes a file, after taking the room for it.
+    fn begin_file(
+        &self,
+        target: &Target<'_, S::Dir>,
+        allocated: u64,
+        xattrs: &Xattrs,
+    ) -> Result<S::File> {
+        let pairs = xattrs.iter().map(|(name, value)| (&name[..], &value[..]));
+        let bytes = quota::content_bytes(allocated) + quota::xattrs_bytes(pairs);
+        self.take(target.path, bytes)?;
+        let make = || self.sink.make_file(target.dir, target.name);
+        self.make(target, make)
+    }
+
+    /// Gives a file that has its content the attributes of `entry`; returns how many bytes it has.
+    fn end_file(
+        &self,
+        mut file: S::File,
+        entry: &Entry<'_>,
+        xattrs: &Xattrs,
+        target: &Target<'_, S::Dir>,
+    ) -> Result<u64> {
+        let attributes = entry.attributes();
+        self.set_attributes(attributes, xattrs, Place::File(&mut file), target.path)?;
+        if let Some(digest) = entry.known_digest()
+            && xattrs.is_empty()
+            && attributes.link_count == 1
+        {
+            self.sink
+                .note_source(&mut file, target.path, &digest.record);
+        }
+        let closed = self.sink.close(file);
+        closed.map_err(|errno| cannot_write(target.path, errno))?;
+        Ok(attributes.size)
     }
 
     /// Runs `create`, again if something is in the way that may be removed.

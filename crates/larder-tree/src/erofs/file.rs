@@ -1,6 +1,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use rustix::fs::{self, FileType, SeekFrom, Stat};
 use rustix::io::Errno;
@@ -29,6 +30,8 @@ pub struct OpenFile {
     streamed: u64,
     /// What follows that: less than a block.
     tail: Vec<u8>,
+    /// Its path, and the digest of the file that it is a copy of.
+    pub(super) source: Option<(PathBuf, [u8; 32])>,
 }
 
 impl OpenFile {
@@ -40,10 +43,11 @@ impl OpenFile {
             first_block: None,
             streamed: 0,
             tail: Vec::new(),
+            source: None,
         }
     }
 
-    fn size(&self) -> u64 {
+    pub(super) fn size(&self) -> u64 {
         self.streamed + self.tail.len() as u64
     }
 
@@ -129,7 +133,7 @@ impl OpenFile {
 
     /// Copies `length` bytes from `offset` on, whole blocks within the kernel. Leaves `source`
     /// where it read last.
-    fn copy_range(
+    pub(super) fn copy_range(
         &mut self,
         source: BorrowedFd<'_>,
         offset: u64,

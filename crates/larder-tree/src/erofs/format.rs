@@ -175,6 +175,46 @@ impl Inode {
     }
 }
 
+/// What is read of a file's inode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileInode {
+    /// Bytes of the file.
+    pub(super) size: u64,
+    /// Bytes of the inode itself.
+    pub(super) length: usize,
+    /// `None` if no whole block holds data.
+    pub(super) first_block: Option<u32>,
+    /// Whether what is less than a block follows the inode.
+    pub(super) has_inline_tail: bool,
+}
+
+impl FileInode {
+    /// Reads an inode as [`Inode::encode`] writes it. `None` for what is no file, or has extended
+    /// attributes.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let short = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let (format, xattr_count) = (short(0)?, short(2)?);
+        let file_type = FileType::from_raw_mode(u32::from(short(4)?));
+        let is_compact = format & 1 == 0;
+        let has_inline_tail = match format >> 1 {
+            0 => false,
+            2 => true,
+            _ => return None,
+        };
+        if file_type != FileType::RegularFile || xattr_count != 0 {
+            return None;
+        }
+        let high = if is_compact { 0 } else { word(12)? };
+        Some(Self {
+            size: u64::from(word(8)?) | u64::from(high) << 32,
+            length: if is_compact { 32 } else { 64 },
+            first_block: Some(word(16)?).filter(|block| *block != NO_BLOCK),
+            has_inline_tail,
+        })
+    }
+}
+
 /// Returns where in an encoded inode the number of its links lies, and its new bytes.
 pub(super) fn link_count_patch(inode: &[u8], link_count: u32) -> (usize, Vec<u8>) {
     let is_compact = inode[0] & 1 == 0;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::Timespec;
 use rustix::io::Errno;
 
+use super::copied::Copied;
 use super::directories;
 use super::format::{BLOCK_BYTES, Time};
 use super::lower::{self, Lower};
@@ -29,6 +30,8 @@ pub(super) struct Parts {
     pub(super) writer: Writer,
     /// Whether a file is being written, whose blocks must follow each other.
     pub(super) has_open_file: bool,
+    /// What files were copied from.
+    pub(super) copied: Copied,
 }
 
 /// What [`Image::finish`] wrote.
@@ -74,6 +77,7 @@ impl Image {
                 tree,
                 writer: Writer::new(file),
                 has_open_file: false,
+                copied: Copied::default(),
             })),
             root: Tree::ROOT,
         }
@@ -167,7 +171,10 @@ impl Image {
 impl Parts {
     fn finish(self) -> io::Result<Summary> {
         let Self {
-            tree, mut writer, ..
+            tree,
+            mut writer,
+            copied,
+            ..
         } = self;
         let root = directories::write(&tree, &mut writer)?;
         let mut dead_count = 0;
@@ -178,9 +185,13 @@ impl Parts {
                 writer.set_link_count(inode, link_count)?;
             }
         }
-        let (block_count, inode_count) = writer.finish(&root, dead_count)?;
+        let record = copied.encode(|path, inode| {
+            (tree.file_at(path) == Some(inode)).then(|| writer.number(inode))
+        });
+        let (block_count, inode_count) = writer.finish(&root, dead_count, &record)?;
+        let blocks_bytes = u64::from(block_count) * BLOCK_BYTES as u64;
         Ok(Summary {
-            size_bytes: u64::from(block_count) * BLOCK_BYTES as u64,
+            size_bytes: blocks_bytes + record.len() as u64,
             inode_count,
         })
     }

@@ -175,7 +175,31 @@ impl Operations for Image {
         let inode = file
             .place(&mut parts.writer)
             .map_err(|error| errno(&error))?;
-        parts.tree.insert(file.dir, &file.name, Entry::File(inode))
+        parts
+            .tree
+            .insert(file.dir, &file.name, Entry::File(inode))?;
+        if let Some((path, source)) = &file.source
+            && file.attributes.xattrs.is_empty()
+        {
+            parts.copied.add(path, inode, *source, file.size());
+        }
+        Ok(())
+    }
+
+    fn write_range(
+        &self,
+        file: &mut OpenFile,
+        source: BorrowedFd<'_>,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Errno> {
+        let stream = &mut self.parts().writer.stream;
+        let copied = file.copy_range(source, offset, length, stream);
+        copied.map_err(|error| errno(&error))
+    }
+
+    fn note_source(&self, file: &mut OpenFile, path: &Path, source: &[u8; 32]) {
+        file.source = Some((path.to_owned(), *source));
     }
 
     fn set_owner(&self, entry: Place<'_, Self>, uid: u32, gid: u32) -> Result<(), Errno> {

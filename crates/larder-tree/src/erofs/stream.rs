@@ -125,12 +125,18 @@ impl Stream {
         self.file.write_all_at(&new, offset + at as u64)
     }
 
-    /// Writes what is pending, then the first block, and returns the number of blocks.
-    pub(super) fn finish(mut self, first_block: impl FnOnce(u32) -> Vec<u8>) -> io::Result<u32> {
+    /// Writes what is pending, what comes `behind` the last block, then the first block, and returns
+    /// the number of blocks.
+    pub(super) fn finish(
+        mut self,
+        behind: &[u8],
+        first_block: impl FnOnce(u32) -> Vec<u8>,
+    ) -> io::Result<u32> {
         self.flush()?;
         let block_count = self.start as u32;
         // What comes last may be a hole.
         self.file.set_len(self.offset())?;
+        self.file.write_all_at(behind, self.offset())?;
         self.file.write_all_at(&first_block(block_count), 0)?;
         Ok(block_count)
     }

@@ -508,6 +508,15 @@ impl Tree {
         Ok(id)
     }
 
+    /// Returns the file at `path` of the image itself.
+    pub(super) fn file_at(&self, path: &Path) -> Option<InodeRef> {
+        let (dir, name) = self.own(path)?;
+        match self.dir(dir).entries.get(name.as_bytes()) {
+            Some(Entry::File(inode)) => Some(*inode),
+            _ => None,
+        }
+    }
+
     /// Returns where the entry at `path` of the image itself is, whatever it is.
     pub(super) fn own<'p>(&self, path: &'p Path) -> Option<(DirId, &'p OsStr)> {
         let mut dir = Self::ROOT;

@@ -135,9 +135,14 @@ impl Writer {
     }
 
     /// Writes the rest: shared attributes, and the first block with `root`, the inode of the root
-    /// directory and what follows it. `dead_count` inodes have no name any more. Returns how many
-    /// blocks there are, and how many inodes.
-    pub(super) fn finish(mut self, root: &[u8], dead_count: u64) -> io::Result<(u32, u64)> {
+    /// directory and what follows it. `dead_count` inodes have no name any more. `record` comes behind
+    /// the last block. Returns how many blocks there are, and how many inodes.
+    pub(super) fn finish(
+        mut self,
+        root: &[u8],
+        dead_count: u64,
+        record: &[u8],
+    ) -> io::Result<(u32, u64)> {
         let has_shared = !self.shared.area().is_empty();
         let xattr_block = if has_shared {
             self.stream.next_block() as u32
@@ -148,7 +153,7 @@ impl Writer {
         let inode_count = u64::from(self.inode_count) - dead_count;
         let epoch = self.epoch();
         let digest = self.hasher.finalize();
-        let block_count = self.stream.finish(|block_count| {
+        let block_count = self.stream.finish(record, |block_count| {
             let mut block = vec![0; BLOCK_BYTES];
             block[ROOT_OFFSET..ROOT_OFFSET + root.len()].copy_from_slice(root);
             let superblock = Superblock {

@@ -9,6 +9,9 @@ use crate::Result;
 use crate::beneath::DirAttributes;
 use crate::copy::ContentCopier;
 
+/// How much of a range is read at once.
+const RANGE_BUFFER_BYTES: usize = 256 << 10;
+
 /// What is done to a tree in the making: the system calls on directories, by handle and name.
 ///
 /// Paths are resolved beneath the root of the tree, as [`Root`](crate::beneath::Root) tells.
@@ -104,6 +107,34 @@ pub trait Operations: Sync {
         stat: &Stat,
         file: &mut Self::File,
     ) -> Result<u64, Errno>;
+
+    /// Appends `length` bytes of `source` from `offset` on, which it has.
+    fn write_range(
+        &self,
+        file: &mut Self::File,
+        source: BorrowedFd<'_>,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Errno> {
+        let mut buffer = vec![0; RANGE_BUFFER_BYTES.min(length as usize)];
+        let mut at = 0;
+        while at < length {
+            let wanted = buffer.len().min((length - at) as usize);
+            match rustix::io::pread(source, &mut buffer[..wanted], offset + at) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(count) => {
+                    self.write(file, &buffer[..count])?;
+                    at += count as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note that the file, to be at `path`, is a copy of one with the digest `source`.
+    fn note_source(&self, _file: &mut Self::File, _path: &Path, _source: &[u8; 32]) {}
 
     /// Ends the writing of a file.
     fn close(&self, file: Self::File) -> Result<(), Errno>;

@@ -6,6 +6,7 @@
     reason = "tests fail by panicking, and say why they are skipped"
 )]
 
+mod again;
 mod content;
 mod shapes;
 mod support;
