@@ -1,11 +1,13 @@
 //! COPY, ADD, WORKDIR and here-documents: actions on a fresh snapshot.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use larder_llb::{Vertex, pb};
 use larder_store::{ActiveSnapshot, NewSnapshot, RecordType};
 use larder_tree::beneath::Root;
 use larder_tree::copy::{self, CopyOptions, FileAttributes, MkdirOptions, ModeChange};
+use larder_tree::erofs::Past;
 use larder_tree::{quota, users};
 use pb::file_action::Action;
 
@@ -35,6 +37,7 @@ pub(crate) fn run(
         inputs,
         progress,
         states: HashMap::new(),
+        past: OnceCell::new(),
     };
     let mut results = HashMap::new();
     for (position, action) in file.actions.iter().enumerate() {
@@ -84,6 +87,8 @@ struct FileOp<'a> {
     progress: &'a VertexProgress<'a>,
     /// What the actions have made, by the index that other actions name it with.
     states: HashMap<i64, State>,
+    /// What the step made in the last build.
+    past: OnceCell<Option<Past>>,
 }
 
 impl FileOp<'_> {
@@ -237,7 +242,7 @@ impl FileOp<'_> {
         let source = self.read(index, input)?;
         self.worker.tree(&source, |tree| {
             let quota = target.active.quota();
-            let copied = copy::copy_within(tree, &target.root, &options, quota);
+            let copied = copy::copy_again(tree, &target.root, &options, quota, self.past());
             copied.map(drop).map_err(|error| match error.kind() {
                 // Nothing had asked for the content before, where a missing source shows else.
                 larder_tree::ErrorKind::NotFound => {
@@ -247,6 +252,23 @@ impl FileOp<'_> {
             })
         })?;
         Ok(())
+    }
+
+    /// Returns the image that the step made in the last build, to take over what has not changed.
+    fn past(&self) -> Option<&Past> {
+        let open = || {
+            // Who ignores the cache may doubt what is in it.
+            if self.vertex.ignores_cache() {
+                return None;
+            }
+            let key = self.worker.history.key_before(self.vertex)?;
+            let past = self.worker.store().past(key);
+            past.unwrap_or_else(|error| {
+                tracing::debug!(%error, "nothing is taken over");
+                None
+            })
+        };
+        self.past.get_or_init(open).as_ref()
     }
 
     /// Returns owner and time. Names are looked up in the tree that the op names, or else in
