@@ -97,8 +97,8 @@ fn below(vertex: &Vertex, output: usize) -> Vec<&Edge> {
     let input = |index: i64| vertex.inputs.get(usize::try_from(index).ok()?);
     match &vertex.op.op {
         Some(Op::Exec(exec)) => {
-            let mut mounts = exec.mounts.iter();
-            let mount = mounts.find(|mount| usize::try_from(mount.output) == Ok(output));
+            let position = larder_llb::output_mounts(exec).nth(output);
+            let mount = position.and_then(|position| exec.mounts.get(position));
             mount
                 .and_then(|mount| input(mount.input))
                 .into_iter()
@@ -281,5 +281,111 @@ impl<'a> Ahead<'a> {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use larder_llb::GraphBuilder;
+
+    use super::*;
+
+    /// Adds a vertex that reads `inputs`, and returns its first output.
+    fn add(graph: &mut GraphBuilder, op: Op, inputs: &[&Edge]) -> Edge {
+        let op = pb::Op {
+            op: Some(op),
+            ..pb::Op::default()
+        };
+        let inputs: Vec<Edge> = inputs.iter().map(|&edge| edge.clone()).collect();
+        let vertex = graph.add(op, &inputs, Default::default(), None).unwrap();
+        Edge { vertex, index: 0 }
+    }
+
+    fn source(name: &str) -> Op {
+        Op::Source(pb::SourceOp {
+            identifier: format!("docker-image://{name}"),
+            ..Default::default()
+        })
+    }
+
+    /// Runs a command upon the first input, with the second mounted.
+    fn exec(command: &str) -> Op {
+        let mount = |input, dest: &str, output| pb::Mount {
+            input,
+            dest: dest.to_owned(),
+            output,
+            ..Default::default()
+        };
+        Op::Exec(pb::ExecOp {
+            meta: Some(pb::Meta {
+                args: vec![command.to_owned()],
+                cwd: "/".to_owned(),
+                ..Default::default()
+            }),
+            mounts: vec![mount(1, "/in", 0), mount(0, "/", 1)],
+            ..Default::default()
+        })
+    }
+
+    /// Copies out of the second input into a directory made upon the first.
+    fn copy() -> Op {
+        let action = |input, secondary_input, output, action| pb::FileAction {
+            input,
+            secondary_input,
+            output,
+            action: Some(action),
+        };
+        let mkdir = pb::file_action::Action::Mkdir(pb::FileActionMkDir {
+            path: "/app".to_owned(),
+            ..Default::default()
+        });
+        let copy = pb::file_action::Action::Copy(pb::FileActionCopy {
+            src: "/".to_owned(),
+            dest: "/app".to_owned(),
+            ..Default::default()
+        });
+        Op::File(pb::FileOp {
+            actions: vec![action(0, -1, -1, mkdir), action(2, 1, 0, copy)],
+        })
+    }
+
+    #[test]
+    fn the_layers_of_an_image_are_those_of_what_each_step_stands_on() {
+        let mut graph = GraphBuilder::new();
+        let base = add(&mut graph, source("base"), &[]);
+        let tools = add(&mut graph, source("tools"), &[]);
+        let built = add(&mut graph, exec("build"), &[&tools, &base]);
+        let upon_tools = Edge { index: 1, ..built };
+        let copied = add(&mut graph, copy(), &[&base, &upon_tools]);
+        let ran = add(&mut graph, exec("run"), &[&copied, &tools]);
+        let result = Edge { index: 1, ..ran };
+        let definition = graph.finish(result.clone()).unwrap();
+        let planned = |plan: Plan| plan.by_edge.into_keys().collect::<HashSet<Edge>>();
+
+        let mut plan = Plan::default();
+        plan.add_result(&definition, &Recipe::default());
+        let expected = [result.clone(), copied.clone(), base];
+        assert_eq!(planned(plan), HashSet::from(expected));
+
+        // A cache of all steps has what other stages made, too.
+        let mut plan = Plan::default();
+        plan.add_all(&definition, &Recipe::default());
+        assert_eq!(planned(plan), HashSet::from([result, copied, upon_tools]));
+    }
+
+    #[test]
+    fn a_result_is_planned_once_for_each_form() {
+        let mut graph = GraphBuilder::new();
+        let base = add(&mut graph, source("base"), &[]);
+        let definition = graph.finish(base.clone()).unwrap();
+        let mut plan = Plan::default();
+        let zstd = Recipe {
+            compression: crate::request::LayerCompression::Zstd,
+            ..Recipe::default()
+        };
+        for recipe in [Recipe::default(), zstd, Recipe::default()] {
+            plan.add_result(&definition, &recipe);
+        }
+        assert_eq!(plan.by_edge[&base], [Recipe::default(), zstd]);
     }
 }

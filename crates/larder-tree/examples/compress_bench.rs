@@ -32,8 +32,8 @@ fn main() {
         Compression::Gzip { level: Some(1) },
         Compression::Gzip { level: Some(2) },
         Compression::Gzip { level: Some(6) },
-        Compression::Zstd { level: 1 },
         Compression::zstd(),
+        Compression::Zstd { level: 3 },
     ] {
         let mut best = f64::MAX;
         let cpu = || {

@@ -29,9 +29,10 @@ impl Compression {
         Self::Gzip { level: None }
     }
 
-    /// Returns Zstandard at the usual level, 3.
+    /// Returns Zstandard as it is fastest. At its usual level, 3, it takes half as long again and
+    /// saves 4 %.
     pub fn zstd() -> Self {
-        Self::Zstd { level: 3 }
+        Self::Zstd { level: 1 }
     }
 
     pub(super) fn codec(self) -> Result<Option<Codec>> {
