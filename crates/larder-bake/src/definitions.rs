@@ -37,6 +37,10 @@ pub struct Options {
     pub source_date_epoch: Option<String>,
     /// Whether contexts are relative to the file that names them, not to the working directory.
     pub is_relative_to_files: bool,
+    /// Whether files are from elsewhere: then paths of this machine keep the `cwd://` before them.
+    pub is_remote: bool,
+    /// The value of `BAKE_CMD_CONTEXT`.
+    pub command_context: String,
 }
 
 impl Options {
@@ -54,6 +58,8 @@ impl Options {
             random,
             source_date_epoch: None,
             is_relative_to_files: false,
+            is_remote: false,
+            command_context: COMMAND_CONTEXT.to_owned(),
         }
     }
 }
@@ -101,7 +107,7 @@ impl Definitions {
     /// Joins the files: the last definition of a name counts; targets are merged later.
     pub(crate) fn new(bodies: Vec<Body>, options: Options) -> Result<Self, Error> {
         let builtins = BTreeMap::from([
-            ("BAKE_CMD_CONTEXT", COMMAND_CONTEXT.to_owned()),
+            ("BAKE_CMD_CONTEXT", options.command_context.clone()),
             ("BAKE_LOCAL_PLATFORM", options.local_platform.clone()),
         ]);
         let mut definitions = Self {

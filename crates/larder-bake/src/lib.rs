@@ -68,7 +68,7 @@ pub use config::{ComposeReader, Definition, Variable};
 pub use definitions::Options;
 pub use entry::{AttestEntry, CacheEntry, OutputEntry, SecretEntry, SshEntry};
 pub use error::{Error, ErrorKind, Place};
-pub use path::is_remote;
+pub use path::{clean as clean_path, is_remote};
 pub use plan::{Granted, Plan};
 pub use print::ListFormat;
 pub use source::{DEFAULT_FILES, File};

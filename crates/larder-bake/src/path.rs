@@ -2,7 +2,7 @@
 
 /// Returns the shortest path that means the same, as Go's `path.Clean`: no `.`, no double slash,
 /// `..` only at the beginning. Symbolic links are not looked at.
-pub(crate) fn clean(path: &str) -> String {
+pub fn clean(path: &str) -> String {
     let is_absolute = path.starts_with('/');
     let mut components: Vec<&str> = Vec::new();
     for component in path.split('/') {

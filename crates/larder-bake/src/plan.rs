@@ -69,7 +69,8 @@ impl Definition {
         plan.add_default_group(requested);
         self.link(&mut plan, &overrides)?;
         for (name, target) in &mut plan.targets {
-            finish(target).map_err(|error| error.in_key(&format!("target.{name}")))?;
+            finish(target, self.options.is_remote)
+                .map_err(|error| error.in_key(&format!("target.{name}")))?;
             if let Some(epoch) = &self.options.source_date_epoch {
                 let arg = target.args.entry("SOURCE_DATE_EPOCH".to_owned());
                 arg.or_insert_with(|| Some(epoch.clone()));
@@ -192,7 +193,7 @@ impl Plan {
 }
 
 /// Puts in defaults, and cleans paths.
-fn finish(target: &mut Target) -> Result<(), Error> {
+fn finish(target: &mut Target, is_remote: bool) -> Result<(), Error> {
     let context = match (target.context.take(), &target.default_context) {
         (Some(context), _) => context,
         (None, Some(base)) => base.clone(),
@@ -211,6 +212,7 @@ fn finish(target: &mut Target) -> Result<(), Error> {
         }
     }
     target.context = Some(match context.strip_prefix("cwd://") {
+        Some(_) if is_remote => context,
         Some(local) => path::clean(local),
         None if path::is_remote(&context) => context,
         None => path::clean(&context),

@@ -687,3 +687,67 @@ fn images_are_dated_by_their_sources() {
     let run = served.project.build(&[unknown]).exit(1);
     let _ = run.says("invalid SOURCE_DATE_EPOCH: \"none\"");
 }
+
+#[test]
+fn bake_files_may_be_in_a_repository() {
+    let served = served!();
+    let repository = served.repository("a");
+    let file = "variable \"OUT\" {}\n\
+         target \"default\" {\n  output = [\"type=local,dest=${OUT}\"]\n  \
+         contexts = { lib = \"lib\", here = \"${BAKE_CMD_CONTEXT}\" }\n}\n\
+         target \"app\" {\n  inherits = [\"default\"]\n  context = \"app\"\n  contexts = { here = \"cwd://\" }\n}\n";
+    repository.commit(&[
+        ("docker-bake.hcl", file),
+        (
+            "deploy/other$.hcl",
+            "target \"app\" { args = { NAME = \"other\" } }\n",
+        ),
+        (
+            "Dockerfile",
+            "FROM scratch\nCOPY top /\nCOPY --from=lib f /lib\nCOPY --from=here h /h\n",
+        ),
+        ("top", "top"),
+        ("lib/f", "lib"),
+        (
+            "app/Dockerfile",
+            "FROM scratch\nARG NAME=app\nCOPY f /$NAME\nCOPY --from=here h /h\n",
+        ),
+        ("app/f", "app"),
+    ]);
+    served
+        .project
+        .write(&[("h", "here"), ("lib/f", "not this one")]);
+    let out = served.project.scratch().join("out");
+    let bake = |args: &[&str]| {
+        let _ = fs::remove_dir_all(&out);
+        fs::create_dir(&out).unwrap();
+        let mut command = served
+            .project
+            .larder()
+            .command(["bake", "--progress=plain"]);
+        command.args(args).env("OUT", &out);
+        command.arg(format!(
+            "--allow=fs.write={}",
+            served.project.scratch().join("").display()
+        ));
+        let run = Run::of(command.current_dir(served.project.context()));
+        (run, listing(&out))
+    };
+    let url = served.url("a");
+    let (run, found) = bake(&[&url]);
+    let _ = run.success();
+    assert_eq!(found, ["h", "lib", "top"]);
+    assert_eq!(fs::read_to_string(out.join("lib")).unwrap(), "lib");
+    let (run, found) = bake(&[&url, "app"]);
+    let _ = run.success();
+    assert_eq!(found, ["app", "h"]);
+    let files = ["-f", "docker-bake.hcl", "-f", "deploy/other$.hcl"];
+    let (run, found) = bake(&[&files[..], &[&url, "app"]].concat());
+    let _ = run.success();
+    assert_eq!(found, ["h", "other"]);
+
+    let (run, _) = bake(&[&url, "--print"]);
+    assert!(run.success().text().contains("\"context\": \".\""));
+    let (run, _) = bake(&[&url, "-f", "none.hcl"]);
+    let _ = run.exit(1).says("none.hcl");
+}

@@ -20,7 +20,7 @@ pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget};
 pub use larder_cache::ManifestForm;
 pub use larder_dockerfile::Resources;
 pub use llb::{Llb, LlbInput};
-pub use ssh::{NoSsh, SshAgent, SshProvider, is_behind_ssh};
+pub use ssh::{NoSsh, SshAgent, SshProvider, is_behind_ssh, is_repository};
 
 /// A build.
 pub struct BuildRequest {

@@ -3,6 +3,7 @@
 mod allow;
 mod call;
 mod compose;
+mod remote;
 mod request;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use larder_engine::ManyOptions;
 use larder_oci::Platform;
 
 use self::compose::Services;
+use self::remote::Remote;
 use self::request::BakeTarget;
 use super::Context;
 use super::build::{self, plan, report};
@@ -42,7 +44,8 @@ pub(crate) fn run(args: &BakeArgs, context: &Context<'_>) -> anyhow::Result<Code
     }
     let mut notes = check_flags(args)?;
     let mode = plan::display_mode(args.progress, false, context.env)?;
-    let definition = read(args, context)?;
+    let (remote, names) = Remote::split(&args.targets);
+    let definition = read(args, remote.as_ref(), mode, context)?;
     let warnings = definition.warnings().iter();
     notes.extend(warnings.map(|warning| format!("bake file: {warning}")));
     if let Some(list) = args.list {
@@ -52,10 +55,13 @@ pub(crate) fn run(args: &BakeArgs, context: &Context<'_>) -> anyhow::Result<Code
         })?;
         return Ok(exit::SUCCESS);
     }
-    let plan = definition.plan(&args.targets, &overrides(args))?;
+    let mut plan = definition.plan(names, &overrides(args))?;
     if args.print {
         output::print(&plan.to_json())?;
         return Ok(exit::SUCCESS);
+    }
+    if let Some(remote) = &remote {
+        remote.place(&mut plan)?;
     }
     // Programs that read the progress have nobody to ask, as with buildx.
     if mode != Mode::RawJson {
@@ -89,14 +95,26 @@ fn build(
 }
 
 /// Reads the files that flags, environment or habit name.
-fn read(args: &BakeArgs, context: &Context<'_>) -> anyhow::Result<Definition> {
-    let directory = std::env::current_dir().context("there is no working directory")?;
-    let files = match &args.files[..] {
+fn read(
+    args: &BakeArgs,
+    remote: Option<&Remote>,
+    mode: Mode,
+    context: &Context<'_>,
+) -> anyhow::Result<Definition> {
+    let mut directory = std::env::current_dir().context("there is no working directory")?;
+    let mut files = match &args.files[..] {
         [] => files_of(context.env),
         files => files.to_vec(),
     };
+    let mut options = options(args, context)?;
+    let fetched;
+    if let Some(remote) = remote {
+        fetched = remote.fetch(&mut files, &directory, mode, context)?;
+        fetched.path().clone_into(&mut directory);
+        options.is_remote = true;
+        options.command_context = remote.command_context();
+    }
     let files = File::read_all(&files, &directory, &mut io::stdin())?;
-    let options = options(args, context)?;
     let services = Services::new(directory, &options);
     Ok(Definition::read(files, &services, options)?)
 }
@@ -185,13 +203,6 @@ fn overrides(args: &BakeArgs) -> Vec<String> {
 
 /// Returns what to tell about flags without effect.
 fn check_flags(args: &BakeArgs) -> anyhow::Result<Vec<String>> {
-    if let Some(url) = args
-        .targets
-        .first()
-        .filter(|target| larder_bake::is_remote(target))
-    {
-        bail!("`{url}`: bake files from elsewhere are not supported yet; clone it, and bake there");
-    }
     if !args.policy.is_empty() {
         bail!("`--policy` is not supported yet");
     }

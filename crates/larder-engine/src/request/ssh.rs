@@ -29,6 +29,11 @@ pub fn is_behind_ssh(context: &str) -> bool {
     matches!(GitRef::parse(context), Some(Ok(named)) if named.remote.scheme() == Scheme::Ssh)
 }
 
+/// Returns whether a context is a git repository, which has directories that can be named.
+pub fn is_repository(context: &str) -> bool {
+    GitRef::parse(context).is_some()
+}
+
 /// Knows no agent.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoSsh;

@@ -22,7 +22,7 @@ use crate::commands::build::plan;
 /// Contexts that are other targets' results.
 const TARGET_PREFIX: &str = "target:";
 /// A path relative to the working directory, also if the bake file is elsewhere.
-const LOCAL_PREFIX: &str = "cwd://";
+pub(super) const LOCAL_PREFIX: &str = "cwd://";
 
 /// A target, ready to be built.
 pub(super) struct BakeTarget {
