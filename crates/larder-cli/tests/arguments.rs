@@ -63,3 +63,17 @@ fn wrong_arguments_are_told_on_standard_error_with_code_1() {
         assert!(message.contains(expected), "{arguments}: {message}");
     }
 }
+
+#[test]
+fn source_policies_are_not_passed_over() {
+    let output = Command::new(env!("CARGO_BIN_EXE_larder"))
+        .args(["build", "."])
+        .env("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", "policy.json")
+        .output()
+        .expect("the binary was built for this test");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr).trim(),
+        "ERROR: `EXPERIMENTAL_BUILDKIT_SOURCE_POLICY`: source policies are not supported yet"
+    );
+}

@@ -595,3 +595,40 @@ fn bake_and_compose_take_contexts_from_elsewhere() {
         let _ = run(&build).says(expected);
     }
 }
+
+#[test]
+fn bake_files_may_be_on_a_web_server() {
+    let project = project!(Base::Busybox);
+    let site = Site::start();
+    let out = project.scratch().join("out");
+    let file = format!(
+        "target \"default\" {{\n  dockerfile-inline = \"FROM scratch\\nCOPY f /\"\n  \
+         output = [\"type=local,dest={}\"]\n}}\n",
+        out.display()
+    );
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, text) in [("docker-bake.hcl", &*file), ("f", "of the archive")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(text.len() as u64);
+        archive
+            .append_data(&mut header, name, text.as_bytes())
+            .unwrap();
+    }
+    site.put("/a.tar", Page::new(archive.into_inner().unwrap()));
+    site.put("/file.hcl", Page::new(&file));
+    project.write(&[("f", "of the working directory")]);
+    let consent = format!("--allow=fs.write={}", project.scratch().join("").display());
+    for (url, flags, expected) in [
+        ("/a.tar", &[][..], "of the archive"),
+        (
+            "/file.hcl",
+            &["--set", "default.context=cwd://."],
+            "of the working directory",
+        ),
+    ] {
+        let mut command = project.larder().command(["bake", &consent, &site.url(url)]);
+        let _ = Run::of(command.args(flags).current_dir(project.context())).success();
+        assert_eq!(fs::read_to_string(out.join("f")).unwrap(), expected);
+    }
+}
