@@ -29,7 +29,7 @@ pub(crate) use cache::CacheFromArg;
 pub(crate) use call::{CallArg, Method};
 pub(crate) use compose::{
     ComposeArgs, ComposeBuildArgs, ComposeCommand, ComposeRunArgs, ComposeVersionArgs, ConfigArgs,
-    DownArgs, LogsArgs, ProjectArgs, PsArgs, ServicesArgs, TimeoutArgs, UpArgs,
+    DownArgs, LogsArgs, ProjectArgs, PsArgs, RemovedImages, ServicesArgs, TimeoutArgs, UpArgs,
 };
 pub(crate) use docker::{
     BuilderArgs, BuildersArgs, DfArgs, DockerCommand, DockerPruneArgs, ImagetoolsArgs, ShimCommand,

@@ -246,6 +246,15 @@ volumes: {data: }
         .run(&["run", "--no-deps", "api", "ls", "/data"])
         .success();
     assert_eq!(fresh.text(), "seed");
+
+    // The image that the file gives no name goes, the other one stays.
+    let down = services.run(&["down", "--rmi", "local"]).success();
+    let _ = down.says(" Image p-api Removed ");
+    let again = services.run(&["down", "--rmi", "all", "idle", "api"]);
+    let _ = again
+        .success()
+        .says(" Image busybox Removed ")
+        .says(" Image p-api Warning: No resource found to remove ");
 }
 
 #[test]

@@ -269,8 +269,18 @@ pub(crate) struct DownArgs {
     /// End services that are not in the file any more
     #[arg(long)]
     pub(crate) remove_orphans: bool,
-    #[arg(long, hide = true, value_name = "WHICH")]
-    pub(crate) rmi: Option<String>,
+    /// Remove the services' images, too: all, or those that have no name in the file
+    #[arg(long, value_name = "WHICH")]
+    pub(crate) rmi: Option<RemovedImages>,
+}
+
+/// Which images `larder compose down` removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RemovedImages {
+    /// Those of all services
+    All,
+    /// Those that the file gives no name
+    Local,
 }
 
 /// `larder compose stop`, `start` and `restart`

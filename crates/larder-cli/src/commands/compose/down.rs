@@ -1,15 +1,18 @@
 //! `larder compose down`, `stop`, `start` and `restart`
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, bail};
-use larder_engine::VolumeName;
+use anyhow::Context as _;
+use larder_compose::Project;
+use larder_engine::{Engine, VolumeName};
+use larder_oci::ImageRef;
 
 use super::Context;
 use super::services::{self, Starter, Stopping, tell};
 use super::state::{ProjectState, ServiceState};
-use crate::args::{DownArgs, ProjectArgs, ServicesArgs, TimeoutArgs};
+use crate::args::{DownArgs, ProjectArgs, RemovedImages, ServicesArgs, TimeoutArgs};
 use crate::output;
 use crate::signals::{self, Stop};
 
@@ -19,9 +22,6 @@ pub(super) fn run(
     project_args: &ProjectArgs,
     context: &Context<'_>,
 ) -> anyhow::Result<()> {
-    if args.rmi.is_some() {
-        bail!("`--rmi` is not supported yet");
-    }
     let project = super::load_if_there(project_args, context)?;
     let name = match &project {
         Some(project) => project.name.clone(),
@@ -29,7 +29,8 @@ pub(super) fn run(
     };
     let state = ProjectState::new(&context.state_root()?, &name);
     // Opened while there is but one thread: an ordinary user's namespace is entered with it.
-    let engine = args.volumes.then(|| context.engine()).transpose()?;
+    let needs_engine = args.volumes || args.rmi.is_some();
+    let engine = needs_engine.then(|| context.engine()).transpose()?;
     let kill = Arc::new(AtomicBool::new(false));
     let _listener = kill_on_second_signal(&kill)?;
     if let Some(project) = &project {
@@ -47,19 +48,57 @@ pub(super) fn run(
         });
     }
     remove(&name, &services, args.timeout.stopping(&kill))?;
-    if let (Some(project), Some(engine)) = (project, engine) {
-        for volume in project
-            .volumes
-            .values()
-            .filter(|volume| !volume.is_external)
-        {
-            if engine.remove_volume(&VolumeName::new(&volume.name)?)? {
-                output::tell(&format!(" Volume {} Removed ", volume.name));
-            }
+    if let (Some(project), Some(engine)) = (&project, &engine) {
+        if args.volumes {
+            remove_volumes(project, engine)?;
+        }
+        if let Some(which) = args.rmi {
+            remove_images(project, &args.services, which, engine)?;
         }
     }
     drop(lock);
     Ok(state.remove_if_empty()?)
+}
+
+fn remove_volumes(project: &Project, engine: &Engine) -> anyhow::Result<()> {
+    let volumes = project.volumes.values();
+    for volume in volumes.filter(|volume| !volume.is_external) {
+        if engine.remove_volume(&VolumeName::new(&volume.name)?)? {
+            output::tell(&format!(" Volume {} Removed ", volume.name));
+        }
+    }
+    Ok(())
+}
+
+/// Removes the names of images that services run, and images with their last one: of `chosen`
+/// services, or of all if there are none.
+fn remove_images(
+    project: &Project,
+    chosen: &[String],
+    which: RemovedImages,
+    engine: &Engine,
+) -> anyhow::Result<()> {
+    let services = project.services.values().filter(|service| {
+        let is_meant = which == RemovedImages::All || service.image.is_none();
+        is_meant && (chosen.is_empty() || chosen.contains(&service.name))
+    });
+    let images: BTreeSet<String> = services
+        .map(|service| service.image_name(&project.name))
+        .collect();
+    let stored = engine.images()?;
+    for image in images {
+        // What is no name in the store may be the beginning of an image's id.
+        let name = image.parse::<ImageRef>()?.to_string();
+        if stored.iter().any(|info| info.names.contains(&name)) {
+            engine.remove_image(&name, false)?;
+            output::tell(&format!(" Image {image} Removed "));
+        } else {
+            output::tell(&format!(
+                " Image {image} Warning: No resource found to remove "
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl TimeoutArgs {
