@@ -13,6 +13,11 @@ use larder_tree::context::{ScanOptions, StatCache, Tree, scan};
 use larder_tree::copy::{
     CopyOptions, FileAttributes, MkdirOptions, copy, mkdir, mkfile, remove, symlink as make_link,
 };
+use larder_tree::erofs::Image;
+
+#[path = "erofs/support.rs"]
+#[expect(dead_code, reason = "for the tests of images")]
+mod images;
 
 const TIME: u64 = 1_700_000_000;
 
@@ -96,36 +101,40 @@ impl Dir {
     /// Returns all entries as the golden layers tell them: type, mode, owner, size, whether the
     /// time is that of the source, name, target.
     fn listing(&self) -> Vec<String> {
-        let tree = self.view();
-        let entries = tree.entries().unwrap();
-        let lines = entries.iter().map(|entry| {
-            let path = self.0.path().join(entry.path());
-            let attributes = fs::symlink_metadata(&path).unwrap();
-            let (kind, target) = match attributes.file_type() {
-                kind if kind.is_dir() => ("5", String::new()),
-                kind if kind.is_symlink() => (
-                    "2",
-                    format!(" -> {}", fs::read_link(&path).unwrap().display()),
-                ),
-                kind if kind.is_fifo() => ("6", String::new()),
-                _ => ("0", String::new()),
-            };
-            let size = if kind == "0" { attributes.len() } else { 0 };
-            let time = if attributes.mtime() == TIME as i64 {
-                "then"
-            } else {
-                "now"
-            };
-            format!(
-                "{kind} {:o} {}:{} {size} {time} {}{target}",
-                attributes.mode() & 0o7777,
-                attributes.uid(),
-                attributes.gid(),
-                entry.path().display(),
-            )
-        });
-        lines.collect()
+        listing(self.0.path())
     }
+}
+
+fn listing(base: &Path) -> Vec<String> {
+    let tree = Tree::view(Root::open(base).unwrap()).unwrap();
+    let entries = tree.entries().unwrap();
+    let lines = entries.iter().map(|entry| {
+        let path = base.join(entry.path());
+        let attributes = fs::symlink_metadata(&path).unwrap();
+        let (kind, target) = match attributes.file_type() {
+            kind if kind.is_dir() => ("5", String::new()),
+            kind if kind.is_symlink() => (
+                "2",
+                format!(" -> {}", fs::read_link(&path).unwrap().display()),
+            ),
+            kind if kind.is_fifo() => ("6", String::new()),
+            _ => ("0", String::new()),
+        };
+        let size = if kind == "0" { attributes.len() } else { 0 };
+        let time = if attributes.mtime() == TIME as i64 {
+            "then"
+        } else {
+            "now"
+        };
+        format!(
+            "{kind} {:o} {}:{} {size} {time} {}{target}",
+            attributes.mode() & 0o7777,
+            attributes.uid(),
+            attributes.gid(),
+            entry.path().display(),
+        )
+    });
+    lines.collect()
 }
 
 /// The options that the Dockerfile frontend gives to COPY.
@@ -260,6 +269,18 @@ fn copies_make_what_buildkit_makes() {
     let source = context.scan();
     for (options, expected) in cases {
         let destination = Dir::new();
+        if images::can_mount() {
+            let test = images::TestImage::new();
+            let now = rustix::fs::Timespec {
+                tv_sec: TIME as i64 + 1,
+                tv_nsec: 0,
+            };
+            let image = Image::upon(test.file(), destination.root(), now).unwrap();
+            copy(&source, &image, &options).unwrap();
+            image.finish().unwrap();
+            let mounted = test.mount();
+            assert_eq!(listing(mounted.path()), expected, "image: {options:?}");
+        }
         copy(&source, &destination.root(), &options).unwrap();
         assert_eq!(destination.listing(), expected, "{options:?}");
     }

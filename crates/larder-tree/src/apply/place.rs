@@ -39,6 +39,7 @@ impl<S: Sink> Unpacker<'_, S> {
                     self.sink
                         .make_symlink(&parent.dir, name, target.as_os_str())
                 })?;
+                self.symlinks.insert(parent.real.join(name));
                 self.finish_by_name(&parent, name, path, header)?;
             }
             Kind::HardLink(target) => self.place_link(&parent, name, path, target)?,
@@ -98,7 +99,9 @@ impl<S: Sink> Unpacker<'_, S> {
             xattrs: attributes.kept,
             ..Header::new(path, Kind::Directory, stat.st_mode & 0o7777)
         };
-        self.finish_open_dir(&ours, path, &header)
+        let end = self.finish_open_dir(&ours, path, &header)?;
+        self.finish_dir_later(path, end);
+        Ok(())
     }
 
     fn makes_overlay(&self) -> bool {
@@ -119,7 +122,7 @@ impl<S: Sink> Unpacker<'_, S> {
         }
         let file_type = self.sink.type_of(&parent.dir, name);
         if let Ok(FileType::Directory | FileType::Symlink) = file_type {
-            self.forget(path);
+            self.forget(&parent.real.join(name));
         }
         self.sink
             .remove(&parent.dir, name)
@@ -208,7 +211,8 @@ impl<S: Sink> Unpacker<'_, S> {
             },
             opened => opened.map_err(|errno| failed(path, errno))?,
         };
-        self.finish_open_dir(&dir, path, header)?;
+        let end = self.finish_open_dir(&dir, path, header)?;
+        self.finish_dir_later(&parent.real.join(name), end);
         let dir = self.enter(path, dir)?;
         // What it replaces, a whiteout or a file, had hidden a directory beneath for good.
         match self.form {
@@ -219,7 +223,8 @@ impl<S: Sink> Unpacker<'_, S> {
         }
     }
 
-    fn finish_open_dir(&mut self, dir: &S::Dir, path: &Path, header: &Header) -> Result<()> {
+    /// Gives an open directory its attributes but for those that come at the end.
+    fn finish_open_dir(&mut self, dir: &S::Dir, path: &Path, header: &Header) -> Result<DirEnd> {
         let sink = self.sink;
         self.restore_owner(Place::Dir(dir), header)
             .map_err(|errno| owner_failed(path.display(), errno))?;
@@ -229,12 +234,10 @@ impl<S: Sink> Unpacker<'_, S> {
         let usable = header.mode | 0o700;
         sink.set_mode(Place::Dir(dir), usable)
             .map_err(|errno| failed(path, errno))?;
-        let end = DirEnd {
+        Ok(DirEnd {
             mtime: header.mtime,
             mode: (usable != header.mode).then_some(header.mode),
-        };
-        self.finish_dir_later(path, end);
-        Ok(())
+        })
     }
 
     fn place_link(

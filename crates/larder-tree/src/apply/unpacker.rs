@@ -91,10 +91,12 @@ pub(super) struct Unpacker<'a, S: Sink> {
     pub(super) options: ApplyOptions<'a>,
     /// The directory that entries went to last, which most often is the next one's too.
     parent: Option<Parent<S::Dir>>,
-    /// What directories get when all entries are in place.
+    /// What directories get when all entries are in place, by their real paths.
     dirs: BTreeMap<PathBuf, DirEnd>,
     /// Real paths of what the layer brought, with the directories above. Only for a plain tree.
     pub(super) placed: HashSet<PathBuf>,
+    /// Real paths of the symlinks that the layer brought, also of those that are gone.
+    pub(super) symlinks: HashSet<PathBuf>,
     implied_dirs: Vec<PathBuf>,
     pub(super) whiteouts: Vec<PathBuf>,
     pub(super) buffer: Vec<u8>,
@@ -105,7 +107,7 @@ pub(super) struct Unpacker<'a, S: Sink> {
 pub(super) struct Parent<D> {
     path: PathBuf,
     pub(super) dir: D,
-    /// The path with symlinks resolved. Only for a plain tree; else empty.
+    /// The path with symlinks resolved.
     pub(super) real: PathBuf,
 }
 
@@ -135,6 +137,7 @@ impl<'a, S: Sink> Unpacker<'a, S> {
             parent: None,
             dirs: BTreeMap::new(),
             placed: HashSet::new(),
+            symlinks: HashSet::new(),
             implied_dirs: Vec::new(),
             whiteouts: Vec::new(),
             buffer: Vec::new(),
@@ -185,35 +188,49 @@ impl<'a, S: Sink> Unpacker<'a, S> {
 
     /// Keeps a directory open for the entries to come.
     pub(super) fn enter(&mut self, path: &Path, dir: S::Dir) -> Result<Parent<S::Dir>> {
-        let real = if self.form == Some(LayerForm::Tree) {
-            self.sink.resolve(path)?
-        } else {
-            PathBuf::new()
-        };
         let parent = Parent {
             path: path.to_owned(),
             dir,
-            real,
+            real: self.real(path)?,
         };
         self.parent = Some(parent.clone());
         Ok(parent)
     }
 
-    /// Takes note that a directory or symlink was removed: what was held open may be gone, or
-    /// names may lead elsewhere.
+    /// Takes note that the directory or symlink at the real path `path` was removed: what was held
+    /// open may be gone, or names may lead elsewhere.
     pub(super) fn forget(&mut self, path: &Path) {
+        self.forget_if(path, |_| true);
+    }
+
+    /// Takes note that what the layer didn't bring was removed at and beneath a real path.
+    pub(super) fn forget_unplaced(&mut self, path: &Path) {
+        let placed = std::mem::take(&mut self.placed);
+        self.forget_if(path, |dir| !placed.contains(dir));
+        self.placed = placed;
+    }
+
+    fn forget_if(&mut self, path: &Path, is_gone: impl Fn(&Path) -> bool) {
         self.parent = None;
-        let beneath = self.dirs.range(path.to_owned()..);
-        let stale: Vec<_> = beneath
-            .map(|(dir, _)| dir)
-            .take_while(|dir| dir.starts_with(path))
-            .cloned()
-            .collect();
-        for dir in stale {
+        let beneath = self.dirs.range(path.to_owned()..).map(|(dir, _)| dir);
+        let beneath = beneath.take_while(|dir| dir.starts_with(path));
+        let gone: Vec<_> = beneath.filter(|dir| is_gone(dir)).cloned().collect();
+        for dir in gone {
             self.dirs.remove(&dir);
         }
     }
 
+    /// Returns the path of a directory with the symlinks in it resolved.
+    fn real(&self, dir: &Path) -> Result<PathBuf> {
+        // An overlay's directory begins empty: all symlinks in it are the layer's.
+        let is_overlay = matches!(self.form, Some(LayerForm::Overlay | LayerForm::OverlayUser));
+        if is_overlay && !dir.ancestors().any(|above| self.symlinks.contains(above)) {
+            return Ok(dir.to_owned());
+        }
+        self.sink.resolve(dir)
+    }
+
+    /// Gives a directory the rest of its attributes at the end; `path` is its real one.
     pub(super) fn finish_dir_later(&mut self, path: &Path, end: DirEnd) {
         self.dirs.insert(path.to_owned(), end);
     }

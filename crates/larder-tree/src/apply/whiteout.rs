@@ -64,7 +64,7 @@ impl<S: Sink> Unpacker<'_, S> {
             LayerForm::OverlayUser => self.set_mark(&dir.dir, b"user.overlay.opaque"),
             LayerForm::Tree => {
                 let result = self.remove_unplaced(&dir.dir, &dir.real);
-                self.forget(path.parent().unwrap_or(Path::new("")));
+                self.forget_unplaced(&dir.real);
                 result
             }
         }
@@ -113,7 +113,7 @@ impl<S: Sink> Unpacker<'_, S> {
         } else {
             self.sink.remove(&parent.dir, victim).map(drop)
         };
-        self.forget(&path.with_file_name(victim));
+        self.forget_unplaced(&real);
         result.map_err(|errno| failed(path, errno))
     }
 

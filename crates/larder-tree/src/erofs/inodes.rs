@@ -1,6 +1,6 @@
 use std::io;
 
-use super::format::{BLOCK_BYTES, SLOT_BYTES};
+use super::format::{BLOCK_BYTES, SLOT_BYTES, XATTR_HEADER_BYTES};
 use super::stream::Stream;
 
 /// How many blocks are held to be filled up. More would pack tighter, and take longer to search.
@@ -55,9 +55,11 @@ impl Inodes {
         if length > BLOCK_BYTES {
             return self.place_alone(&[head, tail].concat(), stream);
         }
+        // fsck.erofs 1.5 looks for attributes behind every inode, and must not meet the image's end.
+        let needed = (length + XATTR_HEADER_BYTES).min(BLOCK_BYTES);
         let fitting = self.open.iter().enumerate();
         let fullest = fitting
-            .filter(|(_, block)| block.room() >= length)
+            .filter(|(_, block)| block.room() >= needed)
             .min_by_key(|(_, block)| block.room())
             .map(|(position, _)| position);
         let position = match fullest {

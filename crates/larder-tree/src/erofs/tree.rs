@@ -275,7 +275,7 @@ impl Tree {
     /// Makes a directory.
     pub(super) fn make_dir(&mut self, dir: DirId, name: &OsStr) -> Result<(), Errno> {
         self.check_free(dir, name)?;
-        let mut attributes = self.defaults.clone();
+        let mut attributes = self.defaults_in(dir)?;
         attributes.mode = 0o700;
         // A directory beneath that was removed must not shine through.
         if self.beneath(dir, name)? == Some(FileType::Directory) {
@@ -304,7 +304,7 @@ impl Tree {
             return Err(Errno::OVERFLOW);
         }
         let id = NodeId(self.nodes.len() as u32);
-        let mut attributes = self.defaults.clone();
+        let mut attributes = self.defaults_in(dir)?;
         attributes.mode = mode;
         self.nodes.push(Node {
             kind,
@@ -329,7 +329,21 @@ impl Tree {
     /// `EXIST` if the name is taken.
     pub(super) fn new_file(&mut self, dir: DirId, name: &OsStr) -> Result<Attributes, Errno> {
         self.check_free(dir, name)?;
-        Ok(self.defaults.clone())
+        self.defaults_in(dir)
+    }
+
+    /// Returns what is given to what is made in a directory: where its setgid bit is set, its
+    /// group.
+    fn defaults_in(&mut self, dir: DirId) -> Result<Attributes, Errno> {
+        /// The setgid bit.
+        const SETGID: u32 = 0o2000;
+        self.copy_up(dir)?;
+        let mut attributes = self.defaults.clone();
+        let parent = &self.dir(dir).attributes;
+        if parent.mode & SETGID != 0 {
+            attributes.owner.1 = parent.owner.1;
+        }
+        Ok(attributes)
     }
 
     /// Makes an entry under a name where nothing is seen.

@@ -167,7 +167,7 @@ fn has_sparse_tar() -> bool {
         .output()
         .is_ok();
     if !found {
-        println!("skipped: `tar` isn't installed");
+        larder_testkit::report_skip("`tar` isn't installed");
     }
     found
 }

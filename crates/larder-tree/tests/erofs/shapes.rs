@@ -124,6 +124,19 @@ fn everything_that_is_no_file_is_kept() {
 }
 
 #[test]
+fn inodes_that_fill_a_block_are_read_by_all() {
+    if !can_mount() {
+        return;
+    }
+    // Short inodes alone, 128 of which fill the image's last block.
+    for count in 126..=130 {
+        let empty = |number| (Header::file(format!("{number}"), 0), Vec::new());
+        let entries: Vec<Entry> = (0..count).map(empty).collect();
+        apply_to_both(&archive(&entries)).unwrap();
+    }
+}
+
+#[test]
 fn deep_trees_are_kept() {
     if !can_mount() {
         return;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use larder_testkit::unpacked;
+use larder_testkit::{report_skip, unpacked};
 use larder_tree::apply::{ApplyOptions, ApplyStats, LayerForm, Warning, apply_layer};
 use larder_tree::beneath::Root;
 use larder_tree::erofs::{Image, Summary};
@@ -40,7 +40,7 @@ pub(crate) fn can_mount() -> bool {
             .map_err(|error| format!("the kernel mounts no EROFS from a file: {error}"))
     });
     if let Err(reason) = can {
-        println!("skipped: {reason}");
+        report_skip(reason);
     }
     can.is_ok()
 }
@@ -121,13 +121,31 @@ impl Drop for Mounted {
     }
 }
 
+/// Mounts an overlay of `lowers`, the uppermost first, at the empty directory `at`; with `upper` and
+/// a work directory it can be written to.
+pub(crate) fn mount_overlay(lowers: &[&Path], upper: Option<[&Path; 2]>, at: &Path) -> Mounted {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    for lower in lowers {
+        fsconfig_set_string(&context, "lowerdir+", *lower).unwrap();
+    }
+    if let Some([upper, work]) = upper {
+        fsconfig_set_string(&context, "upperdir", upper).unwrap();
+        fsconfig_set_string(&context, "workdir", work).unwrap();
+    }
+    fsconfig_create(&context).unwrap();
+    let flags = MountAttrFlags::empty();
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).unwrap();
+    move_mount(&mount, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).unwrap();
+    Mounted { at: at.to_owned() }
+}
+
 /// Has Debian's tools read an image, where they can be had.
 pub(crate) fn check(image: &Path) {
     static TOOLS: OnceLock<Option<PathBuf>> = OnceLock::new();
     let tools = TOOLS.get_or_init(|| match unpacked("erofs-utils") {
         Ok(files) => Some(files.join("usr/bin")),
         Err(error) => {
-            println!("not checked by erofs-utils: {error:#}");
+            report_skip(&format!("images are not checked by erofs-utils: {error:#}"));
             None
         }
     });
@@ -149,6 +167,7 @@ pub(crate) fn check(image: &Path) {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) mode: u32,
+    /// Zero for whiteouts, of which nobody sees it.
     pub(crate) owner: (u32, u32),
     /// None for whiteouts, of which nobody sees it.
     pub(crate) mtime: Option<(i64, i64)>,
@@ -194,14 +213,14 @@ pub(crate) fn found(base: &Path) -> BTreeMap<PathBuf, Found> {
     all
 }
 
-fn describe(at: &Path, path: &Path, originals: &mut HashMap<u64, PathBuf>) -> Found {
+fn describe(at: &Path, path: &Path, originals: &mut HashMap<(u64, u64), PathBuf>) -> Found {
     let metadata = at.symlink_metadata().unwrap();
     let is_whiteout = FileType::from_raw_mode(metadata.mode()) == FileType::CharacterDevice
         && metadata.rdev() == 0;
     let is_linked = !metadata.is_dir() && !is_whiteout;
     let same_as = (is_linked && metadata.nlink() > 1).then(|| {
         originals
-            .entry(metadata.ino())
+            .entry((metadata.dev(), metadata.ino()))
             .or_insert_with(|| path.to_owned())
             .clone()
     });
@@ -217,7 +236,11 @@ fn describe(at: &Path, path: &Path, originals: &mut HashMap<u64, PathBuf>) -> Fo
     }
     Found {
         mode: metadata.mode(),
-        owner: (metadata.uid(), metadata.gid()),
+        owner: if is_whiteout {
+            (0, 0)
+        } else {
+            (metadata.uid(), metadata.gid())
+        },
         mtime: (!is_whiteout).then(|| (metadata.mtime(), metadata.mtime_nsec())),
         links: is_linked.then(|| metadata.nlink()),
         same_as,
@@ -284,11 +307,22 @@ pub(crate) fn apply(
 pub(crate) fn apply_to_both(layer: &[u8]) -> Option<(BTreeMap<PathBuf, Found>, Summary)> {
     let dir = tempfile::tempdir().unwrap();
     let (expected, expected_warnings) = apply(&Root::open(dir.path()).unwrap(), layer);
+    assert_image_as(layer, dir.path(), &expected, &expected_warnings)
+}
+
+/// Applies a layer to an image, which must come out as the directory did. Returns what is in both,
+/// unless both failed.
+pub(crate) fn assert_image_as(
+    layer: &[u8],
+    dir: &Path,
+    expected: &larder_tree::Result<ApplyStats>,
+    expected_warnings: &[Warning],
+) -> Option<(BTreeMap<PathBuf, Found>, Summary)> {
     let test = TestImage::new();
     let image = test.begin();
     let (stats, warnings) = apply(&image, layer);
     match (stats, expected) {
-        (Ok(stats), Ok(expected)) => assert_eq!(stats, expected),
+        (Ok(stats), Ok(expected)) => assert_eq!(stats, *expected),
         (Err(error), Err(expected)) => {
             assert_eq!(error.to_string(), expected.to_string());
             assert_eq!(error.kind(), expected.kind());
@@ -300,7 +334,7 @@ pub(crate) fn apply_to_both(layer: &[u8]) -> Option<(BTreeMap<PathBuf, Found>, S
     let summary = image.finish().unwrap();
     let mounted = test.mount();
     let found = found(mounted.path());
-    assert_same(&found, &self::found(dir.path()));
+    assert_same(&found, &self::found(dir));
     assert_eq!(summary.size_bytes, test.path().metadata().unwrap().len());
     Some((found, summary))
 }

@@ -230,6 +230,28 @@ fn entries_replace_what_is_in_their_way() {
 }
 
 #[test]
+fn directories_made_through_a_link_outlive_it() {
+    if !is_root() {
+        return;
+    }
+    let mut made = Header::directory("l/d");
+    (made.mode, made.mtime.tv_sec) = (0o500, TIME);
+    let link = (
+        Header::new("l", Kind::Symlink("real".into()), 0o777),
+        &b""[..],
+    );
+    let layer = archive(&[dir("real"), link, (made, b""), file("l")]);
+    for form in FORMS {
+        let tree = Tree::new();
+        tree.apply(&layer, form);
+        assert_eq!(paths(&tree), ["l", "real", "real/d"]);
+        assert_eq!(tree.found()[Path::new("real/d")].mode, 0o500);
+        let time = tree.path().join("real/d").metadata().unwrap().mtime();
+        assert_eq!(time, TIME);
+    }
+}
+
+#[test]
 fn missing_parents_are_made_and_told() {
     if !is_root() {
         return;

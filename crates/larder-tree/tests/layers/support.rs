@@ -12,6 +12,10 @@ use larder_tree::apply::{ApplyOptions, ApplyStats, LayerForm, Warning, apply_lay
 use larder_tree::beneath::Root;
 use larder_tree::diff::{LayerOptions, Style, write_layer};
 use larder_tree::tar::{Header, Kind, Reader, Writer};
+#[path = "../erofs/support.rs"]
+#[expect(dead_code, reason = "for the tests of images")]
+mod images;
+
 use rustix::fs::{CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 
 /// A time without nanoseconds.
@@ -185,7 +189,11 @@ impl Tree {
         let mut warnings = Vec::new();
         let mut on_warning = |warning| warnings.push(warning);
         let options = ApplyOptions::new(&mut on_warning);
+        let is_new = std::fs::read_dir(self.path()).unwrap().next().is_none();
         let result = apply_layer(&self.root(), layer, form, options);
+        if form == LayerForm::Overlay && is_new && images::can_mount() {
+            images::assert_image_as(layer, self.path(), &result, &warnings);
+        }
         (result, warnings)
     }
 
