@@ -1,5 +1,9 @@
 //! The format on the disk, as `fs/erofs/erofs_fs.h` of Linux has it. All numbers are little-endian.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
 use rustix::fs::FileType;
 
 /// The unit in which data and metadata lie.
@@ -20,6 +24,7 @@ pub(super) const MAX_NAME_BYTES: usize = 255;
 
 const SUPERBLOCK_OFFSET: usize = 1024;
 const SUPERBLOCK_BYTES: usize = 128;
+const BLOCK_COUNT_OFFSET: usize = 36;
 const MAGIC: u32 = 0xe0f5_e1e2;
 
 /// The superblock has a checksum.
@@ -63,12 +68,20 @@ impl Superblock {
         put(16, &self.inode_count.to_le_bytes());
         put(24, &self.epoch.seconds.to_le_bytes());
         put(32, &self.epoch.nanos.to_le_bytes());
-        put(36, &self.block_count.to_le_bytes());
+        put(BLOCK_COUNT_OFFSET, &self.block_count.to_le_bytes());
         put(44, &self.xattr_block.to_le_bytes());
         put(48, &self.uuid);
         let checksum = crc32c(bytes);
         bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
     }
+}
+
+/// Returns how many bytes the file system in `file` has; the file may have more.
+pub(super) fn file_system_bytes(file: &File) -> io::Result<u64> {
+    let mut block_count = [0; 4];
+    let offset = (SUPERBLOCK_OFFSET + BLOCK_COUNT_OFFSET) as u64;
+    file.read_exact_at(&mut block_count, offset)?;
+    Ok(u64::from(u32::from_le_bytes(block_count)) * BLOCK_BYTES as u64)
 }
 
 /// Returns the CRC-32C that the superblock wants: begun with ones, not inverted at the end.

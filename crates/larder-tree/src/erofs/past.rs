@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use super::copied::{ENTRY_BYTES, MAGIC, TRAILER_BYTES};
-use super::format::{BLOCK_BYTES, FileInode, SLOT_BYTES};
+use super::format::{BLOCK_BYTES, FileInode, SLOT_BYTES, file_system_bytes};
 
 /// A larger record is not read.
 const MAX_RECORD_BYTES: u64 = 256 << 20;
@@ -71,8 +71,12 @@ impl Past {
         if !trailer.starts_with(&MAGIC) || entries_bytes > MAX_RECORD_BYTES {
             return None;
         }
-        let mut entries = vec![0; entries_bytes as usize];
         let offset = trailer_offset.checked_sub(entries_bytes)?;
+        // What lies within the file system are bytes of files, whatever they look like.
+        if offset < file_system_bytes(&file).ok()? {
+            return None;
+        }
+        let mut entries = vec![0; entries_bytes as usize];
         file.read_exact_at(&mut entries, offset).ok()?;
         let crc = u32::from_le_bytes(trailer[8..12].try_into().expect("four bytes"));
         if crc32fast::hash(&entries) != crc {

@@ -173,3 +173,22 @@ fn a_record_that_is_none_is_not_used() {
     let image = image_of(&digested(few.path(), StatCache::default()), None);
     assert!(Past::open(File::open(image.path()).unwrap()).is_none());
 }
+
+#[test]
+fn a_record_in_a_file_is_none() {
+    let context = context();
+    let image = image_of(&digested(context.path(), StatCache::default()), None);
+    let good = bytes(&image);
+    let trailer = good.len() - 24;
+    let entries_bytes = u64::from_le_bytes(good[trailer + 16..].try_into().unwrap());
+    let record = &good[trailer - entries_bytes as usize..];
+    // The same bytes as before, but in the last block of the file system.
+    let mut forged = good[..4096].to_vec();
+    let block_count = (good.len() / 4096) as u32;
+    forged[1024 + 36..1024 + 40].copy_from_slice(&block_count.to_le_bytes());
+    forged.resize(good.len() - record.len(), 0);
+    forged.extend_from_slice(record);
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&forged, 0).unwrap();
+    assert!(Past::open(file).is_none());
+}
