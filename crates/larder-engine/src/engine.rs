@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::error::{BuildError, Result};
 use crate::snapshotter;
 use crate::task::Tasks;
+use crate::views::Views;
 
 /// How an engine is opened.
 #[derive(Debug, Clone)]
@@ -60,7 +61,7 @@ impl Engine {
                 clock: options.clock,
                 snapshotter,
                 ownership: ownership(),
-                mounter: None,
+                mounter: Some(Arc::new(Views)),
                 ceiling,
             },
         )?;

@@ -60,6 +60,7 @@ mod run;
 mod snapshotter;
 mod solve;
 mod task;
+mod views;
 mod web;
 mod worker;
 

@@ -12,7 +12,6 @@ use rusqlite::Connection;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 
-use super::chain::{Ancestry, Of, Packing};
 use crate::{Error, ErrorKind, Result, SnapshotId, Snapshotter, Store};
 
 /// More mounts than this are not kept for later. A view may need more at a time.
@@ -97,8 +96,7 @@ impl Store {
         if (self.mounter()).is_some_and(|mounter| mounter.no_images().is_none()) {
             return Ok(true);
         }
-        let layers = Ancestry::load(db, id)?.layers(id, Of::View);
-        Ok(!layers.iter().any(|layer| layer.packing == Packing::Erofs))
+        self.is_in_directories(db, id)
     }
 
     /// Returns whether the files of `id` can be seen here: not if some are in EROFS images, and none can be

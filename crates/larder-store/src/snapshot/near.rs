@@ -4,13 +4,14 @@
 //! such a mount. So a view of every 64th snapshot of a chain stays mounted while a build goes on, and
 //! serves the next ones as their lowest layer.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use larder_oci::{Layer, Mount, MountKind};
+use rusqlite::Connection;
 use rustix::fd::OwnedFd;
 
-use super::chain::{Form, Packing, Role};
+use super::chain::{Ancestry, Form, Of, Packing, Role};
 use super::erofs::Mounter;
 use super::info::missing;
 use crate::{Error, Result, SnapshotId, Snapshotter, Store};
@@ -30,6 +31,8 @@ struct Kept {
     roots: VecDeque<(SnapshotId, Arc<OwnedFd>)>,
     /// What layers in directories lie upon. That never changes.
     parents: HashMap<SnapshotId, SnapshotId>,
+    /// Of which it is known that all layers lie in directories.
+    in_directories: HashSet<SnapshotId>,
     /// Whether an overlay may lie upon such a mount; not known before it was tried.
     nests: Option<bool>,
 }
@@ -52,6 +55,7 @@ impl Views {
         let mut kept = self.kept();
         kept.roots.retain(|(_, root)| Arc::strong_count(root) > 1);
         kept.parents.clear();
+        kept.in_directories.clear();
     }
 }
 
@@ -98,7 +102,7 @@ impl Store {
                 layers.push(Layer::Image(root));
                 return Ok(Some(layers));
             }
-            let Some(parent) = self.plain_parent(&current)? else {
+            let Some(parent) = self.read(|db| self.plain_parent(db, &current))? else {
                 return Ok(None);
             };
             layers.push(self.files(&current).into());
@@ -109,21 +113,19 @@ impl Store {
     }
 
     /// Returns what a layer in a directory lies upon; `None` for the lowest, and for all else.
-    fn plain_parent(&self, id: &SnapshotId) -> Result<Option<SnapshotId>> {
+    fn plain_parent(&self, db: &Connection, id: &SnapshotId) -> Result<Option<SnapshotId>> {
         if let Some(parent) = self.views().kept().parents.get(id) {
             return Ok(Some(parent.clone()));
         }
+        let mut list = db.prepare_cached(
+            "SELECT form, packing, parent, role FROM snapshots s \
+             LEFT JOIN snapshot_parents ON child = s.id WHERE s.id = ?",
+        )?;
+        let rows = list.query_map([id], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?;
         let mut found: Vec<(Form, Packing, Option<SnapshotId>, Option<Role>)> =
-            self.read(|db| {
-                let mut list = db.prepare_cached(
-                    "SELECT form, packing, parent, role FROM snapshots s \
-                 LEFT JOIN snapshot_parents ON child = s.id WHERE s.id = ?",
-                )?;
-                let rows = list.query_map([id], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-                })?;
-                Ok(rows.collect::<rusqlite::Result<_>>()?)
-            })?;
+            rows.collect::<rusqlite::Result<_>>()?;
         let only = found.pop().ok_or_else(|| missing(id))?;
         match only {
             (Form::Directory, Packing::Directory, Some(parent), Some(Role::Below))
@@ -135,6 +137,25 @@ impl Store {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Returns whether all layers of `id` lie in directories.
+    pub(super) fn is_in_directories(&self, db: &Connection, id: &SnapshotId) -> Result<bool> {
+        let mut above = Vec::new();
+        let mut current = id.clone();
+        while !self.views().kept().in_directories.contains(&current) {
+            let Some(parent) = self.plain_parent(db, &current)? else {
+                let layers = Ancestry::load(db, &current)?.layers(&current, Of::View);
+                if layers.iter().any(|layer| layer.packing == Packing::Erofs) {
+                    return Ok(false);
+                }
+                above.push(current);
+                break;
+            };
+            above.push(std::mem::replace(&mut current, parent));
+        }
+        self.views().kept().in_directories.extend(above);
+        Ok(true)
     }
 
     /// Mounts a view of `id` and keeps it; `None` where no overlay may lie upon it.
