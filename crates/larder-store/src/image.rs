@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use larder_oci::{Descriptor, Digest, ImageRef};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
@@ -377,12 +375,7 @@ fn select(db: &Connection, condition: &str, parameter: &str) -> Result<Vec<Image
         .prepare_cached(&sql)?
         .query_map([parameter], from_row)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut list = db.prepare_cached("SELECT manifest, name FROM tags ORDER BY name")?;
-    for row in list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
-        let (manifest, name) = row?;
-        names.entry(manifest).or_default().push(name);
-    }
+    let mut names = db.prepare_cached("SELECT name FROM tags WHERE manifest = ? ORDER BY name")?;
     let mut others = db.prepare_cached(
         "SELECT config, platform, snapshot FROM image_platforms WHERE image = ? ORDER BY platform",
     )?;
@@ -397,8 +390,8 @@ fn select(db: &Connection, condition: &str, parameter: &str) -> Result<Vec<Image
             })?
             .collect::<rusqlite::Result<_>>()?;
         image.names = names
-            .remove(image.manifest.digest.as_str())
-            .unwrap_or_default();
+            .query_map([image.manifest.digest.as_str()], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
     }
     Ok(images)
 }

@@ -39,9 +39,10 @@ impl Store {
     /// Takes a lease.
     pub fn lease(&self) -> Result<Lease> {
         let id = random_text();
-        // Who removes keys holds the other side of this lock.
-        let _no_removals = self.lock_publication()?;
         let lock = FileLock::wait(&self.layout().lease(&id), LockMode::Exclusive)?;
+        // Who removes keys has seen the lease, or has ended when this is had. It is not held before: a
+        // sweep may take the new file for one of the dead, and wants the other side of it.
+        drop(self.lock_publication()?);
         Ok(Lease(Arc::new(Inner {
             store: self.clone(),
             id,

@@ -86,6 +86,8 @@ mod layout;
 mod lease;
 mod lock;
 mod origin;
+#[cfg(test)]
+mod plans_tests;
 mod prune;
 mod reserve;
 mod settle;
