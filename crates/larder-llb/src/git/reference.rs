@@ -73,6 +73,10 @@ impl GitRef {
     }
 
     fn of_parts(parts: &Parts<'_>, looks_local: bool) -> Result<Self, GitError> {
+        // A source's identifier has the path without escapes, and the reference behind a `#`.
+        if parts.remote.path().contains('#') {
+            return Err(GitError::new("git URL whose path has a `#`"));
+        }
         let fragment = decode(parts.fragment)?;
         let (reference, subdir) = fragment.split_once(':').unwrap_or((&fragment, ""));
         let mut this = Self {
@@ -88,6 +92,7 @@ impl GitRef {
         };
         this.read_query(parts.query)?;
         check_reference(&this.reference)?;
+        check_checksum(&this.checksum)?;
         Ok(this)
     }
 
@@ -162,6 +167,15 @@ pub(super) fn check_reference(reference: &str) -> Result<(), GitError> {
         return Err(GitError::new(format!("invalid git ref {reference:?}")));
     }
     Ok(())
+}
+
+/// Refuses what no commit begins with.
+pub(super) fn check_checksum(checksum: &str) -> Result<(), GitError> {
+    if checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    let message = format!("invalid checksum {checksum} for Git URL, expected hex commit hash");
+    Err(GitError::new(message))
 }
 
 /// Tells repositories from other files of web servers. The case matters, as in BuildKit.
@@ -353,6 +367,13 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_told_from_references() {
+        let parsed = GitRef::parse("https://e.com/a%23b.git").expect("a repository");
+        let error = parsed.unwrap_err().to_string();
+        assert_eq!(error, "git URL whose path has a `#`");
+    }
+
+    #[test]
     fn wrong_options_are_named() {
         for (query, expected) in [
             ("?x=1", "unexpected query \"x\""),
@@ -375,6 +396,10 @@ mod tests {
             (
                 "?fetch-by-commit=1&checksum=ab",
                 "fetch-by-commit requires checksum to be a whole commit hash",
+            ),
+            (
+                "?checksum=ab/12",
+                "invalid checksum ab/12 for Git URL, expected hex commit hash",
             ),
             ("#--upload-pack=x", "invalid git ref \"--upload-pack=x\""),
             ("#a*", "invalid git ref \"a*\""),

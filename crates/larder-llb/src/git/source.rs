@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use larder_oci::Digest;
 
-use super::reference::check_reference;
+use super::reference::{check_checksum, check_reference};
 use super::{GitError, GitRef, Mtime, Remote, Scheme};
 use crate::pb;
 
@@ -128,12 +128,7 @@ impl GitSource {
             },
             fetch_by_commit: flag("fetchbycommit"),
         };
-        if !source.checksum.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(GitError::new(format!(
-                "invalid checksum {} for Git URL, expected hex commit hash",
-                source.checksum
-            )));
-        }
+        check_checksum(&source.checksum)?;
         if source.fetch_by_commit && !is_commit(&source.checksum) {
             return Err(GitError::new(
                 "fetch-by-commit requires checksum to be a whole commit hash",
