@@ -18,6 +18,9 @@ const EXPECTED_SKIPS: &[(&str, &str)] = &[];
 /// At most so many tests that fail are run again, alone: more is no bad luck.
 const MAX_UNLUCKY: usize = 3;
 
+/// How cargo tells of a target that failed.
+const RERUN: &str = "to rerun pass `";
+
 /// Makes the base images and runs `cargo test` on the whole workspace; `args` are added.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     for base in Base::ALL {
@@ -34,7 +37,7 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
     first.extend(args);
     let (mut status, mut report) = cargo_test(&first, &skips)?;
     let unlucky = report.failed.len();
-    if !status.success() && (1..=MAX_UNLUCKY).contains(&unlucky) {
+    if !status.success() && report.may_be_unlucky() {
         println!("\nonce more, alone: {}", report.failed.join(", "));
         let again = report.again();
         let again: Vec<&str> = again.iter().map(String::as_str).collect();
@@ -98,7 +101,7 @@ fn each_line(stream: impl Read) -> Result<Vec<String>> {
     for line in BufReader::new(stream).lines() {
         let line = line?;
         println!("{line}");
-        if line.starts_with("test ") || line.starts_with("error: test failed") {
+        if line.starts_with("test ") || line.contains(RERUN) {
             lines.push(line);
         }
     }
@@ -108,7 +111,7 @@ fn each_line(stream: impl Read) -> Result<Vec<String>> {
 /// Reads cargo's options for a target out of ``error: test failed, to rerun pass `-p NAME --test
 /// TARGET` ``. Without the package: with it, cargo would compile other features.
 fn target(line: &str) -> Option<String> {
-    let (_, options) = line.split_once("to rerun pass `")?;
+    let (_, options) = line.split_once(RERUN)?;
     let (package, target) = options.trim_end_matches('`').split_once(" --")?;
     package.strip_prefix("-p ")?;
     Some(format!("--{target}"))
@@ -120,6 +123,8 @@ struct Report {
     totals: Totals,
     /// Names of tests.
     failed: Vec<String>,
+    /// How many targets came to their end and had failed tests.
+    failed_targets: usize,
     /// Cargo's options for the targets that these are in.
     targets: Vec<String>,
 }
@@ -127,9 +132,16 @@ struct Report {
 impl Report {
     fn add(&mut self, line: &str) {
         self.totals.add(line);
+        self.failed_targets += usize::from(line.starts_with("test result: FAILED"));
         let failed = line.strip_prefix("test ");
         let failed = failed.and_then(|rest| rest.strip_suffix(" ... FAILED"));
         self.failed.extend(failed.map(str::to_owned));
+    }
+
+    /// Returns whether all that went wrong is a few failed tests: each target that failed has told its
+    /// own, and none ended early or could not be made.
+    fn may_be_unlucky(&self) -> bool {
+        (1..=MAX_UNLUCKY).contains(&self.failed.len()) && self.failed_targets == self.targets.len()
     }
 
     /// Returns cargo's arguments for what failed, one test after the other.
@@ -184,10 +196,15 @@ mod tests {
         }
         let complaint = "error: test failed, to rerun pass `-p larder-registry --test registry`";
         report.targets.extend(target(complaint));
+        assert!(report.may_be_unlucky());
         assert_eq!(
             report.again().join(" "),
             "test --workspace --test registry -- --exact --test-threads=1 push::goes_on"
         );
+        // A target that ended without a result is no bad luck of a test.
+        let complaint = "error: doctest failed, to rerun pass `-p larder-engine --doc`";
+        report.targets.extend(target(complaint));
+        assert!(!report.may_be_unlucky());
     }
 
     #[test]
