@@ -1,10 +1,11 @@
 //! What runs again in a second build, and what does not.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
-use larder_testkit::{Base, Project, Run, project};
+use larder_testkit::{Base, Project, Run, install, project, skip};
 
 const NOTHING: [&str; 0] = [];
 
@@ -271,4 +272,68 @@ fn a_failed_step_is_not_cached_but_those_before_it_are() {
     ];
     check(&project, &[], &ran);
     check(&project, &[], &NOTHING);
+}
+
+/// Where layers are images, a changed file costs a changed file: no other is opened.
+#[test]
+fn a_copy_takes_over_what_has_not_changed() {
+    let project = project!(Base::Busybox);
+    if let Err(error) = install(&["strace"]) {
+        skip!("no strace: {error:#}");
+    }
+    let config = project.scratch().join("larder.toml");
+    fs::write(&config, "[store]\nlayers = \"erofs\"\n").unwrap();
+    let larder = project.larder().clone().with_env("LARDER_CONFIG", &config);
+    let info = larder.run(["info"]).text();
+    let layers = info.lines().find(|line| line.starts_with("Layers:"));
+    if !layers.is_some_and(|line| line.contains("erofs")) {
+        skip!("no images here: {info}");
+    }
+    let names: Vec<String> = (0..40)
+        .map(|number| format!("tree/same-{number}"))
+        .collect();
+    let files: Vec<(&str, &str)> = names.iter().map(|name| (&**name, &**name)).collect();
+    project.write(&files);
+    project.write(&[
+        ("Dockerfile", "FROM busybox\nCOPY tree /tree\n"),
+        ("tree/main", "1"),
+    ]);
+    let log = project.scratch().join("strace");
+    let build = |args: &[&str]| {
+        let mut traced = Command::new("strace");
+        traced
+            .args(["-f", "-qq", "-e", "trace=openat,openat2", "-o"])
+            .arg(&log);
+        // An image's layers would be read to be digested.
+        let mut command = larder.command(["build", "-o", "type=cacheonly"]);
+        command.args(args).arg(project.context());
+        traced.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                traced.env(name, value);
+            }
+        }
+        let _ = Run::of(&mut traced).success();
+        let trace = fs::read_to_string(&log).unwrap();
+        let opened = |name: &str| trace.lines().any(|line| line.contains(name));
+        (opened("main\""), opened("same-"))
+    };
+    assert_eq!(build(&[]), (true, true), "the first build reads all");
+    // By now the files are old enough for their digests to be believed.
+    let _ = build(&[]);
+    assert_eq!(build(&[]), (false, false), "nothing changed");
+    for (version, args, expected) in [
+        ("2", &[][..], (true, false)),
+        ("3", &[], (true, false)),
+        // Who ignores the cache may doubt what is in it.
+        ("4", &["--no-cache"], (true, true)),
+    ] {
+        project.write(&[("tree/main", version)]);
+        assert_eq!(build(args), expected, "version {version}");
+        let mut export = larder.command(["build", "-t", "made"]);
+        let _ = Run::of(export.arg(project.context())).success();
+        let script = "cat /tree/main /tree/same-7; ls /tree | wc -l";
+        let shown = larder.run(["run", "made", "sh", "-c", script]).success();
+        assert_eq!(shown.text(), format!("{version}tree/same-741"));
+    }
 }

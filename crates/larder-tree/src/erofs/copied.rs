@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::format::BLOCK_BYTES;
 use super::inodes::InodeRef;
@@ -24,15 +24,17 @@ const WORTHWHILE_BYTES: u64 = 256 << 10;
 /// block, where the kernel doesn't look.
 #[derive(Debug, Default)]
 pub(super) struct Copied {
-    /// The inodes of files, and the digests that their sources had, with attributes.
-    files: BTreeMap<PathBuf, (InodeRef, [u8; 32])>,
+    /// By path, in the order of the bytes: the inodes of files, and the digests that their sources
+    /// had, with attributes.
+    files: BTreeMap<Box<[u8]>, (InodeRef, [u8; 32])>,
     size_bytes: u64,
 }
 
 impl Copied {
     /// Takes note of a file that came from one with the digest `source`.
     pub(super) fn add(&mut self, path: &Path, inode: InodeRef, source: [u8; 32], size: u64) {
-        self.files.insert(path.to_owned(), (inode, source));
+        let path = path.as_os_str().as_bytes().into();
+        self.files.insert(path, (inode, source));
         self.size_bytes += size;
     }
 
@@ -44,11 +46,11 @@ impl Copied {
         }
         let mut entries = Vec::new();
         for (path, (inode, source)) in &self.files {
-            let bytes = OsStr::new(path).as_bytes();
-            let length = u16::try_from(bytes.len());
-            if let (Ok(length), Some(number)) = (length, number(path, *inode)) {
+            let length = u16::try_from(path.len());
+            let number = number(Path::new(OsStr::from_bytes(path)), *inode);
+            if let (Ok(length), Some(number)) = (length, number) {
                 entries.extend_from_slice(&length.to_le_bytes());
-                entries.extend_from_slice(bytes);
+                entries.extend_from_slice(path);
                 entries.extend_from_slice(&number.to_le_bytes());
                 entries.extend_from_slice(source);
             }

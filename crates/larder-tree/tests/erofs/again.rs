@@ -14,6 +14,9 @@ use tempfile::TempDir;
 
 use crate::support::{TestImage, can_mount};
 
+/// The last of them comes before another in the order of bytes, and after it in that of names.
+const DIRS: [&str; 5] = ["d0", "d1", "d2", "d3", "d2-"];
+
 /// What has no name in the record: attributes, or several names.
 const READ_ANYWAY: [&str; 3] = ["marked", "linked", "link"];
 
@@ -28,10 +31,10 @@ fn context() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let lengths = [0, 1, 100, 4000, 4095, 4096, 4097, 9000, 70_000, 300_001];
-    for number in 0..4 {
-        fs::create_dir(at(&format!("d{number}"))).unwrap();
+    for (number, dir) in DIRS.iter().enumerate() {
+        fs::create_dir(at(dir)).unwrap();
         for length in lengths {
-            fs::write(at(&format!("d{number}/{length}")), pattern(number, length)).unwrap();
+            fs::write(at(&format!("{dir}/{length}")), pattern(number, length)).unwrap();
         }
     }
     fs::write(at("marked"), "with an attribute").unwrap();
@@ -79,8 +82,8 @@ fn past(image: &TestImage) -> Past {
 
 /// Removes all files of which an earlier copy is to have the content.
 fn remove_unchanged(context: &Path, changed: &[&str]) {
-    for dir in 0..4 {
-        for entry in fs::read_dir(context.join(format!("d{dir}"))).unwrap() {
+    for dir in DIRS {
+        for entry in fs::read_dir(context.join(dir)).unwrap() {
             let path = entry.unwrap().path();
             if !changed.iter().any(|name| path.ends_with(name)) {
                 fs::remove_file(path).unwrap();
