@@ -12,7 +12,8 @@ fuzz_target!(|text: &str| {
         for keep_git_dir in [false, true] {
             let source = GitSource::new(&named, keep_git_dir);
             let read = GitSource::of_op(&source.to_op()).expect("what was made can be read");
-            assert_eq!(read, source);
+            // Directories that mean all of it are left out.
+            assert_eq!(GitSource::of_op(&read.to_op()).as_ref(), Ok(&read));
             let key = source.cache_digest(COMMIT, &source.reference);
             assert_eq!(read.cache_digest(COMMIT, &read.reference), key);
         }

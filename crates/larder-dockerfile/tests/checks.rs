@@ -199,6 +199,11 @@ fn variables_are_set_before_they_are_used() {
             "UndefinedVar: Usage of undefined variable '$DIR_ASSET' (did you mean $DIR_ASSETS?) (line 4)",
         ],
     );
+    // The same is not told again.
+    check(
+        "FROM base\nENV A=$x B=$x\n",
+        &["UndefinedVar: Usage of undefined variable '$x' (line 2)"],
+    );
     check(
         "FROM base\nENV PATH=$PAHT:/tmp\n",
         &["UndefinedVar: Usage of undefined variable '$PAHT' (did you mean $PATH?) (line 2)"],
