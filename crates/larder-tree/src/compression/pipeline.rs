@@ -40,6 +40,7 @@ struct Senders<P> {
 pub(super) struct Threads<S, P> {
     /// Until the end.
     senders: Option<Senders<P>>,
+    workers: Vec<JoinHandle<()>>,
     writer: Option<JoinHandle<io::Result<S>>>,
 }
 
@@ -59,14 +60,16 @@ impl<S: Sink<P>, P: Send + 'static> Pipeline<S, P> {
         }
         let (jobs, queue) = sync_channel::<Job<P>>(count);
         let queue = Arc::new(Mutex::new(queue));
+        let mut workers = Vec::with_capacity(count);
         for _ in 0..count {
             let (queue, work) = (Arc::clone(&queue), work()?);
-            threads.spawn("larder-compress", move || work_on(&queue, work))?;
+            workers.push(threads.spawn("larder-compress", move || work_on(&queue, work))?);
         }
         let (pieces, ordered) = sync_channel(count * INPUTS_PER_THREAD);
         let writer = threads.spawn("larder-layer", move || hand_on(sink, &ordered))?;
         Ok(Self::Threads(Threads {
             senders: Some(Senders { jobs, pieces }),
+            workers,
             writer: Some(writer),
         }))
     }
@@ -104,11 +107,16 @@ impl<S: Sink<P>, P: Send + 'static> Pipeline<S, P> {
 }
 
 impl<S, P> Threads<S, P> {
-    /// Waits until the sink has what was pushed.
+    /// Waits until the sink has what was pushed, and no thread is left.
     fn end(&mut self) -> io::Result<S> {
         self.senders = None;
         let writer = self.writer.take().ok_or_else(died)?;
-        writer.join().unwrap_or_else(|_| Err(died()))
+        let done = writer.join().unwrap_or_else(|_| Err(died()));
+        for worker in self.workers.drain(..) {
+            // What a worker left undone, the writer has told.
+            let _ = worker.join();
+        }
+        done
     }
 }
 
