@@ -13,8 +13,8 @@
 //! maxUsedSpace = "60GB"
 //! ```
 //!
-//! `[cache]` is larder's own: bounds that hold at any moment, where those of BuildKit are what is
-//! pruned to after a build.
+//! `[cache]` and `[store]` are larder's own: the former has bounds that hold at any moment, where those of BuildKit
+//! are what is pruned to after a build.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// The bounds of the state directory.
     pub cache: CacheConfig,
+    /// How the state directory keeps things.
+    pub store: StoreConfig,
     /// What builds may be allowed with `--allow`: everything if this is absent.
     #[serde(rename = "insecure-entitlements")]
     pub insecure_entitlements: Option<Vec<String>>,
@@ -155,6 +157,29 @@ impl CacheConfig {
             min_free_bytes: bytes(self.min_free).unwrap_or(0),
         }))
     }
+}
+
+/// `[store]`: how the state directory keeps things.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct StoreConfig {
+    /// What new layers are.
+    pub layers: LayersConfig,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, toml::Value>,
+}
+
+/// `[store] layers`: what new layers are, other than those of RUN, which are directories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayersConfig {
+    /// Images where that is possible, and costs less than a directory.
+    #[default]
+    Auto,
+    /// Directories.
+    Directory,
+    /// EROFS images.
+    Erofs,
 }
 
 /// `[worker]`: the one worker is `oci`.
@@ -444,6 +469,7 @@ impl Config {
         add("build.", &self.build.unknown);
         add("cache.", &self.cache.unknown);
         add("cdi.", &self.cdi.unknown);
+        add("store.", &self.store.unknown);
         add("worker.", &self.worker.unknown);
         add("worker.oci.", &self.worker.oci.unknown);
         for policy in &self.worker.oci.gcpolicy {

@@ -7,10 +7,10 @@ use larder_store::{Clock, Options, Store};
 use larder_tree::apply::Ownership;
 
 use crate::config::Config;
+use crate::erofs::Mounts;
 use crate::error::{BuildError, Result};
 use crate::snapshotter;
 use crate::task::Tasks;
-use crate::views::Views;
 
 /// How an engine is opened.
 #[derive(Debug, Clone)]
@@ -38,6 +38,7 @@ impl EngineOptions {
 /// state directory.
 pub struct Engine {
     pub(crate) store: Store,
+    pub(crate) mounts: Arc<Mounts>,
     pub(crate) config: Config,
     pub(crate) clock: Clock,
     pub(crate) tasks: Tasks,
@@ -53,6 +54,7 @@ impl Engine {
     pub fn open(options: EngineOptions) -> Result<Self> {
         let snapshotter =
             snapshotter::choose(&options.root, options.config.worker.oci.snapshotter)?;
+        let mounts = Mounts::new(&options.root, snapshotter, options.config.store.layers)?;
         let clock = options.clock.clone();
         let ceiling = options.config.cache.ceiling(&options.root)?;
         let store = Store::open(
@@ -61,12 +63,13 @@ impl Engine {
                 clock: options.clock,
                 snapshotter,
                 ownership: ownership(),
-                mounter: Some(Arc::new(Views)),
+                mounter: Some(mounts.clone()),
                 ceiling,
             },
         )?;
         Ok(Self {
             store,
+            mounts,
             config: options.config,
             clock,
             tasks: Tasks::default(),

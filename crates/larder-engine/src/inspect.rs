@@ -25,6 +25,11 @@ impl Engine {
         }
     }
 
+    /// Returns what new layers are: `erofs`, or `directory` with the reason.
+    pub fn layers(&self) -> String {
+        self.mounts.describe()
+    }
+
     /// Returns the manifest or index that `image_ref` stands for in its registry, as it was sent.
     ///
     /// # Errors

@@ -37,6 +37,7 @@ pub mod doctor;
 mod emulation;
 mod engine;
 mod entitlement;
+mod erofs;
 mod error;
 pub mod event;
 mod explain;
@@ -60,7 +61,6 @@ mod run;
 mod snapshotter;
 mod solve;
 mod task;
-mod views;
 mod web;
 mod worker;
 

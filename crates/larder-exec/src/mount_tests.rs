@@ -232,3 +232,67 @@ fn a_split_mount_is_one_tree_seen_twice() {
     let (one, other) = isolated::split(&kept).unwrap();
     assert_eq!(read(&one, "new0").unwrap(), read(&other, "new2").unwrap());
 }
+
+#[test]
+fn images_are_layers_as_directories_are() {
+    if skipped() {
+        return;
+    }
+    let file = tempfile::tempfile().unwrap();
+    let sink = larder_tree::erofs::Image::new(file.try_clone().unwrap());
+    let attributes = larder_tree::copy::FileAttributes {
+        owner: None,
+        timestamp: None,
+    };
+    larder_tree::copy::mkfile(&sink, "/top", 0o644, b"image", attributes).unwrap();
+    sink.finish().unwrap();
+    let root = match image(&file) {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            println!("skipped: {error}");
+            return;
+        }
+        root => std::sync::Arc::new(root.unwrap()),
+    };
+    assert_eq!(read(&root, "top").unwrap(), "image");
+    assert_eq!(write(&root, "new"), Err(Errno::ROFS));
+
+    let tree = Tree::new("l", 1);
+    let open = |upper: Option<OverlayUpper>| {
+        let mut lowers = tree.layers();
+        lowers.insert(0, Layer::Image(root.clone()));
+        let kind = MountKind::Overlay {
+            lowers,
+            upper,
+            userxattr: false,
+        };
+        let readonly = false;
+        super::open(&larder_oci::Mount { kind, readonly }).unwrap()
+    };
+    // One mount of the image serves many.
+    let (first, second) = (open(None), open(Some(tree.upper())));
+    for overlay in [&first, &second] {
+        assert_eq!(read(overlay, "top").unwrap(), "image");
+        assert_eq!(read(overlay, "0").unwrap(), "");
+    }
+    write(&second, "new").unwrap();
+    let alone = super::open(&larder_oci::Mount {
+        kind: MountKind::Bind {
+            source: Layer::Image(root.clone()),
+        },
+        readonly: true,
+    });
+    assert_eq!(read(&alone.unwrap(), "top").unwrap(), "image");
+    // What is mounted outlives the handle of the image.
+    drop((file, root));
+    assert_eq!(read(&second, "top").unwrap(), "image");
+}
+
+#[test]
+fn what_is_no_image_is_not_mounted() {
+    if skipped() {
+        return;
+    }
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(8192).unwrap();
+    assert!(image(&file).is_err());
+}

@@ -112,30 +112,34 @@ pub fn resolve_user(root: &Root, spec: &str) -> Result<ResolvedUser> {
     })
 }
 
-/// Returns whom `--chown` means; each name is looked up in the tree beside it.
+/// Returns whom `--chown` means; each name is looked up in the tree beside it. Without a tree, no name is known.
 pub fn resolve_owner(
-    user: Option<(Id<'_>, &Root)>,
-    group: Option<(Id<'_>, &Root)>,
+    user: Option<(Id<'_>, Option<&Root>)>,
+    group: Option<(Id<'_>, Option<&Root>)>,
 ) -> Result<Owner> {
     let mut owner = Owner::default();
     match user {
         None => {}
         Some((Id::Number(uid), _)) => (owner.uid, owner.gid) = (uid, uid),
-        Some((Id::Name(name), root)) => match find_user(root, Id::Name(name))? {
-            Some(entry) => (owner.uid, owner.gid) = (entry.uid, entry.gid),
-            None => owner.missing.push(name.to_owned()),
-        },
+        Some((Id::Name(name), root)) => {
+            match root.map_or(Ok(None), |root| find_user(root, Id::Name(name)))? {
+                Some(entry) => (owner.uid, owner.gid) = (entry.uid, entry.gid),
+                None => owner.missing.push(name.to_owned()),
+            }
+        }
     }
     match group {
         None => {}
         Some((Id::Number(gid), _)) => owner.gid = gid,
-        Some((Id::Name(name), root)) => match find_group(root, name)? {
-            Some(gid) => owner.gid = gid,
-            None => {
-                // As BuildKit has it, the user's own group stays.
-                owner.missing.push(name.to_owned());
+        Some((Id::Name(name), root)) => {
+            match root.map_or(Ok(None), |root| find_group(root, name))? {
+                Some(gid) => owner.gid = gid,
+                None => {
+                    // As BuildKit has it, the user's own group stays.
+                    owner.missing.push(name.to_owned());
+                }
             }
-        },
+        }
     }
     Ok(owner)
 }
@@ -314,8 +318,8 @@ mod tests {
     #[test]
     fn files_get_owners_as_chown_has_it() {
         let (_dir, root) = rootfs(Some(PASSWD), Some(GROUP));
-        let name = |name| Some((Id::Name(name), &root));
-        let number = |number| Some((Id::Number(number), &root));
+        let name = |name| Some((Id::Name(name), Some(&root)));
+        let number = |number| Some((Id::Number(number), None));
         for (user, group, uid, gid, missing) in [
             (None, None, 0, 0, &[][..]),
             (number(10), None, 10, 10, &[]),

@@ -9,6 +9,7 @@ pub(super) fn run(context: &Context<'_>) -> anyhow::Result<()> {
     let mut lines = vec![
         ("State directory", engine.root().display().to_string()),
         ("Snapshotter", engine.snapshotter().to_owned()),
+        ("Layers", engine.layers()),
         ("Network", engine.network()?.to_string()),
     ];
     let mut devices = engine.devices();

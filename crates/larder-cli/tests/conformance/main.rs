@@ -1,7 +1,7 @@
 //! The conformance suite: each file below `cases/` is a Dockerfile, its context, and what must come
 //! of it. `docs/dev/conformance.md` tells how to write one.
 //!
-//! Cases run in several forms: as root on overlays, as root on copies, and as an ordinary user.
+//! Cases run in several forms: as root on overlays, with layers as images, on copies, and as an ordinary user.
 //! `cargo xtask conformance [FILTER]` runs those whose names, such as
 //! `native::copy/wildcard`, hold the filter.
 

@@ -37,8 +37,10 @@ const WRITE: &str = "LARDER_CONFORMANCE_WRITE";
 /// How a case is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// As root, snapshots being overlays.
+    /// As root, snapshots being overlays, and layers what larder chooses.
     Root,
+    /// As root, all layers but those of RUN being EROFS images.
+    Erofs,
     /// As root, snapshots being copies.
     Native,
     /// As a user with subordinate ids.
@@ -46,13 +48,23 @@ pub(crate) enum Form {
 }
 
 impl Form {
-    pub(crate) const ALL: [Self; 3] = [Self::Root, Self::Native, Self::Rootless];
+    pub(crate) const ALL: [Self; 4] = [Self::Root, Self::Erofs, Self::Native, Self::Rootless];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Root => "root",
+            Self::Erofs => "erofs",
             Self::Native => "native",
             Self::Rootless => "rootless",
+        }
+    }
+
+    /// Returns the configuration that larder runs with.
+    fn config(self) -> &'static str {
+        match self {
+            Self::Root | Self::Rootless => "",
+            Self::Erofs => "[store]\nlayers = \"erofs\"\n",
+            Self::Native => "[worker.oci]\nsnapshotter = \"native\"\n",
         }
     }
 }
@@ -82,9 +94,16 @@ impl Setup {
         let base = Base::Busybox.archive().context("no base image")?;
         let user = match form {
             Form::Rootless => Some(User::with_subordinate_ids().context("no ordinary user")?),
-            Form::Root | Form::Native => None,
+            Form::Root | Form::Erofs | Form::Native => None,
         };
         let programs = Scratch::new();
+        if form == Form::Erofs {
+            let config = programs.join("larder.toml");
+            fs::write(&config, form.config())?;
+            let larder = Larder::new(env!("CARGO_BIN_EXE_larder"), &programs);
+            let info = larder.with_env("LARDER_CONFIG", config).run(["info"]);
+            ensure!(info.code == Some(0), "{}", info.stderr.trim_end());
+        }
         let mut binary = PathBuf::from(env!("CARGO_BIN_EXE_larder"));
         if user.is_some() {
             let copy = programs.join("larder");
@@ -206,9 +225,9 @@ impl<'a> Runner<'a> {
         if let Some(user) = setup.user {
             larder = larder.with_user(user);
         }
-        if setup.form == Form::Native {
+        if !setup.form.config().is_empty() {
             let config = scratch.join("larder.toml");
-            fs::write(&config, "[worker.oci]\nsnapshotter = \"native\"\n")?;
+            fs::write(&config, setup.form.config())?;
             larder = larder.with_env("LARDER_CONFIG", config);
         }
         let mut runner = Self {

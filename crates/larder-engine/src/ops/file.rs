@@ -4,17 +4,22 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use larder_llb::{Vertex, pb};
-use larder_store::{ActiveSnapshot, NewSnapshot, RecordType};
+use larder_store::{ActiveImage, ActiveSnapshot, NewSnapshot, RecordType};
 use larder_tree::beneath::Root;
 use larder_tree::copy::{self, CopyOptions, FileAttributes, MkdirOptions, ModeChange};
 use larder_tree::erofs::Past;
+use larder_tree::quota::Quota;
+use larder_tree::sink::Sink;
 use larder_tree::{quota, users};
 use pb::file_action::Action;
 
+use crate::config::LayersConfig;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::progress::VertexProgress;
 use crate::solve::WorkError;
 use crate::worker::{BuildWorker, ResultRef};
+
+pub(crate) mod many;
 
 /// Permission bits that an action takes.
 const MODE_MASK: i32 = 0o7777;
@@ -36,9 +41,11 @@ pub(crate) fn run(
         file,
         inputs,
         progress,
+        makes_images: false,
         states: HashMap::new(),
         past: OnceCell::new(),
     };
+    op.makes_images = op.is_better_an_image()?;
     let mut results = HashMap::new();
     for (position, action) in file.actions.iter().enumerate() {
         op.act(position, action)?;
@@ -62,20 +69,43 @@ enum State {
     Committed(ResultRef),
 }
 
-/// A writable snapshot with its mount.
-struct Writable {
-    // Closed before the snapshot is committed or removed.
-    root: Root,
-    active: ActiveSnapshot,
+/// A tree that is being written.
+enum Writable {
+    /// A snapshot with its mount.
+    Mounted {
+        // Closed before the snapshot is committed or removed.
+        root: Root,
+        active: ActiveSnapshot,
+    },
+    Image(Box<ActiveImage>),
 }
 
 impl Writable {
+    fn commit(self) -> Result<ResultRef> {
+        match self {
+            Self::Mounted { root, active } => {
+                drop(root);
+                BuildWorker::commit(active)
+            }
+            Self::Image(image) => Ok(ResultRef::Snapshot(image.commit()?)),
+        }
+    }
+}
+
+/// Where an action does what it does.
+struct Target<'a, S> {
+    tree: &'a S,
+    quota: &'a dyn Quota,
+    /// Where names of users are looked up, if that is possible.
+    names: Option<&'a Root>,
+}
+
+impl<S> Target<'_, S> {
     /// Takes the room for `length` bytes at `path`, with the directories that lead there.
     fn take(&self, path: &str, length: usize) -> Result<()> {
         let bytes = quota::content_bytes(length as u64) + quota::directories_bytes(path.as_ref());
-        let taken = self.active.quota().take(bytes);
         let failed = |error| larder_tree::Error::io(format!("cannot write `{path}`"), error);
-        Ok(taken.map_err(failed)?)
+        Ok(self.quota.take(bytes).map_err(failed)?)
     }
 }
 
@@ -85,6 +115,8 @@ struct FileOp<'a> {
     file: &'a pb::FileOp,
     inputs: &'a [ResultRef],
     progress: &'a VertexProgress<'a>,
+    /// Whether what is written goes into images, where it can.
+    makes_images: bool,
     /// What the actions have made, by the index that other actions name it with.
     states: HashMap<i64, State>,
     /// What the step made in the last build.
@@ -97,52 +129,117 @@ impl FileOp<'_> {
     }
 
     fn act(&mut self, position: usize, action: &pb::FileAction) -> Result<(), WorkError> {
-        let target = self.write(action.input)?;
+        let writable = self.write(action.input)?;
+        match &writable {
+            Writable::Mounted { root, active } => self.change(
+                &Target {
+                    tree: root,
+                    quota: active.quota(),
+                    names: Some(root),
+                },
+                action,
+            )?,
+            Writable::Image(image) => self.change(
+                &Target {
+                    tree: image.tree(),
+                    quota: image.quota(),
+                    names: None,
+                },
+                action,
+            )?,
+        }
+        self.states
+            .insert(self.index_of(position), State::Active(writable));
+        Ok(())
+    }
+
+    fn change<S: Sink>(
+        &mut self,
+        target: &Target<'_, S>,
+        action: &pb::FileAction,
+    ) -> Result<(), WorkError> {
+        let tree = target.tree;
         match &action.action {
-            Some(Action::Copy(copy)) => self.copy(&target, action, copy)?,
+            Some(Action::Copy(copy)) => self.copy(target, action, copy)?,
             Some(Action::Mkdir(mkdir)) => {
                 target.take(&mkdir.path, 0)?;
                 let options = MkdirOptions {
                     mode: (mkdir.mode & MODE_MASK) as u32,
                     make_parents: mkdir.make_parents,
                     attributes: self.attributes(
-                        &target.root,
+                        target.names,
                         mkdir.owner.as_ref(),
                         mkdir.timestamp,
                     )?,
                 };
-                copy::mkdir(&target.root, &mkdir.path, &options).map_err(BuildError::from)?;
+                copy::mkdir(tree, &mkdir.path, &options).map_err(BuildError::from)?;
             }
             Some(Action::Mkfile(mkfile)) => {
                 target.take(&mkfile.path, mkfile.data.len())?;
                 let attributes =
-                    self.attributes(&target.root, mkfile.owner.as_ref(), mkfile.timestamp)?;
+                    self.attributes(target.names, mkfile.owner.as_ref(), mkfile.timestamp)?;
                 let mode = (mkfile.mode & MODE_MASK) as u32;
-                copy::mkfile(&target.root, &mkfile.path, mode, &mkfile.data, attributes)
+                copy::mkfile(tree, &mkfile.path, mode, &mkfile.data, attributes)
                     .map_err(BuildError::from)?;
             }
             Some(Action::Rm(rm)) => {
                 target.take(&rm.path, 0)?;
-                copy::remove(
-                    &target.root,
-                    &rm.path,
-                    rm.allow_not_found,
-                    rm.allow_wildcard,
-                )
-                .map_err(BuildError::from)?;
+                copy::remove(tree, &rm.path, rm.allow_not_found, rm.allow_wildcard)
+                    .map_err(BuildError::from)?;
             }
             Some(Action::Symlink(symlink)) => {
                 target.take(&symlink.newpath, symlink.oldpath.len())?;
                 let attributes =
-                    self.attributes(&target.root, symlink.owner.as_ref(), symlink.timestamp)?;
-                copy::symlink(&target.root, &symlink.oldpath, &symlink.newpath, attributes)
+                    self.attributes(target.names, symlink.owner.as_ref(), symlink.timestamp)?;
+                copy::symlink(tree, &symlink.oldpath, &symlink.newpath, attributes)
                     .map_err(BuildError::from)?;
             }
             None => return Err(BuildError::invalid("a file action of an unknown kind").into()),
         }
-        self.states
-            .insert(self.index_of(position), State::Active(target));
         Ok(())
+    }
+
+    /// Returns whether what this op writes is better an image than a directory: if it copies many files. Names
+    /// of users can't be looked up in an image that is being written.
+    fn is_better_an_image(&self) -> Result<bool, WorkError> {
+        let worker = self.worker;
+        let input = |index: i64| {
+            usize::try_from(index)
+                .ok()
+                .filter(|&it| it < self.inputs.len())
+        };
+        let is_known = |action: &pb::FileAction| {
+            owner_of(action).is_none_or(|owner| {
+                [&owner.user, &owner.group]
+                    .into_iter()
+                    .flatten()
+                    .all(|it| match &it.user {
+                        Some(pb::user_opt::User::ByName(named)) => input(named.input).is_some(),
+                        Some(pb::user_opt::User::ById(_)) | None => true,
+                    })
+            })
+        };
+        if !worker.store().makes_images() || !self.file.actions.iter().all(is_known) {
+            return Ok(false);
+        }
+        if worker.engine.config.store.layers == LayersConfig::Erofs {
+            return Ok(true);
+        }
+        for action in &self.file.actions {
+            let (Some(Action::Copy(copy)), Some(source)) =
+                (&action.action, input(action.secondary_input))
+            else {
+                continue;
+            };
+            let unpacks = copy.attempt_unpack_docker_compatibility;
+            let many = worker.tree(&self.inputs[source], |tree| {
+                many::makes_many(tree, &copy.src, unpacks)
+            });
+            if many.map_err(|error| lost(Some(source), error))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Returns a writable tree that begins as what `index` names: what an action before has left,
@@ -175,10 +272,16 @@ impl FileOp<'_> {
             description: &self.vertex.name(),
             record_type: RecordType::Regular,
         };
-        let active = self.worker.lease.prepare(&new).map_err(BuildError::from)?;
+        let lease = &self.worker.lease;
+        if self.makes_images
+            && let Some(image) = lease.prepare_image(&new).map_err(BuildError::from)?
+        {
+            return Ok(Writable::Image(Box::new(image)));
+        }
+        let active = lease.prepare(&new).map_err(BuildError::from)?;
         let mount = active.near_mount().map_err(BuildError::from)?;
         let root = Root::from_fd(larder_exec::mount::open(&mount).map_err(BuildError::from)?);
-        Ok(Writable { root, active })
+        Ok(Writable::Mounted { root, active })
     }
 
     /// Returns what `index` names, which no action changes any more.
@@ -192,10 +295,7 @@ impl FileOp<'_> {
         }
         let committed = match self.states.remove(&index) {
             Some(State::Committed(result)) => result,
-            Some(State::Active(writable)) => {
-                drop(writable.root);
-                BuildWorker::commit(writable.active)?
-            }
+            Some(State::Active(writable)) => writable.commit()?,
             None => return Err(BuildError::invalid("a file action reads what is not there").into()),
         };
         self.states
@@ -203,13 +303,13 @@ impl FileOp<'_> {
         Ok(committed)
     }
 
-    fn copy(
+    fn copy<S: Sink>(
         &mut self,
-        target: &Writable,
+        target: &Target<'_, S>,
         action: &pb::FileAction,
         copy: &pb::FileActionCopy,
     ) -> Result<(), WorkError> {
-        let attributes = self.attributes(&target.root, copy.owner.as_ref(), copy.timestamp)?;
+        let attributes = self.attributes(target.names, copy.owner.as_ref(), copy.timestamp)?;
         let mode = match (copy.mode_str.as_str(), copy.mode) {
             ("", -1) => None,
             ("", mode) => Some(ModeChange::octal((mode & MODE_MASK) as u32)),
@@ -241,8 +341,8 @@ impl FileOp<'_> {
             .filter(|&index| index < self.inputs.len());
         let source = self.read(index, input)?;
         self.worker.tree(&source, |tree| {
-            let quota = target.active.quota();
-            let copied = copy::copy_again(tree, &target.root, &options, quota, self.past());
+            let past = self.past();
+            let copied = copy::copy_again(tree, target.tree, &options, target.quota, past);
             copied.map(drop).map_err(|error| match error.kind() {
                 // Nothing had asked for the content before, where a missing source shows else.
                 larder_tree::ErrorKind::NotFound => {
@@ -275,7 +375,7 @@ impl FileOp<'_> {
     /// `target`. A name that is not there stands for root, as in BuildKit; the user is warned.
     fn attributes(
         &self,
-        target: &Root,
+        target: Option<&Root>,
         owner: Option<&pb::ChownOpt>,
         timestamp: i64,
     ) -> Result<FileAttributes, WorkError> {
@@ -291,8 +391,8 @@ impl FileOp<'_> {
         let user_root = self.names_root(user)?;
         let group_root = self.names_root(group)?;
         let found = users::resolve_owner(
-            user.map(|user| (id(user), user_root.as_ref().unwrap_or(target))),
-            group.map(|group| (id(group), group_root.as_ref().unwrap_or(target))),
+            user.map(|user| (id(user), user_root.as_ref().or(target))),
+            group.map(|group| (id(group), group_root.as_ref().or(target))),
         )
         .map_err(BuildError::from)?;
         for name in &found.missing {
@@ -322,6 +422,17 @@ impl FileOp<'_> {
             .open_view(&self.inputs[input])
             .map_err(|error| lost(Some(input), error))?;
         Ok(Some(Root::from_fd(view)))
+    }
+}
+
+/// Returns whom an action gives its files to.
+fn owner_of(action: &pb::FileAction) -> Option<&pb::ChownOpt> {
+    match action.action.as_ref()? {
+        Action::Copy(copy) => copy.owner.as_ref(),
+        Action::Mkfile(mkfile) => mkfile.owner.as_ref(),
+        Action::Mkdir(mkdir) => mkdir.owner.as_ref(),
+        Action::Symlink(symlink) => symlink.owner.as_ref(),
+        Action::Rm(_) => None,
     }
 }
 

@@ -11,6 +11,7 @@ use larder_tree::context::{Entry, Kind, ScanOptions, StatCache, Tree, scan};
 use larder_tree::copy::{self, CopyOptions};
 
 use crate::error::{BuildError, Result};
+use crate::ops::file::many::has_many;
 use crate::progress::VertexProgress;
 use crate::worker::{BuildWorker, ResultRef};
 
@@ -51,11 +52,20 @@ impl LocalContext {
         if let Some(id) = &*copied {
             return Ok(id.clone());
         }
-        let active = lease.prepare(&NewSnapshot {
+        let new = NewSnapshot {
             parent: None,
             description: "local source for context",
             record_type: RecordType::LocalSource,
-        })?;
+        };
+        if has_many(self.tree.top())?
+            && let Some(image) = lease.prepare_image(&new)?
+        {
+            copy::copy_within(&self.tree, image.tree(), &whole_tree(), image.quota())?;
+            let id = image.commit()?;
+            *copied = Some(id.clone());
+            return Ok(id);
+        }
+        let active = lease.prepare(&new)?;
         let target = Root::from_fd(larder_exec::mount::open(&active.mount()?)?);
         copy::copy_within(&self.tree, &target, &whole_tree(), active.quota())?;
         drop(target);

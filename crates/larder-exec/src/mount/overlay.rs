@@ -181,6 +181,8 @@ impl Layers<'_> {
                 ("redirect_dir", Some("off")),
                 ("metacopy", Some("off")),
                 ("index", Some("off")),
+                // Layers on different filesystems would get inode numbers that 32-bit programs can't take.
+                ("xino", Some("off")),
             ]
         };
         if self.upper.is_some() {

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use larder_tree::beneath::Root;
 use larder_tree::erofs::{Image, Past};
 use larder_tree::quota::Quota;
 use rustix::fs::{Mode, OFlags, Timespec};
@@ -33,25 +32,20 @@ impl Lease {
         let reservation = Reservation::new(self, EMPTY_BYTES)?;
         let path = self.tmp()?.join(id.as_str());
         let file = create(&path)?;
-        let (image, below) = match new.parent {
-            Some(parent) => {
-                let below = store.open_below(parent)?;
-                let (now, lower) = (store.now(), below.try_clone().map_err(failed)?);
-                let now = Timespec {
-                    tv_sec: now.div_euclid(NANOS),
-                    tv_nsec: now.rem_euclid(NANOS) as _,
-                };
-                let image = Image::upon(file, lower, now).map_err(failed)?;
-                (image, Some(below))
-            }
-            None => (Image::new(file), None),
+        let nanos = store.now();
+        let now = Timespec {
+            tv_sec: nanos.div_euclid(NANOS),
+            tv_nsec: nanos.rem_euclid(NANOS) as _,
+        };
+        let image = match new.parent {
+            Some(parent) => Image::upon(file, store.open_below(parent)?, now).map_err(failed)?,
+            None => Image::made_at(file, now),
         };
         Ok(Some(ActiveImage {
             lease: self.clone(),
             id,
             path,
             image: Some(image),
-            below,
             parent: new.parent.cloned(),
             description: new.description.to_owned(),
             record_type: new.record_type,
@@ -88,7 +82,6 @@ pub struct ActiveImage {
     path: PathBuf,
     /// Until it is finished.
     image: Option<Image>,
-    below: Option<Root>,
     parent: Option<SnapshotId>,
     description: String,
     record_type: RecordType,
@@ -103,11 +96,6 @@ impl ActiveImage {
         self.image
             .as_ref()
             .expect("it is finished by a commit, which consumes this")
-    }
-
-    /// Returns the tree that it is written upon, if there is one.
-    pub fn below(&self) -> Option<&Root> {
-        self.below.as_ref()
     }
 
     /// Returns what bounds who writes it, if the store has a ceiling.

@@ -14,6 +14,7 @@ use rustix::fs::Mode;
 use super::active::SnapshotRow;
 use super::chain::{Form, Packing};
 use super::flatten::{Files, drop_idle_whiteouts, flatten, inherit_attributes};
+use super::image::create;
 use super::info::{insert_layer_blob, missing};
 use crate::ceiling::Reservation;
 use crate::db::to_nanos;
@@ -96,7 +97,12 @@ impl Lease {
             quota: &layer.reservation,
             ..ApplyOptions::new(on_warning)
         };
-        let applied = apply_layer(&layer.make_directory()?, stream, form, options);
+        let applied = if self.store().makes_images() {
+            let image = layer.image.insert(Image::new(create(&layer.path)?));
+            apply_layer(image, stream, form, options)
+        } else {
+            apply_layer(&layer.make_directory()?, stream, form, options)
+        };
         let stats = applied.map_err(failed)?;
         if stats.diff_id != *diff_id {
             return Err(Error::corrupt(format_args!(

@@ -10,10 +10,12 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use larder_oci::{Digest, Layer, Mount, MountKind};
 use larder_store::{
-    Ceiling, Clock, Lease, NewSnapshot, Options, PruneRequest, RecordType, SnapshotId, Snapshotter,
-    Store,
+    Ceiling, Clock, Lease, Mounter, NewSnapshot, Options, PruneRequest, RecordType, SnapshotId,
+    Snapshotter, Store,
 };
 use larder_tree::apply::Ownership;
+
+use crate::mounter::Images;
 
 pub(crate) const OVERLAY: Snapshotter = Snapshotter::Overlay { userxattr: false };
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -23,6 +25,7 @@ pub(crate) struct TestStore {
     _dir: tempfile::TempDir,
     seconds: Arc<AtomicI64>,
     ceiling: Option<Ceiling>,
+    mounter: Option<Arc<dyn Mounter>>,
 }
 
 impl std::ops::Deref for TestStore {
@@ -43,10 +46,25 @@ impl TestStore {
     }
 
     pub(crate) fn bounded(snapshotter: Snapshotter, ceiling: Option<Ceiling>) -> Self {
+        Self::opened(snapshotter, ceiling, None)
+    }
+
+    /// A store whose layers are images; `None`, with a word, where they can't be mounted.
+    pub(crate) fn of_images(ceiling: Option<Ceiling>) -> Option<Self> {
+        let mounter = Images::new()?;
+        Some(Self::opened(OVERLAY, ceiling, Some(Arc::new(mounter))))
+    }
+
+    fn opened(
+        snapshotter: Snapshotter,
+        ceiling: Option<Ceiling>,
+        mounter: Option<Arc<dyn Mounter>>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let seconds = Arc::new(AtomicI64::new(1_700_000_000));
         let options = Options {
             ceiling,
+            mounter: mounter.clone(),
             ..options(snapshotter, &seconds)
         };
         Self {
@@ -54,6 +72,7 @@ impl TestStore {
             _dir: dir,
             seconds,
             ceiling,
+            mounter,
         }
     }
 
@@ -68,8 +87,14 @@ impl TestStore {
 
     /// Opens the same store once more, as another process would.
     pub(crate) fn again(&self) -> Store {
+        self.again_by(self.mounter.clone())
+    }
+
+    /// Opens the same store once more, where others can be mounted.
+    pub(crate) fn again_by(&self, mounter: Option<Arc<dyn Mounter>>) -> Store {
         let options = Options {
             ceiling: self.ceiling,
+            mounter,
             ..options(OVERLAY, &self.seconds)
         };
         Store::open(self.root(), options).unwrap()

@@ -49,11 +49,17 @@ impl Image {
     /// writing. Names are looked up in the image alone. Its root belongs to root, with mode 0755
     /// and time 0.
     pub fn new(file: File) -> Self {
+        Self::made_at(file, Timespec::default())
+    }
+
+    /// As [`Image::new`], with `now` as the time of the root and of what is given none.
+    pub fn made_at(file: File, now: Timespec) -> Self {
         let root = Attributes {
             mode: 0o755,
+            time: time(now),
             ..Attributes::default()
         };
-        Self::begin(file, Tree::new(root, defaults(Time::default()), None))
+        Self::begin(file, Tree::new(root, defaults(time(now)), None))
     }
 
     /// Begins an image of what is changed in the tree `lower`, the merged view of the layers

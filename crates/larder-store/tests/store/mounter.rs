@@ -1,0 +1,87 @@
+//! Mounts as an engine would make them.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use larder_oci::{Layer, Mount, MountKind};
+use larder_store::Mounter;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
+    fsmount, fsopen, open_tree,
+};
+
+use crate::support::path;
+
+/// Wants images, and mounts them.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    /// Why it can't.
+    pub(crate) reason: Option<String>,
+}
+
+impl Images {
+    /// Returns `None`, with a word, where the kernel mounts no images.
+    pub(crate) fn new() -> Option<Self> {
+        let images = Self::default();
+        let file = tempfile::tempfile().unwrap();
+        let image = larder_tree::erofs::Image::new(file.try_clone().unwrap());
+        image.finish().unwrap();
+        match images.mount_image(&file) {
+            Ok(_) => Some(images),
+            Err(error) => {
+                println!("skipped: EROFS images can't be mounted here: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl Mounter for Images {
+    fn no_images(&self) -> Option<String> {
+        self.reason.clone()
+    }
+
+    fn wants_images(&self) -> bool {
+        true
+    }
+
+    fn mount_image(&self, file: &File) -> io::Result<OwnedFd> {
+        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Ok(mounted("erofs", &[("source", source)])?)
+    }
+
+    fn mount_view(&self, view: &Mount) -> io::Result<OwnedFd> {
+        let lowers = match &view.kind {
+            MountKind::Bind { source } => std::slice::from_ref(source),
+            MountKind::Overlay { lowers, .. } => lowers,
+        };
+        if let [only] = lowers {
+            return Ok(cloned(only)?);
+        }
+        let shown = |layer: &Layer| path(layer).display().to_string();
+        let settings: Vec<_> = lowers
+            .iter()
+            .map(|layer| ("lowerdir+", shown(layer)))
+            .collect();
+        Ok(mounted("overlay", &settings)?)
+    }
+}
+
+fn mounted(kind: &str, settings: &[(&str, String)]) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in settings {
+        fsconfig_set_string(context.as_fd(), *key, value.as_str())?;
+    }
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn cloned(layer: &Layer) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    match layer {
+        Layer::Directory(path) => open_tree(rustix::fs::CWD, path, flags),
+        Layer::Image(root) => open_tree(root.as_fd(), "", flags | OpenTreeFlags::AT_EMPTY_PATH),
+    }
+}
