@@ -157,28 +157,11 @@ impl<'a, S: Sink> Transfer<'a, S> {
             return self.end_file(file, entry, &kept.xattrs, target);
         }
         if let Some(past) = self.past
-            && let Some(content) = self.find_past(past, entry, target.path)
+            && let Some(content) = find_past(past, entry, target.path)
         {
             return self.copy_past((past, &content), entry, target);
         }
         self.copy_source(entry, dir, target)
-    }
-
-    /// Returns what the image that an earlier copy made has of the file, if the file is as it was
-    /// then. What is small is checked; a layer is believed as in any other use of it.
-    fn find_past(&self, past: &Past, entry: &Entry<'_>, path: &Path) -> Option<PastContent> {
-        let (attributes, digest) = (entry.attributes(), entry.known_digest()?);
-        let mut content = past.content(path, &digest.record, attributes.size)?;
-        if attributes.size < CHECKED_BYTES {
-            let bytes = past.read(&content).ok()?;
-            let mut hasher = RecordHasher::new(attributes, &[], &Xattrs::new());
-            hasher.update(&bytes);
-            if hasher.finish().record != digest.record {
-                return None;
-            }
-            content = PastContent::of_bytes(bytes);
-        }
-        Some(content)
     }
 
     fn copy_past(
@@ -360,6 +343,23 @@ impl<'a, S: Sink> Transfer<'a, S> {
                 .unwrap_or(attributes.modified_at_nanos),
         )
     }
+}
+
+/// Returns what the image that an earlier copy made has of the file, if the file is as it was
+/// then. What is small is checked; a layer is believed as in any other use of it.
+fn find_past(past: &Past, entry: &Entry<'_>, path: &Path) -> Option<PastContent> {
+    let (attributes, digest) = (entry.attributes(), entry.known_digest()?);
+    let mut content = past.content(path, &digest.record, attributes.size)?;
+    if attributes.size < CHECKED_BYTES {
+        let bytes = past.read(&content).ok()?;
+        let mut hasher = RecordHasher::new(attributes, &[], &Xattrs::new());
+        hasher.update(&bytes);
+        if hasher.finish().record != digest.record {
+            return None;
+        }
+        content = PastContent::of_bytes(bytes);
+    }
+    Some(content)
 }
 
 fn file_type(kind: Kind) -> FileType {
