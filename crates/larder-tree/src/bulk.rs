@@ -24,6 +24,10 @@ const KEPT_BYTES: u64 = 64 << 20;
 /// How much is written or read at once.
 const PART_BYTES: usize = 4 << 20;
 
+/// How much of the first bytes is written at once: of the memory that has room for a part, small
+/// files use no more.
+const FIRST_PART_BYTES: usize = 1 << 20;
+
 /// Where bytes must lie in memory and in the file, and what their number must be a multiple of, to
 /// go past the page cache: no disk and no file system asks for more.
 const ALIGNMENT: usize = 4096;
@@ -156,7 +160,12 @@ impl BulkFile {
     /// Returns how much the next write to the file takes, so that it ends at a multiple of its
     /// size.
     fn room(&self) -> usize {
-        PART_BYTES - (self.offset % PART_BYTES as u64) as usize
+        let size = if self.offset < KEPT_BYTES {
+            FIRST_PART_BYTES
+        } else {
+            PART_BYTES
+        };
+        size - (self.offset % size as u64) as usize
     }
 
     /// Writes some of `bytes` to the file.
