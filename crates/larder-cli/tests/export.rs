@@ -417,8 +417,8 @@ fn layers_are_packed_while_later_steps_run() {
     // A cached layer below the first step that runs, then that of a step that ran.
     let after = format!(
         "{before}{}RUN head -c 2000000 /dev/urandom > /more\n{}",
-        await_packed(&host, known + 1),
-        await_packed(&host, known + 2)
+        await_packed(host, known + 1),
+        await_packed(host, known + 2)
     );
     project.write(&[("Dockerfile", &after)]);
     let path = project.scratch().join("out.tar");

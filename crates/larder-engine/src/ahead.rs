@@ -286,7 +286,7 @@ impl<'a> Ahead<'a> {
 
 #[cfg(test)]
 mod tests {
-    use larder_llb::GraphBuilder;
+    use larder_llb::{GraphBuilder, VertexMetadata};
 
     use super::*;
 
@@ -297,7 +297,9 @@ mod tests {
             ..pb::Op::default()
         };
         let inputs: Vec<Edge> = inputs.iter().map(|&edge| edge.clone()).collect();
-        let vertex = graph.add(op, &inputs, Default::default(), None).unwrap();
+        let vertex = graph
+            .add(op, &inputs, VertexMetadata::default(), None)
+            .unwrap();
         Edge { vertex, index: 0 }
     }
 
