@@ -11,12 +11,13 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
-use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat};
+use rustix::io::{Errno, ReadWriteFlags, preadv2, pwrite, pwritev2};
 
 /// The first bytes of a file stay in memory: small files are read again soon.
 const KEPT_BYTES: u64 = 64 << 20;
@@ -40,9 +41,6 @@ const BEHIND_BYTES: usize = 1 << 20;
 
 /// `RWF_DONTCACHE` (since Linux 6.14), which rustix doesn't name yet.
 const DONT_CACHE: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x80);
-
-/// To write where the file stands, as `write` does.
-const AT_CURRENT_OFFSET: u64 = u64::MAX;
 
 /// Part of a large file: room for 4 MiB that disks can read and write.
 #[derive(Debug)]
@@ -116,28 +114,33 @@ impl Way {
     }
 }
 
-/// A file that is written from where it stands to its end.
+/// A file that is written from a place on to its end.
 ///
 /// It is buffered: what was written last is in the file after [`flush`](Write::flush), or when this
 /// value goes.
 #[derive(Debug)]
 pub struct BulkFile {
     file: File,
+    /// The same file, past the page cache. Whoever else reads or writes through a handle of `file`
+    /// knows nothing of it.
+    direct: Option<OwnedFd>,
+    is_regular: bool,
     offset: u64,
     pending: Option<Part>,
     way: Way,
-    is_direct: bool,
 }
 
 impl BulkFile {
-    /// Writes to `file`, which stands at `offset`.
+    /// Writes to `file` from `offset` on, where it stands.
     pub fn new(file: File, offset: u64) -> Self {
+        let way = Way::of(&file);
         Self {
-            way: Way::of(&file),
             file,
+            direct: None,
+            is_regular: way != Way::Cached,
             offset,
             pending: None,
-            is_direct: false,
+            way,
         }
     }
 
@@ -181,23 +184,21 @@ impl BulkFile {
                 self.way
             };
             let is_direct = way == Way::Direct && is_aligned;
-            if is_direct != self.is_direct {
-                match set_direct(&self.file, is_direct) {
-                    Ok(()) => self.is_direct = is_direct,
-                    Err(_) if is_direct => {
-                        self.way = Way::LetGo;
-                        continue;
-                    }
-                    Err(errno) => return Err(errno.into()),
+            if is_direct && self.direct.is_none() {
+                match open_direct(&self.file) {
+                    Ok(direct) => self.direct = Some(direct),
+                    Err(_) => self.way = Way::LetGo,
                 }
+                continue;
             }
-            let written = match way {
-                Way::Direct if is_direct => rustix::io::write(&self.file, &bytes[..whole]),
-                Way::Direct | Way::LetGo => {
+            let written = match (&self.direct, way) {
+                (Some(direct), _) if is_direct => pwrite(direct, &bytes[..whole], self.offset),
+                (_, Way::Direct | Way::LetGo) => {
                     let slices = [IoSlice::new(bytes)];
-                    pwritev2(&self.file, &slices, AT_CURRENT_OFFSET, DONT_CACHE)
+                    pwritev2(&self.file, &slices, self.offset, DONT_CACHE)
                 }
-                Way::Cached => rustix::io::write(&self.file, bytes),
+                (_, Way::Cached) if self.is_regular => pwrite(&self.file, bytes, self.offset),
+                (_, Way::Cached) => rustix::io::write(&self.file, bytes),
             };
             match written {
                 Ok(count) => break count,
@@ -470,6 +471,13 @@ fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Res
     Ok(())
 }
 
+/// Opens a file once more, to be written past the page cache.
+fn open_direct(file: &File) -> Result<OwnedFd, Errno> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
 /// Lets reads and writes of an open file go past the page cache, or through it.
 fn set_direct(file: &File, is_on: bool) -> Result<(), Errno> {
     let mut flags = fcntl_getfl(file)?;
@@ -522,7 +530,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         for start in [KEPT_BYTES - 5000, KEPT_BYTES + 4096, KEPT_BYTES + 77] {
-            let mut file = File::create(&path).unwrap();
+            let mut options = File::options();
+            options.read(true).write(true).create(true).truncate(true);
+            let mut file = options.open(&path).unwrap();
             file.seek(SeekFrom::Start(start)).unwrap();
             let mut file = BulkFile::new(file, start);
             let mut expected = vec![0; start as usize];
@@ -531,6 +541,13 @@ mod tests {
                 let bytes = noise(length, number as u64 + start);
                 file.write_all(&bytes).unwrap();
                 expected.extend(bytes);
+                if number == 3 {
+                    // Who reads meanwhile needs not know how it is written.
+                    let reader = file.get_ref().try_clone().unwrap();
+                    let mut there = [0; 100];
+                    reader.read_exact_at(&mut there, start + 3001).unwrap();
+                    assert!(there == expected[start as usize + 3001..][..100]);
+                }
                 if number == 4 {
                     file.flush().unwrap();
                 }
