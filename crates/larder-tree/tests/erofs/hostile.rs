@@ -64,10 +64,13 @@ fn entry() -> impl Strategy<Value = Entry> {
     let xattr = prop::option::weighted(0.3, (0..3_u8, 0..600_usize));
     let attributes = (0..0o10000_u32, owner.clone(), owner, time, xattr);
     (path(), kind(), length, attributes).prop_map(|(path, kind, length, attributes)| {
-        let (mode, uid, gid, (tv_sec, tv_nsec), xattr) = attributes;
+        let (mode, uid, gid, time, xattr) = attributes;
         let mut header = Header::new(path, kind, mode);
         (header.uid, header.gid) = (uid, gid);
-        header.mtime = Timespec { tv_sec, tv_nsec };
+        header.mtime = Timespec {
+            tv_sec: time.0,
+            tv_nsec: time.1,
+        };
         if let Some((number, length)) = xattr {
             let value = vec![number; length];
             header
