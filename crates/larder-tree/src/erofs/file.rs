@@ -96,7 +96,9 @@ impl OpenFile {
         let size = stat.st_size as u64;
         let is_sparse = (stat.st_blocks as u64).saturating_mul(512) < size;
         if size < SMALL_BYTES {
-            self.read(source, u64::MAX, stream)?;
+            // One byte more than an empty file has tells of one that isn't; any other that grows has
+            // another time when the caller looks again.
+            self.read(source, size.max(1), stream)?;
         } else if is_sparse {
             self.copy_sparse(source, size, stream)?;
         } else {
