@@ -208,13 +208,11 @@ impl Store {
     /// committed, and while something is looked up until it is protected.
     pub(crate) fn lock_publication(&self) -> Result<FileLock> {
         let path = self.layout().lock("publish");
-        match FileLock::attempt(&path, LockMode::Shared)? {
-            Some(lock) => Ok(lock),
-            None => {
-                let _turn = self.lock_turn()?;
-                FileLock::wait(&path, LockMode::Shared)
-            }
+        if let Some(lock) = FileLock::attempt(&path, LockMode::Shared)? {
+            return Ok(lock);
         }
+        let _turn = self.lock_turn()?;
+        FileLock::wait(&path, LockMode::Shared)
     }
 
     /// Excludes publications, while rows and then their files are taken away, or while files

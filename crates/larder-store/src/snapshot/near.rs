@@ -102,7 +102,12 @@ impl Store {
                 layers.push(Layer::Image(root));
                 return Ok(Some(layers));
             }
-            let Some(parent) = self.read(|db| self.plain_parent(db, &current))? else {
+            let known = self.views().kept().parents.get(&current).cloned();
+            let parent = match known {
+                Some(parent) => Some(parent),
+                None => self.read(|db| self.plain_parent(db, &current))?,
+            };
+            let Some(parent) = parent else {
                 return Ok(None);
             };
             layers.push(self.files(&current).into());
@@ -190,13 +195,13 @@ impl Store {
             upper: None,
             userxattr: matches!(self.snapshotter(), Snapshotter::Overlay { userxattr: true }),
         };
-        let mounted = mounter.mount_view(&Mount {
+        let tried = mounter.mount_view(&Mount {
             kind,
             readonly: true,
         });
-        if let Err(error) = &mounted {
+        if let Err(error) = &tried {
             tracing::debug!(%error, "long chains are mounted layer by layer");
         }
-        mounted.is_ok()
+        tried.is_ok()
     }
 }
