@@ -1,7 +1,7 @@
 //! What configuration files change.
 
 use fs_err as fs;
-use larder_testkit::{Base, Run, project};
+use larder_testkit::{Base, Run, project, skip};
 
 #[test]
 fn proxies_of_docker_s_configuration_reach_steps_and_no_key() {
@@ -68,4 +68,59 @@ fn the_snapshotter_of_a_state_directory_is_chosen_once() {
         let refusal = format!("was made with the snapshotter `{made}`");
         let _ = build(made, other).exit(1).says(&refusal);
     }
+}
+
+#[test]
+fn layers_are_what_the_configuration_says() {
+    let project = project!(Base::Busybox);
+    project.write(&[
+        ("Dockerfile", "FROM busybox\nCOPY a /a\nRUN cat a > b\n"),
+        ("a", "text"),
+    ]);
+    let config = project.scratch().join("larder.toml");
+    let larder = project.larder().clone();
+    let larder = larder.with_env("LARDER_CONFIG", &config);
+    let set = |text: &str| fs::write(&config, text).unwrap();
+    let kinds = || {
+        let snapshots = fs::read_dir(larder.root().join("snapshots")).unwrap();
+        let is_file = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().path().is_file();
+        let (images, directories): (Vec<bool>, Vec<bool>) =
+            snapshots.map(is_file).partition(|is_file| *is_file);
+        (images.len(), directories.len())
+    };
+    let build = || Run::of(larder.command(["build", "-t", "i"]).arg(project.context()));
+
+    set("[store]\nlayers = \"directory\"\n");
+    let info = larder.run(["info"]).success();
+    let said = "Layers:          directory (by the configuration)";
+    assert!(info.text().contains(said), "{}", info.text());
+    let _ = build().success();
+    assert_eq!(kinds(), (0, 3));
+
+    set("[store]\nlayers = \"erofs\"\n[worker.oci]\nsnapshotter = \"native\"\n");
+    let native = larder.clone().with_root(project.scratch().join("native"));
+    let refused = native.run(["du"]).exit(1);
+    let _ = refused.says("layers can't be EROFS images here: snapshots are copies");
+
+    set("[store]\nlayers = \"erofs\"\n");
+    let info = larder.run(["info"]);
+    if info.code != Some(0) {
+        skip!("{}", info.stderr);
+    }
+    assert_eq!(
+        build().success().cached_count(),
+        3,
+        "what is there serves on"
+    );
+    assert_eq!(kinds(), (0, 3));
+    fs::write(project.context().join("a"), "other").unwrap();
+    let _ = build().success();
+    assert_eq!(kinds(), (1, 4), "RUN leaves a directory");
+    let text = larder.run(["run", "i", "cat", "/a", "/b"]).success();
+    assert_eq!(text.text(), "otherother");
+
+    set("[store]\nlayers = \"directory\"\n");
+    assert_eq!(build().success().cached_count(), 3, "it can be read");
+    let archive = larder.run(["save", "i"]).success();
+    assert!(archive.stdout.len() > 1 << 20);
 }
