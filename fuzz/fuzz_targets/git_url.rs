@@ -18,6 +18,10 @@ fuzz_target!(|text: &str| {
         }
     }
     if let Ok(remote) = Remote::parse(text) {
-        let _shown = (remote.redacted(), remote.without_user(), remote.credentials());
+        let _shown = (
+            remote.redacted(),
+            remote.without_user(),
+            remote.credentials(),
+        );
     }
 });
