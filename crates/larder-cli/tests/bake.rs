@@ -671,11 +671,6 @@ fn mistakes_are_told_with_their_place() {
             "unknown key: colour",
         ),
         (
-            "target \"default\" {}",
-            &["https://example.com/a.git"],
-            "are not supported yet",
-        ),
-        (
             "target \"default\" { attest = [\"type=nope\"] }",
             &[],
             "target.default: `attest`: `type=nope,disabled=false`: `nope` is no attestation larder can make",

@@ -573,12 +573,11 @@ mod tests {
             let source = BulkSource::new(File::open(&path).unwrap());
             let check = |offset: usize, count: usize| {
                 let read = source.read_at(offset as u64, count);
-                match bytes.get(offset..offset + count) {
-                    Some(expected) => assert!(read.unwrap() == expected, "{count} at {offset}"),
-                    None => {
-                        let error = read.unwrap_err();
-                        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-                    }
+                if let Some(expected) = bytes.get(offset..offset + count) {
+                    assert!(read.unwrap() == expected, "{count} at {offset}");
+                } else {
+                    let error = read.unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
                 }
             };
             // In order, with gaps and steps back, to the end and beyond it.

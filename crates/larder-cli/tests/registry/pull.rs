@@ -183,12 +183,12 @@ fn a_layer_that_does_not_arrive_at_once_is_unpacked_as_it_is() {
         let larder = larder.with_env("LARDER_CONFIG", &config);
         let tree = setup.scratch.join("tree");
         let _ = fs::remove_dir_all(&tree);
-        let context = setup
+        let project = setup
             .scratch
             .context("context", &[("Dockerfile", "FROM app:1\n")]);
         let output = format!("type=local,dest={}", tree.display());
         let mut command = larder.command(["build", "--progress", "plain", "-o", &output]);
-        let _ = Run::of(command.arg(context)).success();
+        let _ = Run::of(command.arg(project)).success();
         assert!(mirror.count("GET", &layer) > 0, "{name}");
         let arrived = fs::read(tree.join("large")).unwrap();
         assert!(arrived == content, "{name}: {} bytes", arrived.len());

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use fs_err as fs;
@@ -85,8 +84,9 @@ pub(super) fn lookups(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
 /// Adds the records `from..to` of builds that never were: snapshots without files, and all that the
 /// store knows of such.
 fn add_records(state: &Path, from: i64, to: i64) -> Result<()> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos() as i64;
     let mut db = Connection::open(state.join("larder.db"))?;
+    let now = "SELECT unixepoch('now') * 1000000000";
+    let now: i64 = db.query_row(now, [], |row| row.get(0))?;
     db.execute_batch("PRAGMA foreign_keys = OFF; PRAGMA synchronous = OFF")?;
     // Numbers of keys go on after those of the store's own.
     let key: i64 = db.query_row("SELECT max(id) + 1 FROM keys", [], |row| row.get(0))?;
