@@ -1,16 +1,32 @@
-use std::io;
+mod parts;
 
+use std::io;
+use std::ops::Range;
+use std::time::Duration;
+
+use futures_util::{TryStreamExt as _, stream};
 use larder_oci::{Descriptor, ImageRef, Sha256};
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, Response, StatusCode};
+use tokio::time::{Instant, sleep};
 
 use crate::answer::unreachable;
 use crate::endpoint::Endpoint;
 use crate::error::Retry;
-use crate::request::{Content, Request, Subject};
+use crate::request::{Content, Request, Span, Subject};
 use crate::retry::Retries;
-use crate::transport::Transport;
+use crate::transport::{Host, Transport};
 use crate::{Error, ErrorKind};
+use parts::{Chunks, Parts};
+
+/// A blob comes by one request for so long, before others ask for what follows.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A part is what one request brings in this time, within bounds: what is held in memory, and lost if
+/// the program ends, is not much, and what a request costs is little beside it.
+const PART_TIME: Duration = Duration::from_secs(4);
+const MIN_PART_BYTES: u64 = 1 << 20;
+const MAX_PART_BYTES: u64 = 16 << 20;
 
 /// Where a blob's bytes go, in order.
 pub trait BlobSink: Send {
@@ -67,6 +83,8 @@ pub(crate) struct Download<'a> {
     descriptor: &'a Descriptor,
     sink: &'a mut dyn BlobSink,
     have: Partial,
+    /// Whether parts of it can't be had at once.
+    is_whole_only: bool,
 }
 
 impl<'a> Download<'a> {
@@ -83,6 +101,7 @@ impl<'a> Download<'a> {
             descriptor,
             sink,
             have: partial,
+            is_whole_only: false,
         }
     }
 
@@ -95,9 +114,10 @@ impl<'a> Download<'a> {
         let permit = host.downloads().acquire().await;
         let _permit = permit.expect("the semaphore is never closed");
         let mut is_mixed = self.have.offset_bytes > 0;
+        self.is_whole_only = false;
         loop {
             let fetched = self
-                .fetch_rest(endpoint)
+                .fetch_rest(endpoint, &host)
                 .await
                 .and_then(|()| self.check(endpoint));
             match fetched {
@@ -113,11 +133,11 @@ impl<'a> Download<'a> {
         }
     }
 
-    async fn fetch_rest(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
+    async fn fetch_rest(&mut self, endpoint: &Endpoint, host: &Host) -> Result<(), Error> {
         let mut retries = Retries::new(&self.transport.config, &endpoint.host);
         while self.have.offset_bytes < self.descriptor.size_bytes {
             let before_bytes = self.have.offset_bytes;
-            if let Err(error) = self.fetch_once(endpoint).await {
+            if let Err(error) = self.fetch_once(endpoint, host).await {
                 if self.have.offset_bytes > before_bytes {
                     retries.reset();
                 }
@@ -127,30 +147,113 @@ impl<'a> Download<'a> {
         Ok(())
     }
 
-    /// Sends one request and takes what comes, until the end or until it breaks off.
-    async fn fetch_once(&mut self, endpoint: &Endpoint) -> Result<(), Error> {
-        let digest = &self.descriptor.digest;
-        let request = Request {
-            endpoint,
-            image_ref: Some(self.image_ref),
-            method: Method::GET,
-            subject: Subject::Blob(digest, self.have.offset_bytes),
-            content: Content::Nothing,
-        };
-        let mut response = self.transport.send(&request).await?;
+    /// Sends a request and takes what comes, until the end or until it breaks off. What takes long
+    /// is asked for in parts.
+    async fn fetch_once(&mut self, endpoint: &Endpoint, host: &Host) -> Result<(), Error> {
+        let (first, size_bytes) = (self.have.offset_bytes, self.descriptor.size_bytes);
+        let request = self.request(endpoint, Span { first, end: None });
+        let response = self.transport.send(&request).await?;
         // A server that knows no ranges sends the blob from its beginning.
         let mut known_bytes = self.require_range(&response, endpoint)?;
-        let breaks = |error| unreachable(&endpoint.host, error);
-        while let Some(chunk) = response.chunk().await.map_err(breaks)? {
+        self.is_whole_only |= known_bytes > 0;
+        let mut parts = Parts::new(chunks(response, endpoint), size_bytes);
+        let begun = Instant::now();
+        let patience = sleep(PATIENCE);
+        tokio::pin!(patience);
+        let mut part_bytes = None;
+        loop {
+            let chunk = tokio::select! {
+                chunk = parts.next() => chunk?,
+                () = &mut patience, if part_bytes.is_none() => {
+                    let taken_bytes = self.have.offset_bytes - first;
+                    part_bytes = Some(part_size(taken_bytes, begun.elapsed()));
+                    self.ask_ahead(&mut parts, part_bytes, endpoint, host);
+                    continue;
+                }
+            };
+            let Some(chunk) = chunk else { break };
             let skipped = known_bytes.min(chunk.len() as u64);
             known_bytes -= skipped;
             self.take(&chunk[skipped as usize..], endpoint)?;
+            self.ask_ahead(&mut parts, part_bytes, endpoint, host);
         }
-        if self.have.offset_bytes < self.descriptor.size_bytes {
+        self.is_whole_only |= parts.is_broken();
+        if self.have.offset_bytes < parts.end_bytes() && !parts.is_broken() {
+            let digest = &self.descriptor.digest;
             let message = format!("`{}` ended blob `{digest}` too early", endpoint.host);
             return Err(Error::new(ErrorKind::Unavailable, message).with_retry(Retry::Backoff));
         }
         Ok(())
+    }
+
+    fn request<'p>(&self, endpoint: &'p Endpoint, span: Span) -> Request<'p>
+    where
+        'a: 'p,
+    {
+        Request {
+            endpoint,
+            image_ref: Some(self.image_ref),
+            method: Method::GET,
+            subject: Subject::Blob(&self.descriptor.digest, span),
+            content: Content::Nothing,
+        }
+    }
+
+    /// Asks for parts that follow those that are on their way, as long as the registry may be asked
+    /// for more at once, and nobody waits for that.
+    fn ask_ahead<'p>(
+        &self,
+        parts: &mut Parts<'p>,
+        part_bytes: Option<u64>,
+        endpoint: &'p Endpoint,
+        host: &'p Host,
+    ) where
+        'a: 'p,
+    {
+        let Some(part_bytes) = part_bytes.filter(|_| !self.is_whole_only && !parts.is_broken())
+        else {
+            return;
+        };
+        let (have_bytes, size_bytes) = (self.have.offset_bytes, self.descriptor.size_bytes);
+        if parts.is_whole() && size_bytes - have_bytes < 2 * part_bytes {
+            return;
+        }
+        while (parts.is_whole() || parts.end_bytes() < size_bytes)
+            && let Ok(permit) = host.downloads().try_acquire()
+        {
+            if parts.is_whole() {
+                parts.cut(part_bytes, have_bytes + part_bytes);
+            }
+            let first = parts.end_bytes();
+            let end = size_bytes.min(first + part_bytes);
+            parts.push(self.part(endpoint, first..end), end - first, permit);
+        }
+    }
+
+    /// Returns what comes of a part of the blob. Nothing is asked for before that is polled.
+    fn part<'p>(&self, endpoint: &'p Endpoint, range: Range<u64>) -> Chunks<'p>
+    where
+        'a: 'p,
+    {
+        let transport = self.transport;
+        let span = Span {
+            first: range.start,
+            end: Some(range.end),
+        };
+        let request = self.request(endpoint, span);
+        Box::pin(
+            stream::once(async move {
+                let response = transport.send(&request).await?;
+                let is_part = response.status() == StatusCode::PARTIAL_CONTENT
+                    && content_range(&response).is_some_and(|(first, _)| first == range.start);
+                if !is_part {
+                    let message = format!("`{}` does not send parts of blobs", endpoint.host);
+                    return Err(Error::new(ErrorKind::Unsupported, message));
+                }
+                Ok(chunks(response, endpoint))
+            })
+            .try_flatten(),
+        )
     }
 
     /// Returns how many bytes at the beginning of the answer are there already.
@@ -220,6 +323,19 @@ impl<'a> Download<'a> {
         let message = format!("cannot store blob `{}`", self.descriptor.digest);
         Error::new(ErrorKind::Sink, message).with_source(error)
     }
+}
+
+/// Returns how large parts are, if `taken_bytes` came in the time `elapsed`.
+fn part_size(taken_bytes: u64, elapsed: Duration) -> u64 {
+    let times = PART_TIME.as_secs_f64() / elapsed.as_secs_f64().max(PATIENCE.as_secs_f64());
+    let bytes = (taken_bytes as f64 * times) as u64;
+    bytes.clamp(MIN_PART_BYTES, MAX_PART_BYTES)
+}
+
+/// Returns the content of an answer, as it comes.
+fn chunks(response: Response, endpoint: &Endpoint) -> Chunks<'_> {
+    let chunks = response.bytes_stream();
+    Box::pin(chunks.map_err(|error| unreachable(&endpoint.host, error)))
 }
 
 /// Reads `Content-Range: bytes FIRST-LAST/TOTAL`; the total may be `*`.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::answer::{manifest_type, read_limited};
 use crate::blob::Download;
 use crate::endpoint::{Endpoint, pull_endpoints};
-use crate::request::{Content, Request, Subject};
+use crate::request::{Content, Request, Span, Subject};
 use crate::retry::Retries;
 use crate::transport::Transport;
 use crate::{BlobSink, Config, Error, ErrorKind, Partial};
@@ -140,7 +140,9 @@ impl Client {
     /// once this returns `Ok`: the digest is known at the end.
     ///
     /// At most [`RegistryConfig::max_concurrency`](crate::RegistryConfig) blobs are fetched from one
-    /// registry at once; further calls wait.
+    /// registry at once; further calls wait. Where there are fewer, a large blob that takes its time
+    /// comes by several requests at once, of which the later ones are held in memory: up to 16 MiB
+    /// each.
     ///
     /// # Errors
     /// As [`Client::resolve`], and `Sink`.
@@ -179,7 +181,7 @@ impl Client {
                 endpoint: &endpoint,
                 image_ref: Some(image_ref),
                 method: Method::HEAD,
-                subject: Subject::Blob(digest, 0),
+                subject: Subject::Blob(digest, Span::default()),
                 content: Content::Nothing,
             };
             match self.transport.send_patiently(&request).await {

@@ -4,7 +4,7 @@ use reqwest::{Method, Response, StatusCode};
 use crate::client::{CONTENT_DIGEST, describe};
 use crate::endpoint::{Endpoint, login_endpoint, push_endpoint};
 use crate::piece::BlobSource;
-use crate::request::{Content, Request, Subject};
+use crate::request::{Content, Request, Span, Subject};
 use crate::upload::Upload;
 use crate::{Client, Error, ErrorKind};
 
@@ -175,7 +175,7 @@ impl Client {
             endpoint,
             image_ref: Some(image_ref),
             method: Method::HEAD,
-            subject: Subject::Blob(digest, 0),
+            subject: Subject::Blob(digest, Span::default()),
             content: Content::Nothing,
         };
         match self.transport.send_patiently(&request).await {

@@ -24,6 +24,14 @@ pub(crate) struct Request<'a> {
     pub(crate) content: Content<'a>,
 }
 
+/// A part of a blob, in bytes. The default is all of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Span {
+    pub(crate) first: u64,
+    /// `None` for the blob's own.
+    pub(crate) end: Option<u64>,
+}
+
 /// What is asked for.
 #[derive(Clone, Copy)]
 pub(crate) enum Subject<'a> {
@@ -31,8 +39,8 @@ pub(crate) enum Subject<'a> {
     Root,
     /// A manifest, by tag or digest.
     Manifest(&'a str),
-    /// A blob, from an offset in bytes on.
-    Blob(&'a Digest, u64),
+    /// A blob, or a part of it.
+    Blob(&'a Digest, Span),
     /// A new upload of a blob; or none, where the registry can take it from another repository.
     NewUpload(&'a Digest, Option<&'a str>),
     /// An upload of a blob, where the registry said.
@@ -80,8 +88,12 @@ impl Request<'_> {
             _ => "*/*",
         };
         let mut message = message.header(ACCEPT, accept);
-        if let Subject::Blob(_, offset @ 1..) = self.subject {
-            message = message.header(RANGE, format!("bytes={offset}-"));
+        if let Subject::Blob(_, span) = self.subject {
+            message = match (span.first, span.end) {
+                (0, None) => message,
+                (first, None) => message.header(RANGE, format!("bytes={first}-")),
+                (first, Some(end)) => message.header(RANGE, format!("bytes={first}-{}", end - 1)),
+            };
         }
         Ok(match self.content {
             // Some servers want to hear that nothing comes.

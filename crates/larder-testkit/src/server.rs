@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread;
 
 /// A request that the server got.
@@ -66,6 +66,8 @@ pub struct WebAnswer {
     pub cut_after: Option<usize>,
     /// Does not tell the body's length: the connection's end is the body's.
     pub without_length: bool,
+    /// Waits at a barrier after so many bytes of the body.
+    pub meeting: Option<(usize, Arc<Barrier>)>,
 }
 
 impl WebAnswer {
@@ -113,6 +115,13 @@ impl WebAnswer {
         self
     }
 
+    /// Sets [`WebAnswer::meeting`].
+    #[must_use]
+    pub fn meet_after(mut self, bytes: usize, barrier: &Arc<Barrier>) -> Self {
+        self.meeting = Some((bytes, Arc::clone(barrier)));
+        self
+    }
+
     fn write(&self, head_only: bool, stream: &mut TcpStream) -> std::io::Result<()> {
         let mut head = format!("HTTP/1.1 {} X\r\nconnection: close\r\n", self.status);
         let has_length = self
@@ -131,7 +140,15 @@ impl WebAnswer {
         stream.write_all(b"\r\n")?;
         if !head_only {
             let end = self.cut_after.unwrap_or(usize::MAX).min(self.body.len());
-            stream.write_all(&self.body[..end])?;
+            let mut rest = &self.body[..end];
+            if let Some((bytes, barrier)) = &self.meeting {
+                let (first, second) = rest.split_at(*bytes);
+                stream.write_all(first)?;
+                stream.flush()?;
+                barrier.wait();
+                rest = second;
+            }
+            stream.write_all(rest)?;
         }
         stream.flush()
     }

@@ -4,6 +4,7 @@
 
 mod auth;
 mod faults;
+mod parts;
 mod pull;
 mod push;
 mod tls;
