@@ -10,7 +10,7 @@ use rustix::fs::{Gid, Mode, Uid};
 
 use crate::ceiling::Reservation;
 use crate::lock::{Existing, FileLock, LockMode, wait_a_moment};
-use crate::{Error, Lease, Result, SnapshotId, Store, disk};
+use crate::{Error, Lease, Result, SnapshotId, Store, disk, trash};
 
 /// What an empty cache mount takes, its lock included.
 const EMPTY_BYTES: u64 = 16 << 10;
@@ -277,15 +277,15 @@ impl Store {
                 .map_err(|error| Error::io("cannot measure a cache mount", error))?;
             self.remove_cache_mount(id)?;
         }
-        disk::empty_trash(self.layout())?;
+        trash::empty(self.layout())?;
         Ok(freed)
     }
 
-    /// Moves a cache mount to the trash unless it is in use; returns whether it did.
-    pub(crate) fn remove_cache_mount(&self, id: &SnapshotId) -> Result<bool> {
+    /// Moves a cache mount to the trash unless it is in use; returns where it is there.
+    pub(crate) fn remove_cache_mount(&self, id: &SnapshotId) -> Result<Option<PathBuf>> {
         let path = self.cache_mount_lock(id);
         let _lock = match FileLock::attempt_existing(&path, LockMode::Exclusive)? {
-            Existing::Held => return Ok(false),
+            Existing::Held => return Ok(None),
             Existing::Missing => None,
             Existing::Locked(lock) => Some(lock),
         };
@@ -296,9 +296,9 @@ impl Store {
                 .execute([id])?;
             Ok(())
         })?;
-        disk::discard(self.layout(), &self.layout().cache_mount(id))?;
+        let discarded = trash::discard(self.layout(), &self.layout().cache_mount(id))?;
         sign.remove()?;
-        Ok(true)
+        Ok(Some(discarded))
     }
 
     /// Returns whether a step is using the cache mount.
@@ -388,8 +388,8 @@ impl Held {
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })?;
         drop(self.lock.take());
-        if detached == [true] && self.store.remove_cache_mount(&self.id)? {
-            disk::empty_trash(self.store.layout())?;
+        if detached == [true] && self.store.remove_cache_mount(&self.id)?.is_some() {
+            trash::empty(self.store.layout())?;
         }
         Ok(())
     }

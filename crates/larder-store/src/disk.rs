@@ -9,8 +9,6 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, Dir, FileType, IFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::id::random_text;
-use crate::layout::Layout;
 use crate::{Error, Result};
 
 /// The unit of `st_blocks`, whatever the filesystem's own block size.
@@ -157,24 +155,6 @@ impl Frame {
 
 fn inode(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
-}
-
-/// Moves `path` out of sight, into the trash; nothing if it does not exist.
-///
-/// A crash after this leaves nothing that looks like a record.
-pub(crate) fn discard(layout: &Layout, path: &Path) -> Result<()> {
-    match rustix::fs::rename(path, layout.trash().join(random_text())) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(Error::io("cannot move a record to the trash", errno)),
-    }
-}
-
-/// Removes all that lies in the trash. Several processes may do so at a time.
-pub(crate) fn empty_trash(layout: &Layout) -> Result<()> {
-    for name in entries(&layout.trash())? {
-        remove(&layout.trash().join(name))?;
-    }
-    Ok(())
 }
 
 /// Removes the file or directory at `path` with all beneath it; nothing if it does not exist.

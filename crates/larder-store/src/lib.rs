@@ -94,6 +94,7 @@ mod settle;
 mod snapshot;
 mod store;
 mod sweep;
+mod trash;
 mod usage;
 
 pub use blob::{BlobWriter, UnhashedBlobWriter};

@@ -1,5 +1,6 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::mem;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use larder_oci::Digest;
 
 use crate::db::{from_nanos, to_nanos};
 use crate::lock::{FileLock, LockMode};
+use crate::trash::Removers;
 use crate::usage::{Kind, Loaded, load};
 use crate::{
-    Error, ErrorKind, Filter, RecordType, Result, SnapshotId, Store, UsageRecord, disk, history,
-    lease, reserve, usage,
+    Error, ErrorKind, Filter, RecordType, Result, SnapshotId, Store, UsageRecord, history, lease,
+    reserve, usage,
 };
 
 mod remove;
@@ -173,6 +175,8 @@ impl Store {
 
     /// Removes those of `loaded` that are meant, the least valuable first, children before their
     /// parents, until `wanted` bytes are freed. Returns how many are.
+    ///
+    /// The files of what is removed go while more is; all are gone at the end.
     pub(crate) fn remove_some(
         &self,
         loaded: &[Loaded],
@@ -183,6 +187,7 @@ impl Store {
         let mut selection = Selection::new(loaded, is_meant);
         let mut freed = 0;
         let mut most = FIRST_BATCH;
+        let mut removers = Removers::new();
         loop {
             let mut batch = Vec::new();
             let mut expected = freed;
@@ -194,12 +199,21 @@ impl Store {
             if batch.is_empty() {
                 break;
             }
-            for record in self.remove_records(&batch)? {
+            let removed = match self.remove_records(&batch, &mut removers) {
+                // Room for the next transaction is on its way.
+                Err(error) if error.kind() == ErrorKind::FullDisk && removers.have_begun() => {
+                    mem::replace(&mut removers, Removers::new()).finish()?;
+                    self.remove_records(&batch, &mut removers)?
+                }
+                removed => removed?,
+            };
+            for record in removed {
                 freed += record.size_bytes;
                 on_removed(&record);
             }
             most = LAST_BATCH.min(2 * most);
         }
+        removers.finish()?;
         Ok(freed)
     }
 }
@@ -301,9 +315,6 @@ fn scores(loaded: &[Loaded], chosen: &[usize]) -> Vec<Option<u64>> {
     scores
 }
 
-/// Files to be moved to the trash once their rows are gone.
-type Files = Vec<PathBuf>;
-
 impl Store {
     /// Removes the keys that lead to no result. Not while a build may be about to link to them.
     pub(crate) fn remove_unreachable_keys(&self) -> Result<()> {
@@ -321,18 +332,15 @@ impl Store {
                 "DELETE FROM keys WHERE root = 0 AND id NOT IN (SELECT child FROM links)",
                 [],
             )?;
-            let leaves = "DELETE FROM keys WHERE id NOT IN (SELECT key FROM results) \
-                          AND id NOT IN (SELECT parent FROM links)";
-            while tx.execute(leaves, [])? > 0 {}
+            tx.execute(
+                "DELETE FROM keys WHERE id NOT IN ( \
+                   WITH RECURSIVE leading (id) AS (SELECT key FROM results \
+                     UNION SELECT parent FROM links JOIN leading ON links.child = leading.id) \
+                   SELECT id FROM leading)",
+                [],
+            )?;
             Ok(())
         })
-    }
-
-    /// Moves files whose rows are gone to the trash.
-    fn discard_all(&self, files: &Files) -> Result<()> {
-        files
-            .iter()
-            .try_for_each(|path| disk::discard(self.layout(), path))
     }
 
     pub(crate) fn blob_file(&self, digest: &Digest) -> PathBuf {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use crate::lock::{Existing, FileLock, LockMode};
-use crate::{Result, Store, disk, lease};
+use crate::{Result, Store, disk, lease, trash};
 
 /// How long the rest of a download that broke off is kept.
 const KEEP_PARTIAL: jiff::SignedDuration = jiff::SignedDuration::from_hours(24);
@@ -22,7 +22,7 @@ impl Store {
             let is_dead = dead.iter().any(|(dead, _)| *dead == id);
             if is_dead || !lease::is_live(self, &id)? {
                 crashed = true;
-                disk::discard(self.layout(), &self.layout().tmp().join(&id))?;
+                trash::discard(self.layout(), &self.layout().tmp().join(&id))?;
             }
         }
         if crashed {
@@ -38,7 +38,7 @@ impl Store {
             lock.remove()?;
         }
         self.sweep_detached()?;
-        disk::empty_trash(self.layout())
+        trash::empty(self.layout())
     }
 
     /// Returns the leases whose owners are dead, with their locks.
@@ -59,7 +59,7 @@ impl Store {
     pub(crate) fn sweep_unreferenced(&self) -> Result<()> {
         for path in self.unreferenced()? {
             tracing::debug!(path = %path.display(), "unreferenced files are removed");
-            disk::discard(self.layout(), &path)?;
+            trash::discard(self.layout(), &path)?;
         }
         Ok(())
     }

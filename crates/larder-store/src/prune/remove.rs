@@ -1,18 +1,27 @@
 //! Removal of single records, each checked again in the transaction that removes it.
 
+use std::path::PathBuf;
+
 use larder_oci::Digest;
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::Files;
 use crate::lease::{self, Held};
 use crate::snapshot::digest_column;
+use crate::trash::{self, Removers};
 use crate::usage::{Kind, Loaded};
-use crate::{Result, SnapshotId, Store, UsageRecord, disk, image};
+use crate::{Result, SnapshotId, Store, UsageRecord, image};
+
+/// Files to be moved to the trash once their rows are gone.
+type Files = Vec<PathBuf>;
 
 impl Store {
-    /// Removes those of `batch` that nothing has come to need since it was loaded. Returns what
-    /// was removed, with the bytes freed.
-    pub(super) fn remove_records(&self, batch: &[&Loaded]) -> Result<Vec<UsageRecord>> {
+    /// Removes those of `batch` that nothing has come to need since it was loaded, and leaves their
+    /// files to `removers`. Returns what was removed, with the bytes freed.
+    pub(super) fn remove_records(
+        &self,
+        batch: &[&Loaded],
+        removers: &mut Removers,
+    ) -> Result<Vec<UsageRecord>> {
         let mut removed = Vec::new();
         let sign = self.mark_removal()?;
         let publications = self.lock_removal()?;
@@ -35,15 +44,19 @@ impl Store {
             }
             Ok(files)
         })?;
-        self.discard_all(&files)?;
+        for file in &files {
+            removers.remove(trash::discard(self.layout(), file)?)?;
+        }
         drop(publications);
         sign.remove()?;
         for loaded in batch {
-            if loaded.kind == Kind::CacheMount && self.remove_cache_mount(&loaded.record.id)? {
+            if loaded.kind == Kind::CacheMount
+                && let Some(discarded) = self.remove_cache_mount(&loaded.record.id)?
+            {
+                removers.remove(discarded)?;
                 removed.push(loaded.record.clone());
             }
         }
-        disk::empty_trash(self.layout())?;
         Ok(removed)
     }
 }
@@ -60,10 +73,13 @@ pub(crate) fn remove_loose_blobs(store: &Store, blobs: &[Digest]) -> Result<()> 
         }
         Ok(files)
     })?;
-    store.discard_all(&files)?;
+    let mut removers = Removers::new();
+    for file in &files {
+        removers.remove(trash::discard(store.layout(), file)?)?;
+    }
     drop(publications);
     sign.remove()?;
-    disk::empty_trash(store.layout())
+    removers.finish()
 }
 
 /// Takes a snapshot's cache results away, and remembers that. Returns `Some(0)` if it had any.

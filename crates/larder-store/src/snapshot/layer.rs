@@ -19,7 +19,7 @@ use super::info::{insert_layer_blob, missing};
 use crate::ceiling::Reservation;
 use crate::db::to_nanos;
 use crate::id::random_text;
-use crate::{Error, Lease, RecordType, Result, SnapshotId, Snapshotter, Store, disk};
+use crate::{Error, Lease, RecordType, Result, SnapshotId, Snapshotter, Store, disk, trash};
 
 /// What the directories of an empty layer take.
 const EMPTY_BYTES: u64 = 8 << 10;
@@ -178,7 +178,7 @@ impl Lease {
             Ok(layer.id.clone())
         })?;
         if winner != layer.id {
-            disk::discard(store.layout(), &store.layout().snapshot(&layer.id))?;
+            trash::discard(store.layout(), &store.layout().snapshot(&layer.id))?;
         }
         Ok(winner)
     }

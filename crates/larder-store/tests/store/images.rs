@@ -7,7 +7,12 @@ fn name(text: &str) -> ImageRef {
     text.parse().unwrap()
 }
 
-fn add(lease: &Lease, text: &str, snapshot: Option<&SnapshotId>, names: &[&str]) -> Digest {
+pub(crate) fn add(
+    lease: &Lease,
+    text: &str,
+    snapshot: Option<&SnapshotId>,
+    names: &[&str],
+) -> Digest {
     let config = lease
         .put_blob(format!("config of {text}").as_bytes())
         .unwrap();

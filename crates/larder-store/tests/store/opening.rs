@@ -187,6 +187,42 @@ fn a_full_disk_is_told_and_harms_nothing() {
 }
 
 #[test]
+fn many_small_records_can_be_pruned_from_a_full_disk() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can mount a small filesystem");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = Tmpfs::mount(dir.path(), "size=16m", rustix::mount::MountFlags::empty())
+    else {
+        return;
+    };
+    let store = open(&dir.path().join("root")).unwrap();
+    let lease = store.lease().unwrap();
+    let mut top = None;
+    for index in 0..250 {
+        let name = index.to_string();
+        let active = lease.prepare(&new_snapshot(top.as_ref(), &name)).unwrap();
+        let file = upper(&active.mount().unwrap()).join(&name);
+        std::fs::write(file, vec![1; 10_000]).unwrap();
+        top = Some(active.commit().unwrap());
+    }
+    lease.release().unwrap();
+    let mut ballast = std::fs::File::create(dir.path().join("ballast")).unwrap();
+    while ballast.write_all(&[1; 4096]).is_ok() {}
+
+    let mut count = 0;
+    let all = larder_store::PruneRequest {
+        all: true,
+        ..Default::default()
+    };
+    store.prune(&all, &mut |_| count += 1).unwrap();
+    assert_eq!(count, 250);
+    assert_eq!(store.check().unwrap(), []);
+    assert!(store.disk_space().unwrap().free_bytes > 250 * 8192);
+}
+
+#[test]
 fn what_a_power_failure_may_have_taken_is_forgotten() {
     let store = TestStore::new();
     let lease = store.lease().unwrap();

@@ -169,6 +169,47 @@ fn internal_and_frontend_records_go_only_with_all() {
     assert_eq!(store.prune_all().len(), 3);
 }
 
+/// Saves `snapshot` under a key that the key `from` leads to.
+fn save_from(lease: &Lease, from: CacheKey, snapshot: &SnapshotId) -> CacheKey {
+    let key = NewKey {
+        op: &digest(snapshot.as_str()),
+        output: 0,
+        deps: &[vec![KeyDep {
+            key: from,
+            selector: None,
+        }]],
+        snapshot,
+        mode: SaveMode::Keep,
+    };
+    CacheKey::Record(lease.save(&key).unwrap().key)
+}
+
+#[test]
+fn keys_go_when_they_lead_to_nothing() {
+    let store = TestStore::new();
+    let lease = store.lease().unwrap();
+    let mut key = CacheKey::root(digest("base"), 0);
+    for name in ["first", "second", "third", "fourth"] {
+        key = save_from(&lease, key, &layer(&lease, None, name));
+    }
+    lease.release().unwrap();
+    let db = rusqlite::Connection::open(store.root().join("larder.db")).unwrap();
+    let count = || {
+        db.query_row("SELECT count(*) FROM keys", [], |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
+    assert_eq!(count(), 5);
+    for (name, left) in [("second", 5), ("fourth", 4), ("third", 2), ("first", 0)] {
+        let request = PruneRequest {
+            filters: vec![format!("description=={name}").parse().unwrap()],
+            ..PruneRequest::default()
+        };
+        assert_eq!(store.prune_with(&request), [name]);
+        assert_eq!(count(), left, "without {name}");
+    }
+    store.assert_sound();
+}
+
 #[test]
 fn what_an_image_shares_loses_its_results_only() {
     let store = TestStore::new();

@@ -77,6 +77,37 @@ fn the_sum_agrees_with_the_disk() {
     assert_agrees(&store);
 }
 
+/// Whoever opened a layer would see something else.
+#[test]
+fn sizes_are_told_without_opening_a_layer() {
+    for store in [Some(TestStore::new()), TestStore::of_images(None)] {
+        let Some(store) = store else { continue };
+        furnished(&store);
+        let before = store.du(&["type!=internal".parse().unwrap()]).unwrap();
+        let told = total(&before);
+        assert!(told > 500_000, "{before:#?}");
+        for entry in std::fs::read_dir(store.root().join("cache-mounts")).unwrap() {
+            let grown = entry.unwrap().path().join("fs/grown");
+            std::fs::write(grown, vec![1; 3_000_000]).unwrap();
+        }
+        for name in ["snapshots", "blobs/sha256"] {
+            for entry in std::fs::read_dir(store.root().join(name)).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    std::fs::remove_dir_all(&path).unwrap();
+                } else {
+                    std::fs::remove_file(&path).unwrap();
+                }
+                std::fs::write(&path, vec![1; 3_000_000]).unwrap();
+            }
+        }
+        let after = store.du(&["type!=internal".parse().unwrap()]).unwrap();
+        assert_eq!(before, after);
+        let all = store.du(&[]).unwrap();
+        assert!(total(&all) < told + 3_000_000, "{all:#?}");
+    }
+}
+
 #[test]
 fn records_tell_what_they_are() {
     let store = TestStore::new();
