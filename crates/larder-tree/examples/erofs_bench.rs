@@ -15,8 +15,8 @@ use larder_tree::apply::{ApplyOptions, LayerForm, apply_layer};
 use larder_tree::beneath::Root;
 use larder_tree::context::{ScanOptions, StatCache, Tree, scan};
 use larder_tree::copy::{CopyOptions, copy};
-use larder_tree::diff::{LayerOptions, Style, write_layer};
-use larder_tree::erofs::Image;
+use larder_tree::diff::{DigestWriter, LayerOptions, Style, write_layer};
+use larder_tree::erofs::{Image, Reader};
 use larder_tree::sink::Sink;
 
 /// How `/proc` counts the time of a process.
@@ -48,6 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             fs::create_dir(&path)?;
             let root = Root::open(&path)?;
             step(name, || fill(&root, is_copy.then_some(&tree), &layer))?;
+            step("tar of the directory", || {
+                let mut digest = DigestWriter::new(io::sink());
+                write_layer(&root, None, Style::Overlay, &mut digest, &options)?;
+                Ok(())
+            })?;
             step("remove the directory", || Ok(fs::remove_dir_all(&path)?))?;
         }
         let path = at("image");
@@ -61,6 +66,12 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let image = Image::new(file);
                 fill(&image, is_copy.then_some(&tree), &layer)?;
                 image.finish()?;
+                Ok(())
+            })?;
+            step("tar of the image", || {
+                let image = Reader::open(File::open(&path)?)?;
+                let mut digest = DigestWriter::new(io::sink());
+                write_layer(&image, None, Style::Overlay, &mut digest, &options)?;
                 Ok(())
             })?;
             let bytes = fs::metadata(&path)?.blocks() * 512;

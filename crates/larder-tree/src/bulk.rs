@@ -20,7 +20,7 @@ use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2, pwrite, pwritev2};
 
 /// The first bytes of a file stay in memory: small files are read again soon.
-const KEPT_BYTES: u64 = 64 << 20;
+pub(crate) const KEPT_BYTES: u64 = 64 << 20;
 
 /// How much is written or read at once.
 const PART_BYTES: usize = 4 << 20;
@@ -454,7 +454,7 @@ fn joined(mut pieces: Vec<Vec<u8>>) -> Vec<u8> {
 }
 
 /// Fills `buffer` with a part of a large file, and leaves the page cache as it was.
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+pub(crate) fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
     while !buffer.is_empty() {
         let mut slices = [IoSliceMut::new(buffer)];
         match preadv2(file, &mut slices, offset, DONT_CACHE) {

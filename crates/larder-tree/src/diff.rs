@@ -1,7 +1,7 @@
 //! Layers made of the changes of a tree.
 //!
-//! [`write_layer`] packs what an overlay's upper directory, or a tree compared with another,
-//! changed: the entries in the order of their names, directory by directory; a whiteout for what
+//! [`write_layer`] packs what an overlay's upper directory, the image of a layer, or a tree compared with
+//! another, changed: the entries in the order of their names, directory by directory; a whiteout for what
 //! is gone; and before each entry the directories that lead to it. The bytes are those that
 //! BuildKit makes of the same tree, and the same on every run.
 //!
@@ -24,6 +24,8 @@ mod changes;
 mod digest_writer;
 mod layer;
 mod node;
+mod upper;
 
 pub use changes::{LayerOptions, LayerStats, Style, write_layer, write_trees};
 pub use digest_writer::DigestWriter;
+pub use upper::Upper;

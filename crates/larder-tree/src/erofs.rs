@@ -26,13 +26,15 @@
 //! An image that [`copy_again`](crate::copy::copy_again) made ends with a record of what its files were
 //! copied from, so that the next copy takes over from it what has not changed: see [`Past`].
 //!
-//! What the image holds is seen when the kernel has mounted it, after [`Image::finish`].
+//! What the image holds is seen when the kernel has mounted it, after [`Image::finish`]; or a
+//! [`Reader`] reads it, of which [`write_layer`](crate::diff::write_layer) packs a layer.
 //!
 //! **Limitations**: nothing is compressed or deduplicated. A hole in a file is one in the image too,
 //! but the mounted file doesn't tell of it. What an entry held that a later one replaced stays in
 //! the image, unreachable. Nothing is synced to disk.
 
 mod copied;
+mod decode;
 mod directories;
 mod file;
 mod format;
@@ -40,6 +42,7 @@ mod image;
 mod inodes;
 mod lower;
 mod past;
+mod reader;
 mod sink;
 mod stream;
 mod tree;
@@ -47,6 +50,8 @@ mod walk;
 mod writer;
 mod xattrs;
 
+pub(crate) use decode::ReadInode;
 pub use image::{Image, Summary};
 pub use past::Past;
 pub(crate) use past::PastContent;
+pub use reader::Reader;

@@ -13,6 +13,15 @@ const SHORT_LIST_BYTES: usize = 1024;
 /// The kernel's limit on a list of names and on one value (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
 const MAX_BYTES: usize = 64 << 10;
 
+/// Capabilities of files.
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// Capabilities that belong to the root of some user namespace: the revision, and how long they are
+/// with and without its id (`struct vfs_ns_cap_data`).
+const CAPABILITY_REVISION: std::ops::Range<usize> = 3..4;
+const OWNED_CAPABILITY: (u8, usize) = (3, 24);
+const CAPABILITY_OF_ALL: (u8, usize) = (2, 20);
+
 /// The attributes of one file or directory.
 #[derive(Debug, Default)]
 pub(crate) struct Attributes {
@@ -23,6 +32,23 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
+    /// Sorts the attributes that a file system holds; what the kernel doesn't show as it lies there is
+    /// changed as it would do.
+    pub(crate) fn of(xattrs: Xattrs) -> Self {
+        let mut attributes = Self::default();
+        for (name, mut value) in xattrs {
+            if let Some(mark) = overlay_mark(&name) {
+                attributes.overlay.insert(mark.to_vec(), value);
+            } else if is_kept(&name) {
+                if name == CAPABILITY {
+                    show_capability(&mut value);
+                }
+                attributes.kept.insert(name, value);
+            }
+        }
+        attributes
+    }
+
     /// Reads the attributes of an open file or directory; a file system without them has none.
     pub(crate) fn read(fd: impl AsFd) -> Result<Self, Errno> {
         let mut attributes = Self::default();
@@ -71,7 +97,20 @@ pub(crate) fn read_all(fd: impl AsFd) -> Result<Xattrs, Errno> {
 /// Returns whether an attribute belongs to a layer: users' own and file capabilities. The rest
 /// belongs to the host: its labels, access lists and administrators.
 pub(crate) fn is_kept(name: &[u8]) -> bool {
-    name == b"security.capability" || (name.starts_with(b"user.") && overlay_mark(name).is_none())
+    name == CAPABILITY || (name.starts_with(b"user.") && overlay_mark(name).is_none())
+}
+
+/// Makes capabilities of the host's root those of no root in particular, as the kernel does.
+fn show_capability(value: &mut Vec<u8>) {
+    let (revision, length) = OWNED_CAPABILITY;
+    let (shown_revision, shown_length) = CAPABILITY_OF_ALL;
+    if value.len() == length
+        && value[CAPABILITY_REVISION] == [revision]
+        && value[shown_length..] == [0; 4]
+    {
+        value.truncate(shown_length);
+        value[CAPABILITY_REVISION].copy_from_slice(&[shown_revision]);
+    }
 }
 
 fn overlay_mark(name: &[u8]) -> Option<&[u8]> {

@@ -64,15 +64,21 @@ impl Store {
             return Err(unreadable(id, Some(&reason)));
         }
         let failed = |error| Error::io(format_args!("cannot mount the image of `{id}`"), error);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(self.layout().snapshot(id), flags, Mode::empty());
-        let file = file.map_err(|errno| failed(errno.into()))?;
-        let root = Arc::new(mounter.mount_image(&File::from(file)).map_err(failed)?);
+        let file = self.open_image(id)?;
+        let root = Arc::new(mounter.mount_image(&file).map_err(failed)?);
         let mut kept = self.mounts().kept();
         if kept.len() >= MAX_KEPT {
             kept.retain(|_, root| Arc::strong_count(root) > 1);
         }
         Ok(Arc::clone(kept.entry(id.clone()).or_insert(root)))
+    }
+
+    /// Opens the file of a snapshot's image.
+    pub(super) fn open_image(&self, id: &SnapshotId) -> Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::open(self.layout().snapshot(id), flags, Mode::empty());
+        let failed = |errno| Error::io(format_args!("cannot open the image of `{id}`"), errno);
+        file.map(File::from).map_err(failed)
     }
 
     /// Returns whether new layers may be images, and are wanted to be.

@@ -6,7 +6,7 @@ use larder_oci::{Descriptor, Digest, Layer, Mount};
 use larder_tree::apply::{ApplyOptions, LayerForm, Warning, apply_layer};
 use larder_tree::beneath::Root;
 use larder_tree::diff::{DigestWriter, LayerOptions, Style, write_layer};
-use larder_tree::erofs::Image;
+use larder_tree::erofs::{Image, Reader};
 use rusqlite::{OptionalExtension, params};
 use rustix::fd::OwnedFd;
 use rustix::fs::Mode;
@@ -331,15 +331,17 @@ impl Store {
             }
         };
         let failed = |error| Error::tree(format_args!("cannot pack snapshot `{id}`"), error);
-        let upper = match packing {
-            Packing::Directory => Root::open(&self.files(id)).map_err(failed)?,
+        let lower = below.map(Root::from_fd);
+        let packed = match packing {
+            Packing::Directory => {
+                let upper = Root::open(&self.files(id)).map_err(failed)?;
+                write_layer(&upper, lower.as_ref(), style, out, options)
+            }
             Packing::Erofs => {
-                let root = self.image_root(id)?.try_clone();
-                Root::from_fd(root.map_err(|error| Error::io("cannot open an image", error))?)
+                let upper = Reader::open(self.open_image(id)?).map_err(failed)?;
+                write_layer(&upper, lower.as_ref(), style, out, options)
             }
         };
-        let lower = below.map(Root::from_fd);
-        write_layer(&upper, lower.as_ref(), style, out, options).map_err(failed)?;
-        Ok(())
+        packed.map(drop).map_err(failed)
     }
 }

@@ -1,15 +1,14 @@
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use rustix::io::Errno;
-
 use super::layer::{LayerWriter, read_failed};
-use super::node::Node;
-use crate::beneath::{Root, read_names};
+use super::node::{Dir, Node};
+use super::upper::Upper;
+use crate::beneath::Root;
 use crate::tar::{Header, Writer};
 use crate::{Error, ErrorKind, Result};
 
@@ -50,8 +49,8 @@ pub struct LayerStats {
 /// # Errors
 /// `Changed` if a file shrinks or vanishes meanwhile; `Unsupported` for marks of overlayfs that
 /// have no counterpart in a layer; `LimitExceeded` for directories nested beyond 400 levels.
-pub fn write_layer(
-    upper: &Root,
+pub fn write_layer<'a>(
+    upper: impl Into<Upper<'a>>,
     lower: Option<&Root>,
     style: Style,
     out: impl Write,
@@ -61,7 +60,7 @@ pub fn write_layer(
         inner: out,
         count: 0,
     };
-    let entries = write_changes(upper, lower, style, &mut out, options)?;
+    let entries = write_changes(upper.into(), lower, style, &mut out, options)?;
     Ok(LayerStats {
         entries,
         size_bytes: out.count,
@@ -90,11 +89,12 @@ pub fn write_trees(
         }
         if let Some(tree) = tree {
             let mut changes = Changes {
-                layer: LayerWriter::new(&mut out, tree, options).within(directory),
+                layer: LayerWriter::new(&mut out, tree.into(), options).within(directory),
                 path: PathBuf::new(),
                 depth: 0,
+                entered: HashSet::new(),
             };
-            changes.tree_dir(&tree.open_dir("")?, None)?;
+            changes.tree_dir(Dir::Open(tree.open_dir("")?.as_fd()), None)?;
             changes.layer.leave()?;
         }
     }
@@ -111,7 +111,7 @@ pub fn write_trees(
 }
 
 fn write_changes(
-    upper: &Root,
+    upper: Upper<'_>,
     lower: Option<&Root>,
     style: Style,
     out: impl Write,
@@ -121,13 +121,14 @@ fn write_changes(
         layer: LayerWriter::new(out, upper, options),
         path: PathBuf::new(),
         depth: 0,
+        entered: HashSet::new(),
     };
-    let upper = upper.open_dir("")?;
     let lower = lower.map(|lower| lower.open_dir("")).transpose()?;
-    match style {
-        Style::Overlay => changes.overlay_dir(&upper, lower.as_ref())?,
-        Style::Tree => changes.tree_dir(&upper, lower.as_ref())?,
-    }
+    let lower = lower.as_ref().map(|lower| Dir::Open(lower.as_fd()));
+    upper.with_root(|upper| match style {
+        Style::Overlay => changes.overlay_dir(upper, lower),
+        Style::Tree => changes.tree_dir(upper, lower),
+    })?;
     changes.layer.finish()
 }
 
@@ -136,19 +137,22 @@ struct Changes<'a, W: Write> {
     layer: LayerWriter<'a, W>,
     path: PathBuf,
     depth: usize,
+    /// The directories of an image that were entered.
+    entered: HashSet<u64>,
 }
 
 impl<W: Write> Changes<'_, W> {
     /// Takes what is in a directory of an overlay's upper layer as changes.
-    fn overlay_dir(&mut self, upper: &OwnedFd, lower: Option<&OwnedFd>) -> Result<()> {
-        for name in self.sorted_names(upper)? {
+    fn overlay_dir(&mut self, upper: Dir<'_>, lower: Option<Dir<'_>>) -> Result<()> {
+        self.enter(upper)?;
+        for name in self.names(upper)? {
             self.path.push(&name);
             let node = self.find_existing(upper, &name)?;
             let below = match lower {
                 Some(lower) => self.find(lower, &name)?,
                 None => None,
             };
-            self.overlay_entry(&node, below.as_ref())?;
+            self.overlay_entry(&node, below.as_deref())?;
             self.path.pop();
         }
         Ok(())
@@ -172,24 +176,25 @@ impl<W: Write> Changes<'_, W> {
         if !node.is_dir() {
             return Ok(());
         }
-        let handle = self.check(node.handle())?;
-        let below = self.dir_handle(below)?;
+        let dir = self.check(node.dir())?;
+        let below = self.dir(below)?;
         let is_opaque = self.check(node.attributes())?.is_opaque();
         self.descend(|changes| {
             if is_opaque && below.is_some() {
-                changes.tree_dir(handle, below)
+                changes.tree_dir(dir, below)
             } else {
-                changes.overlay_dir(handle, below)
+                changes.overlay_dir(dir, below)
             }
         })
     }
 
     /// Takes the differences between two directories as changes. The upper one may hold
     /// whiteouts, for an opaque directory needs none: they count as nothing there.
-    fn tree_dir(&mut self, upper: &OwnedFd, lower: Option<&OwnedFd>) -> Result<()> {
-        let ours = self.sorted_names(upper)?;
+    fn tree_dir(&mut self, upper: Dir<'_>, lower: Option<Dir<'_>>) -> Result<()> {
+        self.enter(upper)?;
+        let ours = self.names(upper)?;
         let theirs = match lower {
-            Some(lower) => self.sorted_names(lower)?,
+            Some(lower) => self.names(lower)?,
             None => Vec::new(),
         };
         for name in merge(&ours, &theirs) {
@@ -205,7 +210,7 @@ impl<W: Write> Changes<'_, W> {
                 None => None,
             };
             match (&node, &below) {
-                (Some(node), below) => self.tree_entry(node, below.as_ref())?,
+                (Some(node), below) => self.tree_entry(node, below.as_deref())?,
                 (None, Some(_)) => self.layer.whiteout(&self.path)?,
                 (None, None) => {}
             }
@@ -227,9 +232,9 @@ impl<W: Write> Changes<'_, W> {
         if !node.is_dir() {
             return Ok(());
         }
-        let handle = self.check(node.handle())?;
-        let below = self.dir_handle(below)?;
-        self.descend(|changes| changes.tree_dir(handle, below))
+        let dir = self.check(node.dir())?;
+        let below = self.dir(below)?;
+        self.descend(|changes| changes.tree_dir(dir, below))
     }
 
     fn descend(&mut self, walk: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
@@ -261,20 +266,35 @@ impl<W: Write> Changes<'_, W> {
         Ok(())
     }
 
-    fn dir_handle<'n>(&self, node: Option<&'n Node<'_>>) -> Result<Option<&'n OwnedFd>> {
+    /// Takes note of a directory of an image: a damaged one may lie in itself, or in two places, over
+    /// and over.
+    fn enter(&mut self, dir: Dir<'_>) -> Result<()> {
+        if let Dir::Listed(listing) = dir
+            && !self.entered.insert(listing.number)
+        {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "directory `{}` of an image has two names",
+                    self.path.display()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    fn dir<'n>(&self, node: Option<&'n Node<'_>>) -> Result<Option<Dir<'n>>> {
         match node {
-            Some(node) if node.is_dir() => self.check(node.handle()).map(Some),
+            Some(node) if node.is_dir() => self.check(node.dir()).map(Some),
             _ => Ok(None),
         }
     }
 
-    fn sorted_names(&self, dir: &OwnedFd) -> Result<Vec<OsString>> {
-        let mut names = self.check(read_names(dir))?;
-        names.sort_unstable();
-        Ok(names)
+    fn names(&self, dir: Dir<'_>) -> Result<Vec<OsString>> {
+        self.check(dir.names())
     }
 
-    fn find_existing<'n>(&self, dir: &'n OwnedFd, name: &'n OsStr) -> Result<Node<'n>> {
+    fn find_existing<'n>(&self, dir: Dir<'n>, name: &'n OsStr) -> Result<Box<Node<'n>>> {
         self.find(dir, name)?.ok_or_else(|| {
             Error::new(
                 ErrorKind::Changed,
@@ -283,12 +303,12 @@ impl<W: Write> Changes<'_, W> {
         })
     }
 
-    fn find<'n>(&self, dir: &'n OwnedFd, name: &'n OsStr) -> Result<Option<Node<'n>>> {
-        self.check(Node::find(dir, name))
+    fn find<'n>(&self, dir: Dir<'n>, name: &'n OsStr) -> Result<Option<Box<Node<'n>>>> {
+        self.check(dir.find(name))
     }
 
-    fn check<T>(&self, result: Result<T, Errno>) -> Result<T> {
-        result.map_err(|errno| read_failed(&self.path, errno))
+    fn check<T>(&self, result: io::Result<T>) -> Result<T> {
+        result.map_err(|error| read_failed(&self.path, error))
     }
 }
 

@@ -1,14 +1,13 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Timespec;
-use rustix::io::Errno;
 
 use super::LayerOptions;
 use super::node::Node;
-use crate::beneath::Root;
+use super::upper::Upper;
 use crate::tar::{Header, Kind, Writer};
 use crate::{Error, ErrorKind, Result};
 
@@ -21,7 +20,7 @@ const COPY_BYTES: usize = 256 << 10;
 /// Writes changes as the entries of a layer.
 pub(super) struct LayerWriter<'a, W: Write> {
     tar: Writer<BufWriter<W>>,
-    upper: &'a Root,
+    upper: Upper<'a>,
     options: &'a LayerOptions,
     /// Where the tree lies in the archive.
     within: &'a Path,
@@ -36,7 +35,7 @@ pub(super) struct LayerWriter<'a, W: Write> {
 }
 
 impl<'a, W: Write> LayerWriter<'a, W> {
-    pub(super) fn new(out: W, upper: &'a Root, options: &'a LayerOptions) -> Self {
+    pub(super) fn new(out: W, upper: Upper<'a>, options: &'a LayerOptions) -> Self {
         Self {
             tar: Writer::new(BufWriter::with_capacity(COPY_BYTES, out)),
             upper,
@@ -57,7 +56,7 @@ impl<'a, W: Write> LayerWriter<'a, W> {
 
     /// Writes what is at `path` now.
     pub(super) fn entry(&mut self, path: &Path, node: &Node<'_>) -> Result<()> {
-        let failed = |errno| read_failed(path, errno);
+        let failed = |error| read_failed(path, error);
         let Some(mut header) = node.header(path.to_owned()).map_err(failed)? else {
             return Ok(());
         };
@@ -149,44 +148,36 @@ impl<'a, W: Write> LayerWriter<'a, W> {
         let Some(parent) = path.parent() else {
             return Ok(());
         };
-        let Some(name) = parent.file_name() else {
-            return Ok(());
-        };
-        if self.written_dirs.contains(parent) {
+        if parent.file_name().is_none() || self.written_dirs.contains(parent) {
             return Ok(());
         }
-        let (above, _) = self.upper.parent_of(parent)?;
-        let find = || {
-            let node = Node::find(&above, name)?.ok_or(Errno::NOENT)?;
-            node.header(parent.to_owned())
-        };
-        match find().map_err(|errno| read_failed(parent, errno))? {
+        match self.upper.header(parent)? {
             Some(mut header) => self.append(&mut header),
             None => Err(changed(parent)),
         }
     }
 
     fn copy_contents(&mut self, path: &Path, node: &Node<'_>, size: u64) -> Result<()> {
-        let mut remaining = size;
-        while remaining > 0 {
-            let failed = |errno| read_failed(path, errno);
-            let wanted = self.buffer.len().min(remaining as usize);
-            let file = node.handle().map_err(failed)?;
-            let count = rustix::io::read(file, &mut self.buffer[..wanted]).map_err(failed)?;
+        let mut offset = 0;
+        while offset < size {
+            let wanted = (size - offset).min(self.buffer.len() as u64) as usize;
+            let buffer = &mut self.buffer[..wanted];
+            let count = node.read(offset, buffer);
+            let count = count.map_err(|error| read_failed(path, error))?;
             if count == 0 {
                 return Err(changed(path));
             }
-            remaining -= count as u64;
+            offset += count as u64;
             self.tar
-                .write_all(&self.buffer[..count])
+                .write_all(&buffer[..count])
                 .map_err(|error| Error::io("cannot write the layer", error))?;
         }
         Ok(())
     }
 }
 
-pub(super) fn read_failed(path: &Path, errno: Errno) -> Error {
-    Error::io(format!("cannot read `{}`", path.display()), errno)
+pub(super) fn read_failed(path: &Path, error: io::Error) -> Error {
+    Error::io(format!("cannot read `{}`", path.display()), error)
 }
 
 fn changed(path: &Path) -> Error {

@@ -1,5 +1,6 @@
 use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -7,36 +8,186 @@ use std::path::PathBuf;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, Timespec};
 use rustix::io::Errno;
 
+use crate::beneath::read_names;
+use crate::erofs::{ReadInode, Reader};
 use crate::tar::{Header, Kind};
 use crate::xattr::Attributes;
 
 /// How much of two files is compared at once.
 const COMPARE_BYTES: usize = 64 << 10;
 
-/// An entry of a directory that is held open.
+/// The device of all that lies in images: no mounted file system has this number.
+const IMAGE_DEVICE: u64 = 0;
+
+/// A directory that is held open, or was read from an image.
+#[derive(Clone, Copy)]
+pub(super) enum Dir<'a> {
+    Open(BorrowedFd<'a>),
+    Listed(&'a Listing<'a>),
+}
+
+/// A directory of an image.
+pub(super) struct Listing<'a> {
+    image: &'a Reader,
+    /// The number of its inode.
+    pub(super) number: u64,
+    /// The names in it, in order, with the numbers of their inodes.
+    names: Vec<(OsString, u64)>,
+}
+
+impl<'a> Listing<'a> {
+    pub(super) fn read(image: &'a Reader, dir: &ReadInode) -> io::Result<Self> {
+        Ok(Self {
+            image,
+            number: dir.number,
+            names: image.list(dir)?,
+        })
+    }
+}
+
+impl<'a> Dir<'a> {
+    /// Returns the names in it, in order.
+    pub(super) fn names(self) -> io::Result<Vec<OsString>> {
+        match self {
+            Self::Open(dir) => {
+                let mut names = read_names(dir)?;
+                names.sort_unstable();
+                Ok(names)
+            }
+            Self::Listed(dir) => Ok(dir.names.iter().map(|(name, _)| name.clone()).collect()),
+        }
+    }
+
+    /// Looks an entry up; `None` if there is none. Boxed, for who walks deep holds many.
+    pub(super) fn find(self, name: &'a OsStr) -> io::Result<Option<Box<Node<'a>>>> {
+        match self {
+            Self::Open(dir) => Ok(Node::find(dir, name)?.map(Box::new)),
+            Self::Listed(dir) => {
+                let found = dir
+                    .names
+                    .binary_search_by(|(other, _)| other.as_os_str().cmp(name));
+                let inode = found.ok().map(|at| dir.image.inode(dir.names[at].1));
+                Ok(inode
+                    .transpose()?
+                    .map(|inode| Box::new(Node::in_image(dir.image, inode))))
+            }
+        }
+    }
+}
+
+/// What is known of an entry without opening it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Metadata {
+    /// Device and number of the inode.
+    id: (u64, u64),
+    /// Type and permissions.
+    mode: u32,
+    owner: (u32, u32),
+    link_count: u64,
+    /// What a device stands for.
+    device: u64,
+    size: u64,
+    mtime: Timespec,
+}
+
+impl From<&Stat> for Metadata {
+    fn from(stat: &Stat) -> Self {
+        Self {
+            id: (stat.st_dev, stat.st_ino),
+            mode: stat.st_mode,
+            owner: (stat.st_uid, stat.st_gid),
+            link_count: stat.st_nlink as u64,
+            device: stat.st_rdev,
+            size: stat.st_size as u64,
+            mtime: Timespec {
+                tv_sec: stat.st_mtime,
+                tv_nsec: stat.st_mtime_nsec as i64,
+            },
+        }
+    }
+}
+
+impl From<&ReadInode> for Metadata {
+    fn from(inode: &ReadInode) -> Self {
+        let file_type = inode.file_type();
+        let is_device = matches!(file_type, FileType::CharacterDevice | FileType::BlockDevice);
+        let (major, minor) = inode.device();
+        Self {
+            id: (IMAGE_DEVICE, inode.number),
+            mode: inode.mode,
+            owner: (inode.uid, inode.gid),
+            link_count: u64::from(inode.link_count),
+            device: if is_device {
+                fs::makedev(major, minor)
+            } else {
+                0
+            },
+            size: inode.size,
+            mtime: inode.mtime(),
+        }
+    }
+}
+
+/// An entry of a directory.
 pub(super) struct Node<'a> {
-    parent: BorrowedFd<'a>,
-    name: &'a OsStr,
-    pub(super) stat: Stat,
-    pub(super) file_type: FileType,
-    handle: OnceCell<OwnedFd>,
+    metadata: Metadata,
+    file_type: FileType,
+    source: Source<'a>,
     attributes: OnceCell<Attributes>,
 }
 
+/// Where an entry is read.
+enum Source<'a> {
+    Name {
+        parent: BorrowedFd<'a>,
+        name: &'a OsStr,
+        handle: OnceCell<OwnedFd>,
+    },
+    Image {
+        image: &'a Reader,
+        inode: ReadInode,
+        listing: OnceCell<Listing<'a>>,
+    },
+}
+
 impl<'a> Node<'a> {
-    /// Looks the entry up; `None` if there is none.
-    pub(super) fn find(parent: &'a impl AsFd, name: &'a OsStr) -> Result<Option<Self>, Errno> {
+    /// Looks the entry of an open directory up; `None` if there is none.
+    pub(super) fn find(parent: BorrowedFd<'a>, name: &'a OsStr) -> io::Result<Option<Self>> {
         match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(Self {
-                parent: parent.as_fd(),
-                name,
-                stat,
-                file_type: FileType::from_raw_mode(stat.st_mode),
-                handle: OnceCell::new(),
-                attributes: OnceCell::new(),
-            })),
+            Ok(stat) => {
+                let handle = OnceCell::new();
+                let source = Source::Name {
+                    parent,
+                    name,
+                    handle,
+                };
+                Ok(Some(Self::new((&stat).into(), source)))
+            }
             Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(errno),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Returns what an inode of an image is.
+    pub(super) fn in_image(image: &'a Reader, inode: ReadInode) -> Self {
+        let metadata = (&inode).into();
+        let listing = OnceCell::new();
+        Self::new(
+            metadata,
+            Source::Image {
+                image,
+                inode,
+                listing,
+            },
+        )
+    }
+
+    fn new(metadata: Metadata, source: Source<'a>) -> Self {
+        Self {
+            metadata,
+            file_type: FileType::from_raw_mode(metadata.mode),
+            source,
+            attributes: OnceCell::new(),
         }
     }
 
@@ -48,36 +199,69 @@ impl<'a> Node<'a> {
         self.file_type == FileType::RegularFile
     }
 
-    /// Returns the entry, which is a file or directory, open for reading.
-    pub(super) fn handle(&self) -> Result<&OwnedFd, Errno> {
-        if let Some(handle) = self.handle.get() {
-            return Ok(handle);
+    /// Returns what is in the entry, which is a directory.
+    pub(super) fn dir(&self) -> io::Result<Dir<'_>> {
+        match &self.source {
+            Source::Name {
+                parent,
+                name,
+                handle,
+            } => opened(*parent, name, handle).map(|handle| Dir::Open(handle.as_fd())),
+            Source::Image {
+                image,
+                inode,
+                listing,
+            } => {
+                if let Some(listing) = listing.get() {
+                    return Ok(Dir::Listed(listing));
+                }
+                let read = Listing::read(image, inode)?;
+                Ok(Dir::Listed(listing.get_or_init(|| read)))
+            }
         }
-        // Should it have become a pipe, opening must not wait for a writer.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let handle = fs::openat(self.parent, self.name, flags, Mode::empty())?;
-        Ok(self.handle.get_or_init(|| handle))
+    }
+
+    /// Fills `buffer` with what the entry, a file, holds from `offset` on, as far as it goes; returns
+    /// how much that is.
+    pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.source {
+            Source::Name {
+                parent,
+                name,
+                handle,
+            } => Ok(read_full(opened(*parent, name, handle)?, buffer, offset)?),
+            Source::Image { image, inode, .. } => {
+                let rest = inode.size.saturating_sub(offset);
+                let count = rest.min(buffer.len() as u64) as usize;
+                image.read(inode, offset, &mut buffer[..count])?;
+                Ok(count)
+            }
+        }
     }
 
     /// Returns the attributes; only files and directories have any that matter.
-    pub(super) fn attributes(&self) -> Result<&Attributes, Errno> {
+    pub(super) fn attributes(&self) -> io::Result<&Attributes> {
         if let Some(attributes) = self.attributes.get() {
             return Ok(attributes);
         }
-        let attributes = if self.is_dir() || self.is_file() {
-            Attributes::read(self.handle()?)?
-        } else {
-            Attributes::default()
+        let attributes = match &self.source {
+            _ if !self.is_dir() && !self.is_file() => Attributes::default(),
+            Source::Name {
+                parent,
+                name,
+                handle,
+            } => Attributes::read(opened(*parent, name, handle)?)?,
+            Source::Image { image, inode, .. } => Attributes::of(image.xattrs(inode)?),
         };
         Ok(self.attributes.get_or_init(|| attributes))
     }
 
     /// Returns whether the entry only says that there is none: a device 0:0, or an empty file
     /// with overlayfs' mark.
-    pub(super) fn is_whiteout(&self) -> Result<bool, Errno> {
+    pub(super) fn is_whiteout(&self) -> io::Result<bool> {
         match self.file_type {
-            FileType::CharacterDevice => Ok(self.stat.st_rdev == 0),
-            FileType::RegularFile if self.stat.st_size == 0 => {
+            FileType::CharacterDevice => Ok(self.metadata.device == 0),
+            FileType::RegularFile if self.metadata.size == 0 => {
                 Ok(self.attributes()?.overlay.contains_key(&b"whiteout"[..]))
             }
             _ => Ok(false),
@@ -86,14 +270,14 @@ impl<'a> Node<'a> {
 
     /// Identifies the file among its hard links; `None` if it has but one name.
     pub(super) fn link_id(&self) -> Option<(u64, u64)> {
-        let has_more = !self.is_dir() && self.stat.st_nlink > 1;
-        has_more.then_some((self.stat.st_dev, self.stat.st_ino))
+        let has_more = !self.is_dir() && self.metadata.link_count > 1;
+        has_more.then_some(self.metadata.id)
     }
 
     /// Describes the entry, to be written under `path`; `None` for a socket.
-    pub(super) fn header(&self, path: PathBuf) -> Result<Option<Header>, Errno> {
+    pub(super) fn header(&self, path: PathBuf) -> io::Result<Option<Header>> {
         let device = || {
-            let number = self.stat.st_rdev;
+            let number = self.metadata.device;
             (fs::major(number), fs::minor(number))
         };
         let kind = match self.file_type {
@@ -108,15 +292,15 @@ impl<'a> Node<'a> {
         Ok(Some(Header {
             path,
             size: if self.is_file() {
-                self.stat.st_size as u64
+                self.metadata.size
             } else {
                 0
             },
             kind,
-            mode: self.stat.st_mode & 0o7777,
-            uid: self.stat.st_uid,
-            gid: self.stat.st_gid,
-            mtime: mtime(&self.stat),
+            mode: self.metadata.mode & 0o7777,
+            uid: self.metadata.owner.0,
+            gid: self.metadata.owner.1,
+            mtime: self.metadata.mtime,
             xattrs: self.attributes()?.kept.clone(),
         }))
     }
@@ -125,50 +309,63 @@ impl<'a> Node<'a> {
     ///
     /// Times of directories don't count. A file whose time has no nanoseconds may have been
     /// unpacked from an archive, which drops them; then its contents decide.
-    pub(super) fn is_same_as(&self, below: &Node<'_>) -> Result<bool, Errno> {
-        let (ours, theirs) = (&self.stat, &below.stat);
-        if (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino) {
+    pub(super) fn is_same_as(&self, below: &Node<'_>) -> io::Result<bool> {
+        let (ours, theirs) = (&self.metadata, &below.metadata);
+        if ours.id == theirs.id {
             return Ok(true);
         }
-        let basics = |stat: &Stat| (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_rdev);
+        let basics = |it: &Metadata| (it.mode, it.owner, it.device);
         if basics(ours) != basics(theirs) {
             return Ok(false);
         }
-        if !self.is_dir() && (ours.st_size, mtime(ours)) != (theirs.st_size, mtime(theirs)) {
+        if !self.is_dir() && (ours.size, ours.mtime) != (theirs.size, theirs.mtime) {
             return Ok(false);
         }
         if self.attributes()?.kept != below.attributes()?.kept {
             return Ok(false);
         }
-        if self.is_dir() || mtime(ours).tv_nsec != 0 {
+        if self.is_dir() || ours.mtime.tv_nsec != 0 {
             return Ok(true);
         }
         match self.file_type {
             FileType::Symlink => Ok(self.link_target()? == below.link_target()?),
-            FileType::RegularFile => have_same_contents(self.handle()?, below.handle()?),
+            FileType::RegularFile => have_same_contents(self, below),
             _ => Ok(true),
         }
     }
 
-    fn link_target(&self) -> Result<PathBuf, Errno> {
-        let target = fs::readlinkat(self.parent, self.name, Vec::new())?;
-        Ok(OsString::from_vec(target.into_bytes()).into())
+    fn link_target(&self) -> io::Result<PathBuf> {
+        match &self.source {
+            Source::Name { parent, name, .. } => {
+                let target = fs::readlinkat(parent, *name, Vec::new())?;
+                Ok(OsString::from_vec(target.into_bytes()).into())
+            }
+            Source::Image { image, inode, .. } => image.link_target(inode),
+        }
     }
 }
 
-fn mtime(stat: &Stat) -> Timespec {
-    Timespec {
-        tv_sec: stat.st_mtime,
-        tv_nsec: stat.st_mtime_nsec as i64,
+/// Returns an entry, which is a file or directory, open for reading.
+fn opened<'n>(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    handle: &'n OnceCell<OwnedFd>,
+) -> io::Result<&'n OwnedFd> {
+    if let Some(handle) = handle.get() {
+        return Ok(handle);
     }
+    // Should it have become a pipe, opening must not wait for a writer.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = fs::openat(parent, name, flags, Mode::empty())?;
+    Ok(handle.get_or_init(|| opened))
 }
 
-fn have_same_contents(ours: &OwnedFd, theirs: &OwnedFd) -> Result<bool, Errno> {
+fn have_same_contents(ours: &Node<'_>, theirs: &Node<'_>) -> io::Result<bool> {
     let mut buffers = (vec![0; COMPARE_BYTES], vec![0; COMPARE_BYTES]);
     let mut offset = 0;
     loop {
-        let count = read_full(ours, &mut buffers.0, offset)?;
-        let other = read_full(theirs, &mut buffers.1, offset)?;
+        let count = ours.read(offset, &mut buffers.0)?;
+        let other = theirs.read(offset, &mut buffers.1)?;
         if buffers.0[..count] != buffers.1[..other] {
             return Ok(false);
         }

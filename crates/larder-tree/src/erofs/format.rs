@@ -1,9 +1,5 @@
 //! The format on the disk, as `fs/erofs/erofs_fs.h` of Linux has it. All numbers are little-endian.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
-
 use rustix::fs::FileType;
 
 /// The unit in which data and metadata lie.
@@ -22,10 +18,11 @@ pub(super) const ROOT_OFFSET: usize = SUPERBLOCK_OFFSET + SUPERBLOCK_BYTES;
 /// The longest name of a directory's entry.
 pub(super) const MAX_NAME_BYTES: usize = 255;
 
-const SUPERBLOCK_OFFSET: usize = 1024;
+pub(super) const SUPERBLOCK_OFFSET: usize = 1024;
 const SUPERBLOCK_BYTES: usize = 128;
-const BLOCK_COUNT_OFFSET: usize = 36;
-const MAGIC: u32 = 0xe0f5_e1e2;
+/// Where the superblock has the time of compact inodes.
+pub(super) const EPOCH_OFFSET: usize = 24;
+pub(super) const MAGIC: u32 = 0xe0f5_e1e2;
 
 /// The superblock has a checksum.
 const COMPAT_CHECKSUM: u32 = 1;
@@ -33,7 +30,7 @@ const COMPAT_CHECKSUM: u32 = 1;
 const COMPAT_MTIME: u32 = 2;
 
 /// What stands for the address of no block.
-const NO_BLOCK: u32 = u32::MAX;
+pub(super) const NO_BLOCK: u32 = u32::MAX;
 
 /// A time of modification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,26 +63,19 @@ impl Superblock {
         put(12, &[BLOCK_BYTES.trailing_zeros() as u8]);
         put(14, &((ROOT_OFFSET / SLOT_BYTES) as u16).to_le_bytes());
         put(16, &self.inode_count.to_le_bytes());
-        put(24, &self.epoch.seconds.to_le_bytes());
-        put(32, &self.epoch.nanos.to_le_bytes());
-        put(BLOCK_COUNT_OFFSET, &self.block_count.to_le_bytes());
+        put(EPOCH_OFFSET, &self.epoch.seconds.to_le_bytes());
+        put(EPOCH_OFFSET + 8, &self.epoch.nanos.to_le_bytes());
+        put(36, &self.block_count.to_le_bytes());
         put(44, &self.xattr_block.to_le_bytes());
         put(48, &self.uuid);
-        let checksum = crc32c(bytes);
-        bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
+        let sum = checksum(bytes);
+        bytes[4..8].copy_from_slice(&sum.to_le_bytes());
     }
 }
 
-/// Returns how many bytes the file system in `file` has; the file may have more.
-pub(super) fn file_system_bytes(file: &File) -> io::Result<u64> {
-    let mut block_count = [0; 4];
-    let offset = (SUPERBLOCK_OFFSET + BLOCK_COUNT_OFFSET) as u64;
-    file.read_exact_at(&mut block_count, offset)?;
-    Ok(u64::from(u32::from_le_bytes(block_count)) * BLOCK_BYTES as u64)
-}
-
-/// Returns the CRC-32C that the superblock wants: begun with ones, not inverted at the end.
-fn crc32c(bytes: &[u8]) -> u32 {
+/// Returns the checksum of the first block from the superblock on, which has zeros in its place: a
+/// CRC-32C that begins with ones and is not inverted at the end.
+pub(super) fn checksum(bytes: &[u8]) -> u32 {
     const POLYNOMIAL: u32 = 0x82f6_3b78;
     bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
@@ -188,46 +178,6 @@ impl Inode {
     }
 }
 
-/// What is read of a file's inode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct FileInode {
-    /// Bytes of the file.
-    pub(super) size: u64,
-    /// Bytes of the inode itself.
-    pub(super) length: usize,
-    /// `None` if no whole block holds data.
-    pub(super) first_block: Option<u32>,
-    /// Whether what is less than a block follows the inode.
-    pub(super) has_inline_tail: bool,
-}
-
-impl FileInode {
-    /// Reads an inode as [`Inode::encode`] writes it. `None` for what is no file, or has extended
-    /// attributes.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let short = |at: usize| Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
-        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        let (format, xattr_count) = (short(0)?, short(2)?);
-        let file_type = FileType::from_raw_mode(u32::from(short(4)?));
-        let is_compact = format & 1 == 0;
-        let has_inline_tail = match format >> 1 {
-            0 => false,
-            2 => true,
-            _ => return None,
-        };
-        if file_type != FileType::RegularFile || xattr_count != 0 {
-            return None;
-        }
-        let high = if is_compact { 0 } else { word(12)? };
-        Some(Self {
-            size: u64::from(word(8)?) | u64::from(high) << 32,
-            length: if is_compact { 32 } else { 64 },
-            first_block: Some(word(16)?).filter(|block| *block != NO_BLOCK),
-            has_inline_tail,
-        })
-    }
-}
-
 /// Returns where in an encoded inode the number of its links lies, and its new bytes.
 pub(super) fn link_count_patch(inode: &[u8], link_count: u32) -> (usize, Vec<u8>) {
     let is_compact = inode[0] & 1 == 0;
@@ -293,7 +243,7 @@ mod tests {
     #[test]
     fn the_checksum_is_the_castagnoli_one() {
         // The check value of CRC-32C is inverted at the end.
-        assert_eq!(!crc32c(b"123456789"), 0xe306_9283);
+        assert_eq!(!checksum(b"123456789"), 0xe306_9283);
     }
 
     #[test]

@@ -1,20 +1,19 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::FileType;
 
 use super::copied::{ENTRY_BYTES, MAGIC, TRAILER_BYTES};
-use super::format::{BLOCK_BYTES, FileInode, SLOT_BYTES, file_system_bytes};
+use super::reader::Reader;
 
 /// A larger record is not read.
 const MAX_RECORD_BYTES: u64 = 256 << 20;
-
-/// How much of the image is read at once, to look for inodes that mostly follow each other.
-const WINDOW_BYTES: usize = 64 << 10;
 
 /// An image that a copy has made before: what in it came from files that have not changed is taken
 /// over by the next copy, which need not read them.
@@ -24,21 +23,13 @@ const WINDOW_BYTES: usize = 64 << 10;
 /// that have extended attributes, or several names, are not in the record.
 #[derive(Debug)]
 pub struct Past {
-    file: File,
+    image: Reader,
     /// As written.
     entries: Vec<u8>,
     /// Where each entry begins, in the order of the paths.
     offsets: Vec<usize>,
-    reading: Mutex<Reading>,
-}
-
-#[derive(Debug, Default)]
-struct Reading {
     /// The entry after the one that was found last: paths are mostly asked for in their order.
-    next: usize,
-    /// A part of the image, and where it begins.
-    window: Vec<u8>,
-    window_offset: u64,
+    next: AtomicUsize,
 }
 
 /// What a file of an image holds: first whole blocks, then the rest.
@@ -72,12 +63,13 @@ impl Past {
             return None;
         }
         let offset = trailer_offset.checked_sub(entries_bytes)?;
-        // What lies within the file system are bytes of files, whatever they look like.
-        if offset < file_system_bytes(&file).ok()? {
-            return None;
-        }
         let mut entries = vec![0; entries_bytes as usize];
         file.read_exact_at(&mut entries, offset).ok()?;
+        let image = Reader::open(file).ok()?;
+        // What lies within the file system are bytes of files, whatever they look like.
+        if offset < image.length() {
+            return None;
+        }
         let crc = u32::from_le_bytes(trailer[8..12].try_into().expect("four bytes"));
         if crc32fast::hash(&entries) != crc {
             return None;
@@ -89,10 +81,10 @@ impl Past {
             at += ENTRY_BYTES + path_length(entries.get(at..at + 2)?);
         }
         (at == entries.len()).then_some(Self {
-            file,
+            image,
             entries,
             offsets,
-            reading: Mutex::default(),
+            next: AtomicUsize::new(0),
         })
     }
 
@@ -100,33 +92,43 @@ impl Past {
     /// the digest `source`.
     pub(crate) fn content(&self, path: &Path, source: &[u8; 32], size: u64) -> Option<PastContent> {
         let path = OsStr::new(path).as_bytes();
-        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let position = match self.offsets.get(reading.next) {
-            Some(&offset) if self.path(offset) == path => reading.next,
+        let next = self.next.load(Ordering::Relaxed);
+        let position = match self.offsets.get(next) {
+            Some(&offset) if self.path(offset) == path => next,
             _ => {
                 let found = self.offsets.binary_search_by(|&at| self.path(at).cmp(path));
                 found.ok()?
             }
         };
-        reading.next = position + 1;
+        self.next.store(position + 1, Ordering::Relaxed);
         let offset = self.offsets[position];
         let rest = &self.entries[offset + 2 + self.path(offset).len()..][..ENTRY_BYTES - 2];
         if rest[8..] != *source {
             return None;
         }
         let number = u64::from_le_bytes(rest[..8].try_into().expect("eight bytes"));
-        reading.content(&self.file, number, size)
+        let inode = self.image.inode(number).ok()?;
+        let is_plain = inode.file_type() == FileType::RegularFile && inode.xattr_bytes == 0;
+        if !is_plain || inode.size != size {
+            return None;
+        }
+        let (blocks_offset, tail) = self.image.content(&inode).ok()?;
+        Some(PastContent {
+            blocks_offset,
+            blocks_bytes: size - tail.len() as u64,
+            tail,
+        })
     }
 
     /// Returns the image, to copy blocks from.
     pub(crate) fn image(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        self.image.as_fd()
     }
 
     /// Returns the bytes of a file that is not too large to be held.
     pub(crate) fn read(&self, content: &PastContent) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; content.blocks_bytes as usize];
-        self.file.read_exact_at(&mut bytes, content.blocks_offset)?;
+        self.image.read_at(content.blocks_offset, &mut bytes)?;
         bytes.extend_from_slice(&content.tail);
         Ok(bytes)
     }
@@ -134,57 +136,6 @@ impl Past {
     fn path(&self, offset: usize) -> &[u8] {
         let length = path_length(&self.entries[offset..offset + 2]);
         &self.entries[offset + 2..][..length]
-    }
-}
-
-impl Reading {
-    /// Returns what the inode `number` holds, if it is that of a file of `size` bytes.
-    fn content(&mut self, file: &File, number: u64, size: u64) -> Option<PastContent> {
-        let offset = number.checked_mul(SLOT_BYTES as u64)?;
-        let inode = FileInode::decode(self.block_from(file, offset)?)?;
-        if inode.size != size {
-            return None;
-        }
-        let tail_bytes = if inode.has_inline_tail {
-            (size % BLOCK_BYTES as u64) as usize
-        } else {
-            0
-        };
-        let block = self.block_from(file, offset)?;
-        let tail = block.get(inode.length..inode.length + tail_bytes)?.to_vec();
-        let blocks_bytes = size - tail_bytes as u64;
-        let blocks_offset = match inode.first_block {
-            Some(block) => u64::from(block) * BLOCK_BYTES as u64,
-            None if blocks_bytes == 0 => 0,
-            None => return None,
-        };
-        Some(PastContent {
-            blocks_offset,
-            blocks_bytes,
-            tail,
-        })
-    }
-
-    /// Returns the bytes of the block that `offset` lies in, from there on.
-    fn block_from(&mut self, file: &File, offset: u64) -> Option<&[u8]> {
-        let end = (offset + 1).next_multiple_of(BLOCK_BYTES as u64);
-        let window_end = self.window_offset + self.window.len() as u64;
-        if offset < self.window_offset || end > window_end {
-            self.window_offset = end - BLOCK_BYTES as u64;
-            self.window.resize(WINDOW_BYTES, 0);
-            let mut filled = 0;
-            while filled < self.window.len() {
-                let at = self.window_offset + filled as u64;
-                match file.read_at(&mut self.window[filled..], at).ok()? {
-                    0 => break,
-                    count => filled += count,
-                }
-            }
-            self.window.truncate(filled);
-        }
-        let start = (offset - self.window_offset) as usize;
-        let end = (end - self.window_offset) as usize;
-        self.window.get(start..end)
     }
 }
 

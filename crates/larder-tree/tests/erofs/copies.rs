@@ -13,14 +13,17 @@ use larder_tree::copy::{
     CopyOptions, FileAttributes, MkdirOptions, ModeChange, copy, mkdir, mkfile, remove,
     symlink as make_link,
 };
-use larder_tree::diff::{LayerOptions, Style, write_layer};
+use larder_tree::diff::Style;
 use larder_tree::erofs::Image;
 use larder_tree::sink::Sink;
 use larder_tree::tar::{Header, Reader};
 use proptest::prelude::*;
 use rustix::fs::{CWD, Gid, Timespec, Timestamps, Uid, XattrFlags};
 
-use crate::support::{Found, TIME, TestImage, assert_same, can_mount, check, found, mount_overlay};
+use crate::support::{
+    Found, TIME, TestImage, assert_same, assert_same_layers, can_mount, check, found,
+    mount_overlay, packed,
+};
 
 /// Times from here on are those of the test.
 const RECENT: i64 = 1_750_000_000;
@@ -195,6 +198,7 @@ fn compare(ops: &[Op]) -> std::result::Result<BTreeMap<PathBuf, Found>, String> 
     let seen = normal(found(merged.path()));
     assert_same(&seen, &normal(found(writable.path())));
     assert_eq!(layer(mounted.path(), &lower), layer(&upper, &lower));
+    assert_same_layers(&test.path(), mounted.path(), Some(&lower));
     Ok(seen)
 }
 
@@ -210,10 +214,8 @@ fn normal(mut found: BTreeMap<PathBuf, Found>) -> BTreeMap<PathBuf, Found> {
 
 /// Returns the entries of the layer of what `upper` changes.
 fn layer(upper: &Path, lower: &Path) -> Vec<Header> {
-    let mut packed = Vec::new();
     let (upper, lower) = (Root::open(upper).unwrap(), Root::open(lower).unwrap());
-    let options = LayerOptions::default();
-    write_layer(&upper, Some(&lower), Style::Overlay, &mut packed, &options).unwrap();
+    let packed = packed(&upper, Some(&lower), Style::Overlay).unwrap();
     let mut reader = Reader::new(&packed[..]);
     let mut headers = Vec::new();
     while let Some(mut header) = reader.next_entry().unwrap() {

@@ -5,6 +5,7 @@
 mod again;
 mod content;
 mod copies;
+mod damaged;
 mod hostile;
 mod shapes;
 mod support;

@@ -12,9 +12,10 @@ use std::sync::OnceLock;
 use larder_testkit::{report_skip, unpacked};
 use larder_tree::apply::{ApplyOptions, ApplyStats, LayerForm, Warning, apply_layer};
 use larder_tree::beneath::Root;
-use larder_tree::erofs::{Image, Summary};
+use larder_tree::diff::{LayerOptions, Style, Upper, write_layer};
+use larder_tree::erofs::{Image, Reader, Summary};
 use larder_tree::sink::Sink;
-use larder_tree::tar::{Header, Kind, Writer};
+use larder_tree::tar::{self, Header, Kind};
 use rustix::fs::{CWD, FileType};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
@@ -276,9 +277,40 @@ pub(crate) fn assert_same(image: &BTreeMap<PathBuf, Found>, other: &BTreeMap<Pat
     }
 }
 
+/// Packs what an image holds, and what a directory shows that it is mounted at, in all ways: they must make
+/// the same layers, or fail both.
+pub(crate) fn assert_same_layers(image: &Path, mounted: &Path, lower: Option<&Path>) {
+    let reader = Reader::open(File::open(image).unwrap()).unwrap();
+    let mounted = Root::open(mounted).unwrap();
+    let lower = lower.map(|lower| Root::open(lower).unwrap());
+    for (lower, style) in [
+        (lower.as_ref(), Style::Overlay),
+        (lower.as_ref(), Style::Tree),
+        (None, Style::Overlay),
+    ] {
+        let expected = packed(&mounted, lower, style);
+        let layer = packed(&reader, lower, style);
+        assert_eq!(layer.is_ok(), expected.is_ok(), "{layer:?} {expected:?}");
+        if let (Ok(layer), Ok(expected)) = (layer, expected) {
+            assert!(layer == expected, "{style:?}: the layers differ");
+        }
+    }
+}
+
+/// Packs what `upper` changes.
+pub(crate) fn packed<'a>(
+    upper: impl Into<Upper<'a>>,
+    lower: Option<&Root>,
+    style: Style,
+) -> larder_tree::Result<Vec<u8>> {
+    let mut layer = Vec::new();
+    write_layer(upper, lower, style, &mut layer, &LayerOptions::default())?;
+    Ok(layer)
+}
+
 /// Packs entries as they are given.
 pub(crate) fn archive(entries: &[(Header, Vec<u8>)]) -> Vec<u8> {
-    let mut writer = Writer::new(Vec::new());
+    let mut writer = tar::Writer::new(Vec::new());
     for (header, data) in entries {
         let mut header = header.clone();
         if header.kind == Kind::File {
@@ -335,6 +367,7 @@ pub(crate) fn assert_image_as(
     let mounted = test.mount();
     let found = found(mounted.path());
     assert_same(&found, &self::found(dir));
+    assert_same_layers(&test.path(), mounted.path(), None);
     assert_eq!(summary.size_bytes, test.path().metadata().unwrap().len());
     Some((found, summary))
 }

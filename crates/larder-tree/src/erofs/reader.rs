@@ -1,0 +1,252 @@
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::FileType;
+
+use super::decode::{
+    ReadInode, ReadSuperblock, XATTR_ENTRY_BYTES, damaged, read_entries, read_xattr,
+    read_xattr_head, read_xattrs,
+};
+use super::format::{BLOCK_BYTES, SLOT_BYTES};
+use crate::bulk;
+use crate::tar::Xattrs;
+use crate::{Error, Result};
+
+/// How much is read at once, where small things lie; and how much of it is kept.
+const WINDOW_BYTES: usize = 64 << 10;
+const WINDOW_COUNT: usize = 64;
+
+/// The longest target of a symlink.
+const MAX_TARGET_BYTES: u64 = 4096;
+
+/// An inode of the largest form.
+const INODE_BYTES: u64 = 64;
+
+/// The tree in an image, read without the kernel: what takes a system call or two a file in a mounted
+/// image takes none here, but a few for each part of it that holds many files.
+///
+/// The image may be damaged: then what is wrong with it is told by an error.
+#[derive(Debug)]
+pub struct Reader {
+    file: File,
+    /// Of the file system; the file may be longer.
+    length: u64,
+    superblock: ReadSuperblock,
+    windows: Mutex<Vec<Option<Window>>>,
+    /// Whether what is read is to be kept out of the page cache.
+    is_large: bool,
+}
+
+/// A part of the image.
+#[derive(Debug)]
+struct Window {
+    number: u64,
+    bytes: Vec<u8>,
+}
+
+impl Reader {
+    /// Opens the image in `file`, which is complete and doesn't change any more.
+    ///
+    /// # Errors
+    /// `InvalidInput` for what is no image, or one that [`Image`](super::Image) has not written.
+    pub fn open(file: File) -> Result<Self> {
+        Self::begin(file).map_err(|error| Error::io("cannot read the image of a layer", error))
+    }
+
+    fn begin(file: File) -> io::Result<Self> {
+        let mut first = [0; BLOCK_BYTES];
+        file.read_exact_at(&mut first, 0)?;
+        let superblock = ReadSuperblock::decode(&first);
+        let superblock = superblock.ok_or_else(|| damaged("it has no superblock"))?;
+        let length = u64::from(superblock.block_count) * BLOCK_BYTES as u64;
+        if file.metadata()?.len() < length {
+            return Err(damaged("its end is missing"));
+        }
+        Ok(Self {
+            file,
+            length,
+            superblock,
+            windows: Mutex::new((0..WINDOW_COUNT).map(|_| None).collect()),
+            is_large: length > bulk::KEPT_BYTES,
+        })
+    }
+
+    /// Returns the bytes that the file system takes of the file.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Returns the root directory.
+    pub(crate) fn root(&self) -> io::Result<ReadInode> {
+        self.inode(self.superblock.root)
+    }
+
+    /// Returns what lies at `path`, of which no part is followed; `None` if nothing does.
+    pub(crate) fn find(&self, path: &Path) -> io::Result<Option<ReadInode>> {
+        let mut inode = self.root()?;
+        for name in path {
+            if inode.file_type() != FileType::Directory {
+                return Ok(None);
+            }
+            let names = self.list(&inode)?;
+            let Ok(found) = names.binary_search_by(|(other, _)| other.as_os_str().cmp(name)) else {
+                return Ok(None);
+            };
+            inode = self.inode(names[found].1)?;
+        }
+        Ok(Some(inode))
+    }
+
+    /// Returns the inode `number`.
+    pub(crate) fn inode(&self, number: u64) -> io::Result<ReadInode> {
+        let mut bytes = [0; INODE_BYTES as usize];
+        let offset = number.checked_mul(SLOT_BYTES as u64);
+        let offset = offset.filter(|offset| *offset < self.length);
+        let offset = offset.ok_or_else(|| damaged("an inode lies outside"))?;
+        let bytes = &mut bytes[..INODE_BYTES.min(self.length - offset) as usize];
+        self.read_at(offset, bytes)?;
+        let inode = ReadInode::decode(number, bytes, self.superblock.epoch);
+        inode.ok_or_else(|| damaged("an inode has no known form"))
+    }
+
+    /// Returns the names in a directory, in order, and the numbers of their inodes.
+    pub(crate) fn list(&self, dir: &ReadInode) -> io::Result<Vec<(OsString, u64)>> {
+        let mut names = Vec::new();
+        let mut block = [0; BLOCK_BYTES];
+        let mut offset = 0;
+        while offset < dir.size {
+            let length = (dir.size - offset).min(BLOCK_BYTES as u64);
+            let block = &mut block[..length as usize];
+            self.read(dir, offset, block)?;
+            read_entries(block, &mut names).ok_or_else(|| damaged("a directory is none"))?;
+            offset += length;
+        }
+        let named = |(name, number)| (OsString::from_vec(name), number);
+        Ok(names.into_iter().map(named).collect())
+    }
+
+    /// Returns all attributes of an inode.
+    pub(crate) fn xattrs(&self, inode: &ReadInode) -> io::Result<Xattrs> {
+        if inode.xattr_bytes == 0 {
+            return Ok(Xattrs::new());
+        }
+        let unreadable = || damaged("attributes are unreadable");
+        let (offset, _) = inode.places().ok_or_else(unreadable)?;
+        let mut bytes = vec![0; inode.xattr_bytes];
+        self.read_at(offset, &mut bytes)?;
+        let (mut xattrs, shared) = read_xattrs(&bytes).ok_or_else(unreadable)?;
+        let area = u64::from(self.superblock.xattr_block) * BLOCK_BYTES as u64;
+        for place in shared {
+            let mut head = [0; XATTR_ENTRY_BYTES];
+            self.read_at(area + place, &mut head)?;
+            let (name_bytes, value_bytes) = read_xattr_head(&head).ok_or_else(unreadable)?;
+            let mut bytes = vec![0; XATTR_ENTRY_BYTES + name_bytes + value_bytes];
+            self.read_at(area + place, &mut bytes)?;
+            let (name, value) = read_xattr(&bytes).ok_or_else(unreadable)?;
+            xattrs.insert(name, value);
+        }
+        Ok(xattrs)
+    }
+
+    /// Returns the target of a symlink.
+    pub(crate) fn link_target(&self, link: &ReadInode) -> io::Result<PathBuf> {
+        if link.size > MAX_TARGET_BYTES {
+            return Err(damaged("the target of a symlink is too long"));
+        }
+        let mut target = vec![0; link.size as usize];
+        self.read(link, 0, &mut target)?;
+        Ok(OsStr::from_bytes(&target).into())
+    }
+
+    /// Fills `buffer` with what a file holds from `offset` on, which must be as much.
+    pub(crate) fn read(&self, file: &ReadInode, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let outside = || damaged("data lies outside");
+        let in_blocks = file.size - file.tail_bytes();
+        let count = in_blocks.saturating_sub(offset).min(buffer.len() as u64);
+        let (whole, tail) = buffer.split_at_mut(count as usize);
+        if !whole.is_empty() {
+            let block = file.first_block().ok_or_else(outside)?;
+            let begin = u64::from(block) * BLOCK_BYTES as u64;
+            let begin = begin.checked_add(offset).ok_or_else(outside)?;
+            self.read_at(begin, whole)?;
+        }
+        if !tail.is_empty() {
+            let (_, begin) = file.places().ok_or_else(outside)?;
+            let skipped = offset + count - in_blocks;
+            if skipped + tail.len() as u64 > file.tail_bytes() {
+                return Err(outside());
+            }
+            self.read_at(begin + skipped, tail)?;
+        }
+        Ok(())
+    }
+
+    /// Returns where the whole blocks of a file's data begin, and what follows them.
+    pub(super) fn content(&self, file: &ReadInode) -> io::Result<(u64, Vec<u8>)> {
+        let mut tail = vec![0; file.tail_bytes() as usize];
+        let in_blocks = file.size - tail.len() as u64;
+        self.read(file, in_blocks, &mut tail)?;
+        match file.first_block() {
+            Some(block) => Ok((u64::from(block) * BLOCK_BYTES as u64, tail)),
+            None if in_blocks == 0 => Ok((0, tail)),
+            None => Err(damaged("data lies outside")),
+        }
+    }
+
+    /// Fills `buffer` with what the image holds from `offset` on.
+    pub(super) fn read_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.length) {
+            return Err(damaged("something lies behind its end"));
+        }
+        if buffer.len() >= WINDOW_BYTES {
+            return self.read_file(offset, buffer);
+        }
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        while !buffer.is_empty() {
+            let bytes = self.window(&mut windows, offset / WINDOW_BYTES as u64)?;
+            let bytes = &bytes[offset as usize % WINDOW_BYTES..];
+            let count = bytes.len().min(buffer.len());
+            buffer[..count].copy_from_slice(&bytes[..count]);
+            buffer = &mut buffer[count..];
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Returns the part of the image that `number` counts.
+    fn window<'w>(&self, windows: &'w mut [Option<Window>], number: u64) -> io::Result<&'w [u8]> {
+        let slot = &mut windows[number as usize % WINDOW_COUNT];
+        let old = slot.take();
+        let window = match old {
+            Some(window) if window.number == number => window,
+            old => {
+                let mut bytes = old.map(|window| window.bytes).unwrap_or_default();
+                let offset = number * WINDOW_BYTES as u64;
+                let length = (self.length - offset).min(WINDOW_BYTES as u64);
+                bytes.resize(length as usize, 0);
+                self.read_file(offset, &mut bytes)?;
+                Window { number, bytes }
+            }
+        };
+        Ok(&slot.insert(window).bytes)
+    }
+
+    fn read_file(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if self.is_large {
+            bulk::read_exact_at(&self.file, buffer, offset)
+        } else {
+            self.file.read_exact_at(buffer, offset)
+        }
+    }
+}
