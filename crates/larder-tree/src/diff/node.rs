@@ -83,7 +83,7 @@ pub(super) struct Metadata {
     /// Type and permissions.
     mode: u32,
     owner: (u32, u32),
-    link_count: u64,
+    has_more_names: bool,
     /// What a device stands for.
     device: u64,
     size: u64,
@@ -96,7 +96,7 @@ impl From<&Stat> for Metadata {
             id: (stat.st_dev, stat.st_ino),
             mode: stat.st_mode,
             owner: (stat.st_uid, stat.st_gid),
-            link_count: stat.st_nlink as u64,
+            has_more_names: stat.st_nlink > 1,
             device: stat.st_rdev,
             size: stat.st_size as u64,
             mtime: Timespec {
@@ -116,7 +116,7 @@ impl From<&ReadInode> for Metadata {
             id: (IMAGE_DEVICE, inode.number),
             mode: inode.mode,
             owner: (inode.uid, inode.gid),
-            link_count: u64::from(inode.link_count),
+            has_more_names: inode.link_count > 1,
             device: if is_device {
                 fs::makedev(major, minor)
             } else {
@@ -270,7 +270,7 @@ impl<'a> Node<'a> {
 
     /// Identifies the file among its hard links; `None` if it has but one name.
     pub(super) fn link_id(&self) -> Option<(u64, u64)> {
-        let has_more = !self.is_dir() && self.metadata.link_count > 1;
+        let has_more = !self.is_dir() && self.metadata.has_more_names;
         has_more.then_some(self.metadata.id)
     }
 

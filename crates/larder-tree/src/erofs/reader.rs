@@ -131,8 +131,8 @@ impl Reader {
             read_entries(block, &mut names).ok_or_else(|| damaged("a directory is none"))?;
             offset += length;
         }
-        let named = |(name, number)| (OsString::from_vec(name), number);
-        Ok(names.into_iter().map(named).collect())
+        let text = |(name, number)| (OsString::from_vec(name), number);
+        Ok(names.into_iter().map(text).collect())
     }
 
     /// Returns all attributes of an inode.
