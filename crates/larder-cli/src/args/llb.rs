@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use larder_engine::request::Entitlement;
 use larder_oci::ImageRef;
 
 use super::cache::{CacheFromArg, CacheToArg};
@@ -54,6 +55,9 @@ pub(crate) struct LlbBuildArgs {
     /// SSH agent or keys that steps can mount, and sources are fetched with
     #[arg(long = "ssh", value_name = "default|ID[=SOCKET|KEY[,KEY]]", value_parser = values::ssh)]
     pub(crate) ssh: Vec<SshArg>,
+    /// Let steps do more than usual: `network.host`, `security.insecure`, `device[=NAME]`
+    #[arg(long = "allow", value_name = "ENTITLEMENT", value_parser = values::entitlement)]
+    pub(crate) allowed: Vec<Entitlement>,
     /// How to show the build: auto, tty, plain, quiet, none or rawjson [env: BUILDKIT_PROGRESS]
     #[arg(long, value_name = "MODE", hide_possible_values = true)]
     pub(crate) progress: Option<Mode>,

@@ -66,6 +66,7 @@ fn request(args: LlbBuildArgs, context: &Context<'_>) -> anyhow::Result<BuildReq
             steps,
             keep_cache_mounts: false,
         },
+        entitlements: args.allowed,
         secrets: Arc::new(FlagSecrets::new(args.secrets, context.env)?),
         ssh: Arc::new(FlagSsh::new(args.ssh, context.env)?),
         tags: args.tags,
