@@ -17,7 +17,7 @@ use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{FarLayer, no_runtime, repository};
 use crate::progress::Reporter;
 use crate::request::LayoutImage;
-use layout::Layouts;
+pub(crate) use layout::Layouts;
 
 /// As large a manifest, index or config as is read into memory.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -55,6 +55,26 @@ impl ResolvedImage {
             .collect()
     }
 
+    /// Returns it with its lowest `limit` layers only.
+    pub(crate) fn limited(&self, lease: &Lease, limit: usize) -> Result<Self> {
+        let count = self.manifest.layers.len();
+        if limit > count {
+            return Err(BuildError::invalid(format!(
+                "layer limit {limit} is greater than the number of layers in the image {count}"
+            )));
+        }
+        let mut image = self.clone();
+        if limit < count {
+            image.manifest.layers.truncate(limit);
+            image.config.rootfs.diff_ids.truncate(limit);
+            image.snapshot = match &self.snapshot {
+                Some(top) => below(lease, top, &image.config.rootfs.diff_ids)?,
+                None => None,
+            };
+        }
+        Ok(image)
+    }
+
     /// Returns what the source vertex that stands for it is known by.
     fn key(&self) -> ImageKey {
         let identifier = if self.layout.is_some() {
@@ -79,6 +99,26 @@ impl ResolvedImage {
     fn has_no_platform(&self) -> bool {
         self.config.os.is_empty() || self.config.architecture.is_empty()
     }
+}
+
+/// Returns the snapshot of the lowest layers of `top`, if they are those of `diff_ids`, and protects it.
+fn below(lease: &Lease, top: &SnapshotId, diff_ids: &[Digest]) -> Result<Option<SnapshotId>> {
+    let store = lease.store();
+    let chain = store.chain(top)?;
+    let Some((found, lowest)) = chain
+        .get(..diff_ids.len())
+        .and_then(|lowest| Some((lowest.last()?, lowest)))
+    else {
+        return Ok(None);
+    };
+    for (layer, diff_id) in lowest.iter().zip(diff_ids) {
+        if store.snapshot(layer)?.diff_id.as_ref() != Some(diff_id) {
+            return Ok(None);
+        }
+    }
+    let is_it =
+        store.chain(found)? == lowest && lease.hold_snapshots(std::slice::from_ref(found))?;
+    Ok(is_it.then(|| found.clone()))
 }
 
 /// The identifier of a source vertex, and its platform: an index has an image for each.
@@ -111,6 +151,16 @@ impl<'a> Images<'a> {
         }
     }
 
+    /// Lets it know of layouts that others know of, too.
+    pub(crate) fn with_layouts(self, layouts: Layouts) -> Self {
+        Self { layouts, ..self }
+    }
+
+    /// Returns the layouts that it knows of.
+    pub(crate) fn layouts(&self) -> &Layouts {
+        &self.layouts
+    }
+
     /// Returns a finder that asks registries even if the store has an image of the name.
     pub(crate) fn asking_registries(&self) -> Self {
         Self::new(self.engine, self.lease, true)
@@ -141,7 +191,7 @@ impl<'a> Images<'a> {
     }
 
     /// Finds an image, in a layout if one is given.
-    fn resolve_in(
+    pub(crate) fn resolve_in(
         &self,
         image_ref: &ImageRef,
         platform: &Platform,

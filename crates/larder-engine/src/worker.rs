@@ -1,5 +1,6 @@
 //! What the solver's driver needs done: cache maps, look-ups, content keys, and ops.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,6 +10,7 @@ use larder_dockerfile::Lowered;
 use larder_llb::blob::BlobSource;
 use larder_llb::cache_map::{self, Selector};
 use larder_llb::http::HttpSource;
+use larder_llb::image::ImageSource;
 use larder_llb::{Vertex, pb};
 use larder_oci::{Descriptor, Digest, Platform};
 use larder_solver::{CacheKey, CacheMap, Candidate, InputMap, KeyId, Match, SaveMode};
@@ -28,7 +30,7 @@ use crate::entitlement::Granted;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::fetch::{FarLayer, Fetcher, Origin, repository};
 use crate::history::{self, History};
-use crate::images::{ImageKey, ResolvedImage};
+use crate::images::{ImageKey, Layouts, ResolvedImage};
 use crate::network::StepNetworks;
 use crate::ops::{self, host, local::LocalContext, stack::Stacker};
 use crate::progress::{Reporter, VertexProgress};
@@ -71,6 +73,8 @@ pub(crate) struct BuildWorker<'a> {
     pub(crate) lowered: &'a Lowered,
     /// The base images of all targets, by what their vertices are known by.
     pub(crate) images: &'a HashMap<ImageKey, ResolvedImage>,
+    /// The OCI layouts of all targets.
+    pub(crate) layouts: &'a Layouts,
     /// The local contexts of all targets, by name.
     pub(crate) contexts: &'a BTreeMap<String, ops::local::ContextRoot>,
     pub(crate) secrets: &'a dyn SecretProvider,
@@ -420,11 +424,12 @@ impl Worker for BuildWorker<'_> {
                     let keys = vec![blob.cache_digest()];
                     return Ok(CacheMap::Root { keys });
                 }
-                let image = self.image(vertex, source)?;
+                let (image, layer_limit) = self.image(vertex, source)?;
                 let chain_id = cache_map::chain_id(&image.config.rootfs.diff_ids);
                 let keys = cache_map::image_source_digests(
                     &image.manifest_digest,
                     &image.platform,
+                    layer_limit,
                     chain_id.as_ref(),
                 );
                 Ok(CacheMap::Root { keys })
@@ -625,11 +630,11 @@ impl BuildWorker<'_> {
                     cancel,
                 };
                 if let Some(blob) = blob_source(source)? {
-                    let snapshot = ops::blob::load(&fetcher, &blob)?;
+                    let snapshot = ops::blob::load(&fetcher, &blob, self.layouts)?;
                     return Ok(vec![ResultRef::Snapshot(snapshot)]);
                 }
-                let image = self.image(vertex, source)?;
-                let snapshot = ops::image::pull(&fetcher, image)?;
+                let (image, _) = self.image(vertex, source)?;
+                let snapshot = ops::image::pull(&fetcher, &image)?;
                 Ok(vec![ResultRef::Snapshot(snapshot)])
             }
             Some(pb::op::Op::Exec(exec)) => {
@@ -711,23 +716,32 @@ impl BuildWorker<'_> {
         }
     }
 
-    fn image(&self, vertex: &Vertex, source: &pb::SourceOp) -> Result<&ResolvedImage> {
+    /// Returns the image that a source is, with the layers that it takes, and their limit.
+    fn image(
+        &self,
+        vertex: &Vertex,
+        source: &pb::SourceOp,
+    ) -> Result<(Cow<'_, ResolvedImage>, Option<usize>)> {
         let scheme = source.identifier.split("://").next().unwrap_or_default();
-        if !matches!(scheme, "docker-image" | "oci-layout") {
-            return Err(unavailable(&format!("the source `{scheme}://`")));
-        }
+        let parsed = ImageSource::parse(source)
+            .ok_or_else(|| unavailable(&format!("the source `{scheme}://`")))?;
+        let limit = parsed
+            .map_err(|problem| BuildError::invalid(problem.to_string()))?
+            .layer_limit;
         let platform = vertex.op.platform.as_ref();
         let platform = platform.map_or_else(Platform::host, cache_map::platform_of);
         let key = (source.identifier.clone(), platform);
-        self.images.get(&key).ok_or_else(|| {
+        let image = self.images.get(&key).ok_or_else(|| {
             let (image, platform) = key;
-            if scheme == "oci-layout" {
-                return BuildError::invalid(format!("no OCI layout was given for `{image}`"));
-            }
             BuildError::internal(format!(
                 "image `{image}` for {platform} was not resolved before the build"
             ))
-        })
+        })?;
+        let image = match limit {
+            Some(limit) => Cow::Owned(image.limited(&self.lease, limit)?),
+            None => Cow::Borrowed(image),
+        };
+        Ok((image, limit))
     }
 }
 

@@ -10,8 +10,8 @@
 //! | merge, diff | the order of inputs; for a diff, which of them are there | |
 //! | build | builder, inputs, inline definition, attributes | the definition in the input (it is in the input's key) |
 //! | passthrough | its id, and which input each output is | |
-//! | image source | the manifest digest with the platform, or the chain ID | the name |
-//! | blob source | the blob's digest, the file's name, mode and owner | where it comes from |
+//! | image source | the manifest digest with the platform and the limit of layers, or the chain ID of the layers that are taken | the name |
+//! | blob source | the blob's digest, the file's name, mode and owner | where it comes from: a registry or a layout |
 //! | http source | name, mode, owner, content and time: [`HttpSource::cache_digest`](crate::http::HttpSource::cache_digest) | the URL |
 //! | git source | commit and options: [`GitSource::cache_digest`](crate::git::GitSource::cache_digest) | the repository's address |
 //! | local source | nothing: it has no definition key | |
@@ -79,11 +79,12 @@ pub fn root_key(op: &Digest, index: i64) -> Digest {
     Digest::sha256(format!("{op}@{index}"))
 }
 
-/// Returns the op digests of an image source: one made of the manifest's digest, one of the
-/// layers' chain ID. Either identifies the image.
+/// Returns the op digests of an image source of which only `layer_limit` layers are taken, if that is
+/// said: one made of the manifest's digest, one of the layers' chain ID. Either identifies the image.
 pub fn image_source_digests(
     manifest: &Digest,
     platform: &Platform,
+    layer_limit: Option<usize>,
     chain_id: Option<&Digest>,
 ) -> Vec<Digest> {
     #[derive(Serialize)]
@@ -92,10 +93,13 @@ pub fn image_source_digests(
         digest: &'a str,
         #[serde(flatten)]
         platform: PlatformKey<'a>,
+        #[serde(rename = "Limit", skip_serializing_if = "Option::is_none")]
+        limit: Option<usize>,
     }
     let key = Key {
         digest: manifest.as_str(),
         platform: PlatformKey::new(platform),
+        limit: layer_limit,
     };
     let mut digests = vec![source_digest(Digest::sha256(go_json(&key)).as_str())];
     digests.extend(chain_id.map(|chain_id| source_digest(chain_id.as_str())));
@@ -411,8 +415,8 @@ mod tests {
             .parse()
             .unwrap();
         let chain_id = chain_id(&[diff_id]);
-        let digests =
-            image_source_digests(&manifest, &Platform::linux("amd64", ""), chain_id.as_ref());
+        let amd64 = Platform::linux("amd64", "");
+        let digests = image_source_digests(&manifest, &amd64, None, chain_id.as_ref());
         let keys: Vec<_> = digests
             .iter()
             .map(|digest| root_key(digest, 0).to_string())
@@ -442,7 +446,14 @@ mod tests {
         let manifest = Digest::sha256("manifest");
         let json = format!(r#"{{"Digest":"{manifest}","OS":"linux","Arch":"arm","Variant":"v7"}}"#);
         assert_eq!(
-            image_source_digests(&manifest, &arm, None),
+            image_source_digests(&manifest, &arm, None, None),
+            [source_digest(Digest::sha256(json).as_str())]
+        );
+        let json = format!(
+            r#"{{"Digest":"{manifest}","OS":"linux","Arch":"arm","Variant":"v7","Limit":2}}"#
+        );
+        assert_eq!(
+            image_source_digests(&manifest, &arm, Some(2), None),
             [source_digest(Digest::sha256(json).as_str())]
         );
     }

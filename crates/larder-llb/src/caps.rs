@@ -3,7 +3,7 @@
 use crate::graph::Problem;
 
 /// Those that larder has, sorted. The ids are BuildKit's, with its misspelling.
-const ENABLED: [&str; 77] = [
+const ENABLED: [&str; 81] = [
     "constraints",
     "diffop",
     "exec.cgroup",
@@ -53,6 +53,8 @@ const ENABLED: [&str; 77] = [
     "soruce.http.uidgid",
     "source.buildop.llbfilename",
     "source.git",
+    "source.git.bundle",
+    "source.git.checkoutbundle",
     "source.git.checksum",
     "source.git.fetchbycommit",
     "source.git.fullurl",
@@ -70,6 +72,7 @@ const ENABLED: [&str; 77] = [
     "source.http.perm",
     "source.image",
     "source.image.checksum",
+    "source.image.layerlimit",
     "source.image.resolvemode",
     "source.imageblob",
     "source.local",
@@ -77,6 +80,7 @@ const ENABLED: [&str; 77] = [
     "source.local.excludepatterns",
     "source.local.followpaths",
     "source.local.includepatterns",
+    "source.local.metadatatransfer",
     "source.local.sessionid",
     "source.local.sharedkeyhint",
     "source.local.unique",
@@ -84,7 +88,7 @@ const ENABLED: [&str; 77] = [
 ];
 
 /// Those that BuildKit has and larder has not, with the reason.
-const DISABLED: [(&str, &str); 13] = [
+const DISABLED: [(&str, &str); 9] = [
     (
         "cache.azblob",
         "caches in Azure's blob storage are not there yet",
@@ -96,18 +100,8 @@ const DISABLED: [(&str, &str); 13] = [
         "steps have no proxy of their own",
     ),
     ("history.filter", "the history of builds is not served yet"),
-    ("source.git.bundle", "bundles of Git are not read"),
-    ("source.git.checkoutbundle", "bundles of Git are not read"),
     ("source.git.signatureverify", "signatures are not verified"),
     ("source.http.signatureverify", "signatures are not verified"),
-    (
-        "source.image.layerlimit",
-        "images are taken with all of their layers",
-    ),
-    (
-        "source.local.metadatatransfer",
-        "local files are taken with their content",
-    ),
     ("source.policy", "source policies are not there yet"),
     ("source.policy.session", "source policies are not there yet"),
 ];

@@ -15,7 +15,7 @@
 //! # Ok::<(), larder_llb::git::GitError>(())
 //! ```
 //!
-//! **Limitations**: bundles (`git.bundle`) and signatures (`git.sig.*`) are refused.
+//! **Limitations**: signatures (`git.sig.*`) are refused.
 
 mod reference;
 mod remote;

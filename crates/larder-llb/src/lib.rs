@@ -5,7 +5,7 @@
 //! - [`Definition`] is a decoded and validated graph; [`GraphBuilder`] makes one.
 //! - [`cache_map`] gives the digests that identify an op in cache keys, equal to BuildKit's.
 //! - [`dump`] shows definitions to people; [`caps`] has the names that definitions ask for.
-//! - [`git`] has the forms in which repositories are named, and what LLB says of them.
+//! - [`image`], [`blob`] and [`http`] read what sources say; [`git`] has the forms in which repositories are named, and what LLB says of them.
 //!
 //! ```
 //! use larder_llb::{Definition, Edge, GraphBuilder, VertexMetadata, pb};
@@ -36,6 +36,7 @@ pub mod dump;
 pub mod git;
 mod graph;
 pub mod http;
+pub mod image;
 mod json;
 
 pub use graph::{

@@ -40,6 +40,7 @@
 
 mod attributes;
 mod follow;
+mod metadata;
 mod record;
 mod resolve;
 mod scan;
@@ -48,6 +49,7 @@ mod tree;
 
 pub use attributes::{Attributes, Kind};
 pub(crate) use attributes::{Stamp, Xattrs, read_xattrs};
+pub use metadata::{METADATA_NAME, metadata};
 pub(crate) use record::{FileDigest, RecordHasher};
 pub use scan::{ScanOptions, scan};
 pub use stat_cache::StatCache;

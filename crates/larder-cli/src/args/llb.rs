@@ -29,6 +29,9 @@ pub(crate) struct LlbBuildArgs {
     /// Directory of a local source
     #[arg(long = "local", value_name = "NAME=DIR", value_parser = values::key_value)]
     pub(crate) locals: Vec<KeyValue>,
+    /// Directory of an OCI layout, by the name that sources have for it
+    #[arg(long = "oci-layout", value_name = "NAME=DIR", value_parser = values::key_value)]
+    pub(crate) layouts: Vec<KeyValue>,
     /// Name of the image, `name:tag`
     #[arg(short, long = "tag", value_name = "NAME", value_parser = values::image_ref)]
     pub(crate) tags: Vec<ImageRef>,

@@ -52,7 +52,9 @@ fn request(args: LlbBuildArgs, context: &Context<'_>) -> anyhow::Result<BuildReq
     if args.outputs.is_empty() && !args.tags.is_empty() {
         outputs.push(Output::Image(ImageOutput::default()));
     }
-    let llb = LlbInput::new(&definition(&args.file)?, locals(args.locals)?)?;
+    let locals = directories("--local", args.locals)?;
+    let layouts = directories("--oci-layout", args.layouts)?;
+    let llb = LlbInput::new(&definition(&args.file)?, locals)?.with_layouts(layouts);
     let steps = if args.no_cache {
         NoCacheSteps::All
     } else {
@@ -79,16 +81,16 @@ fn request(args: LlbBuildArgs, context: &Context<'_>) -> anyhow::Result<BuildReq
     })
 }
 
-fn locals(given: Vec<KeyValue>) -> anyhow::Result<BTreeMap<String, PathBuf>> {
-    let mut locals = BTreeMap::new();
+fn directories(flag: &str, given: Vec<KeyValue>) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let mut directories = BTreeMap::new();
     for KeyValue { key, value } in given {
         let Some(directory) = value.map(PathBuf::from) else {
-            bail!("`--local`: `{key}` needs a directory: `{key}=DIR`");
+            bail!("`{flag}`: `{key}` needs a directory: `{key}=DIR`");
         };
-        input::require_directory("--local", &directory)?;
-        locals.insert(key, directory);
+        input::require_directory(flag, &directory)?;
+        directories.insert(key, directory);
     }
-    Ok(locals)
+    Ok(directories)
 }
 
 fn dump(args: &LlbDumpArgs) -> anyhow::Result<Code> {

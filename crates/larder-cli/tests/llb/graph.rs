@@ -41,9 +41,14 @@ impl Graph {
     }
 
     pub(crate) fn source(&mut self, identifier: &str) -> State {
+        self.source_with(identifier, &[])
+    }
+
+    pub(crate) fn source_with(&mut self, identifier: &str, attrs: &[(&str, &str)]) -> State {
+        let attr = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         let source = pb::SourceOp {
             identifier: identifier.to_owned(),
-            ..pb::SourceOp::default()
+            attrs: attrs.iter().map(attr).collect(),
         };
         self.add(Op::Source(source), &[])
     }
@@ -221,9 +226,19 @@ pub(crate) fn build(project: &Project, args: &[&str], definition: &[u8]) -> Run 
 
 /// Builds, and returns the files of the result: paths to what they hold; directories to nothing.
 pub(crate) fn files(project: &Project, definition: &[u8]) -> BTreeMap<String, String> {
+    files_with(project, &[], definition)
+}
+
+/// As [`files`], with further flags.
+pub(crate) fn files_with(
+    project: &Project,
+    args: &[&str],
+    definition: &[u8],
+) -> BTreeMap<String, String> {
     let out = Scratch::new();
     let directory = out.join("out");
-    let _ = build(project, &["-o", directory.to_str().unwrap()], definition).success();
+    let flags = [args, &["-o", directory.to_str().unwrap()]].concat();
+    let _ = build(project, &flags, definition).success();
     let mut found = BTreeMap::new();
     collect(&directory, Path::new(""), &mut found);
     found

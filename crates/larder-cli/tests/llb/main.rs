@@ -5,6 +5,7 @@ mod exec;
 mod file;
 mod graph;
 mod meta;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

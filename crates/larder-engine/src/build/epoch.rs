@@ -67,12 +67,13 @@ impl Build<'_> {
             variables: &|name| std::env::var(name).ok(),
             cancel: self.cancel,
         };
-        let resolved = self.repositories.resolve(&source, access)?;
         let checkout = Checkout {
             lease: self.lease,
             access,
             progress,
+            bundles: None,
         };
+        let resolved = self.repositories.resolve(&source, &checkout)?;
         checkout.time(&source, &resolved)
     }
 

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use larder_dockerfile::Lowered;
+use larder_dockerfile::{Lowered, OciLayout};
 use larder_llb::cache_map::platform_of;
+use larder_llb::image::ImageSource;
 use larder_llb::{Definition, pb};
-use larder_oci::{ContainerConfig, Digest, ImageConfig, ImageRef, Platform};
+use larder_oci::{ContainerConfig, Digest, ImageConfig, Platform};
 
 use super::inputs::open_directory;
 use super::{Build, OnPlatform, Prepared, dockerfile_error, no_cache_flag};
@@ -62,6 +63,9 @@ impl Build<'_> {
             scope.push_str(context.cache_name.as_deref().unwrap_or_default());
             scope.push('\0');
             contexts.push((name.clone(), context));
+        }
+        for (name, directory) in &input.layouts {
+            self.images.layouts().add_directory(name, directory)?;
         }
         let images = source_images(&definition, self.images)?;
         let epoch = request.build_args.iter().find(|(name, _)| name == EPOCH);
@@ -130,29 +134,50 @@ pub(crate) fn source_images(
         let Some(pb::op::Op::Source(source)) = &vertex.op.op else {
             continue;
         };
-        let Some(name) = source.identifier.strip_prefix("docker-image://") else {
+        let Some(parsed) = ImageSource::parse(source) else {
             continue;
         };
         let failed = |error: BuildError| error.with_vertex(vertex.digest.clone());
-        let invalid =
-            |error| failed(BuildError::invalid(format!("image `{name}`")).with_source(error));
-        let image_ref: ImageRef = name.parse().map_err(invalid)?;
+        let source_image =
+            parsed.map_err(|problem| failed(BuildError::invalid(problem.to_string())))?;
         let platform = vertex.op.platform.as_ref().map(platform_of);
         let platform = platform.unwrap_or_else(Platform::host);
-        let image = match source.attrs.get("image.resolvemode").map(String::as_str) {
-            Some("pull") => images.asking_registries().resolve(&image_ref, &platform),
-            _ => images.resolve(&image_ref, &platform),
-        };
-        let image = image.map_err(failed)?;
-        if let Some(checksum) = source.attrs.get("image.checksum")
-            && *checksum != image.target.as_str()
-        {
-            return Err(failed(BuildError::invalid(format!(
-                "image `{name}` has the digest {}, and {checksum} is asked for",
-                image.target
-            ))));
-        }
+        let image = source_image_of(&source_image, &platform, images).map_err(failed)?;
         found.insert((source.identifier.clone(), platform), image);
     }
     Ok(found)
+}
+
+/// Looks up one image.
+fn source_image_of(
+    source: &ImageSource,
+    platform: &Platform,
+    images: &Images<'_>,
+) -> Result<ResolvedImage> {
+    let image_ref = &source.image_ref;
+    if let Some(store) = &source.layout {
+        let digest = image_ref.digest().ok_or_else(|| {
+            BuildError::invalid(format!(
+                "`{image_ref}` names no image of an OCI layout by its digest"
+            ))
+        })?;
+        let layout = OciLayout {
+            store: store.clone(),
+            session: None,
+            digest: digest.clone(),
+        };
+        return images.resolve_in(image_ref, platform, Some(&layout));
+    }
+    let image = if source.pull {
+        images.asking_registries().resolve(image_ref, platform)?
+    } else {
+        images.resolve(image_ref, platform)?
+    };
+    match &source.checksum {
+        Some(checksum) if *checksum != image.target => Err(BuildError::invalid(format!(
+            "image `{image_ref}` has the digest {}, and {checksum} is asked for",
+            image.target
+        ))),
+        _ => Ok(image),
+    }
 }

@@ -214,12 +214,13 @@ impl Build<'_> {
         let (store, flag) = (&self.engine.store, String::new());
         let nowhere = (String::new(), None);
         let history = History::open(store, nowhere, &lowered, ignore, flag, &notes)?;
-        let (images, contexts, emptied) = Default::default();
+        let (images, layouts, contexts, emptied) = Default::default();
         let worker = BuildWorker {
             engine: self.engine,
             lease: self.lease.clone(),
             lowered: &lowered,
             images: &images,
+            layouts: &layouts,
             contexts: &contexts,
             secrets: &*request.secrets,
             ssh: &*request.ssh,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use larder_dockerfile::OciLayout;
 use larder_oci::{Descriptor, Digest, ImageIndex, ImageManifest};
@@ -20,18 +20,33 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The tag of an image that none was asked for.
 const DEFAULT_TAG: &str = "latest";
 
-/// The layouts that a build's contexts name, by the names that LLB has for them.
-#[derive(Default)]
-pub(super) struct Layouts(Mutex<HashMap<String, PathBuf>>);
+/// The layouts that builds name, by the names that LLB has for them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Layouts(Arc<Mutex<HashMap<String, PathBuf>>>);
 
 impl Layouts {
+    /// Takes note of a directory under a name.
+    pub(crate) fn add_directory(&self, name: &str, directory: &Path) -> Result<()> {
+        self.insert(name.to_owned(), resolve(directory)?);
+        Ok(())
+    }
+
+    /// Returns the directory of a name.
+    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
+        let layouts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = layouts.get(name).cloned();
+        directory
+            .ok_or_else(|| BuildError::invalid(format!("no OCI layout was given for `{name}`")))
+    }
+
+    fn insert(&self, name: String, directory: PathBuf) {
+        let mut layouts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        layouts.insert(name, directory);
+    }
+
     /// Takes note of an image, and finds its digest.
     pub(super) fn add(&self, image: &LayoutImage) -> Result<OciLayout> {
-        let shown = image.directory.display();
-        let directory = fs_err::canonicalize(&image.directory).map_err(|error| {
-            let message = format!("`{shown}` is no OCI layout");
-            BuildError::new(ErrorClass::NotFound, message).with_source(error)
-        })?;
+        let directory = resolve(&image.directory)?;
         let digest = match &image.digest {
             Some(digest) => digest.clone(),
             None => find(&directory, image.tag.as_deref())?,
@@ -39,8 +54,7 @@ impl Layouts {
         // A path is no name in LLB, and tells more than others need to know.
         let store = Digest::sha256(directory.as_os_str().as_encoded_bytes());
         let store = store.hex().to_owned();
-        let mut layouts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        layouts.insert(store.clone(), directory);
+        self.insert(store.clone(), directory);
         Ok(OciLayout {
             store,
             session: None,
@@ -56,11 +70,7 @@ impl Layouts {
         layout: &OciLayout,
         select: impl FnOnce(&ImageIndex) -> Result<Digest>,
     ) -> Result<PathBuf> {
-        let layouts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let directory = layouts.get(&layout.store).cloned().ok_or_else(|| {
-            BuildError::invalid(format!("no OCI layout was given for `{}`", layout.store))
-        })?;
-        drop(layouts);
+        let directory = self.directory(&layout.store)?;
         let mut digest = layout.digest.clone();
         let mut bytes = document(&directory, &digest)?;
         lease.put_blob(&bytes)?;
@@ -73,6 +83,14 @@ impl Layouts {
         lease.put_blob(&document(&directory, &manifest.config.digest)?)?;
         Ok(directory)
     }
+}
+
+/// Returns where a layout is, whatever leads there.
+fn resolve(directory: &Path) -> Result<PathBuf> {
+    fs_err::canonicalize(directory).map_err(|error| {
+        let message = format!("`{}` is no OCI layout", directory.display());
+        BuildError::new(ErrorClass::NotFound, message).with_source(error)
+    })
 }
 
 /// Finds an image by its tag; without one, the one called `latest`, or else the only one.

@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::EventSink;
 use crate::history::{History, IgnoreFile, Notes};
-use crate::images::{ImageKey, Images, ResolvedImage};
+use crate::images::{ImageKey, Images, Layouts, ResolvedImage};
 use crate::layers::Packed;
 use crate::network::StepNetworks;
 use crate::ops::git::Resolutions;
@@ -43,6 +43,7 @@ pub(super) struct Run<'a> {
 struct Found<'a> {
     web: &'a WebFiles<'a>,
     repositories: &'a Resolutions,
+    layouts: &'a Layouts,
 }
 
 /// What the targets of a run share.
@@ -56,6 +57,7 @@ pub(super) struct Shared<'a> {
     notes: Notes,
     emptied: Mutex<HashSet<String>>,
     repositories: &'a Resolutions,
+    layouts: &'a Layouts,
     networks: StepNetworks,
     pub(super) packed: &'a Packed,
     /// Where an output will ask for layers.
@@ -102,8 +104,12 @@ impl Run<'_> {
         let found = Found {
             web: &WebFiles::new(self.engine, &self.lease),
             repositories: &Resolutions::default(),
+            layouts: &Layouts::default(),
         };
-        let images = [false, true].map(|pull| Images::new(self.engine, &self.lease, pull));
+        let images = [false, true].map(|pull| {
+            let images = Images::new(self.engine, &self.lease, pull);
+            images.with_layouts(found.layouts.clone())
+        });
         let prepared = self
             .prepare(targets, groups, &reporters, &images, found)
             .map_err(|(index, error)| failed(Some(index), error))?;
@@ -206,6 +212,7 @@ impl Run<'_> {
             notes: Notes::default(),
             emptied: Mutex::default(),
             repositories: found.repositories,
+            layouts: found.layouts,
             networks: StepNetworks::new(self.engine.config.build.network),
             variables: &|name| std::env::var(name).ok(),
         };
@@ -312,6 +319,7 @@ impl Run<'_> {
             lease: self.lease.clone(),
             lowered: &build.lowered,
             images: &shared.images,
+            layouts: shared.layouts,
             contexts: &shared.contexts,
             secrets: &*prepared.secrets,
             ssh: &*prepared.ssh,

@@ -10,11 +10,14 @@
 //! | a whole commit that was fetched before, or its result is in the cache | nothing |
 //! | a branch, a tag, the default branch | once in a run, where it leads |
 //! | a commit that is not there yet | that commit, without its ancestors if the server can |
+//! | a commit for a bundle | that commit and all its ancestors |
+//! | a commit in a bundle | nothing: the bundle is a blob, and has a bare repository of its own |
 //!
 //! Credentials reach `git` in its environment, bound to the repository's address. They are in no
 //! argument, file, key or message.
 
 mod auth;
+mod bundle;
 mod checkout;
 mod command;
 mod git_dir;
@@ -33,11 +36,13 @@ use crate::cancel::CancelFlag;
 use crate::error::{BuildError, Result};
 use crate::event::LogStream;
 use crate::explain::SourcePart;
+use crate::fetch::Fetcher;
 use crate::ops::host;
 use crate::progress::VertexProgress;
 use crate::request::{SecretProvider, SshProvider};
 use crate::worker::{BuildWorker, ResultRef};
 
+use bundle::Bundles;
 pub(crate) use checkout::Checkout;
 pub(crate) use resolve::Resolved;
 
@@ -52,21 +57,24 @@ pub(crate) struct Access<'a> {
 
 /// Where references lead: asked once in a run, so that all of it sees the same.
 #[derive(Default)]
-pub(crate) struct Resolutions(Mutex<HashMap<(String, String), Resolved>>);
+pub(crate) struct Resolutions(Mutex<HashMap<Asked, Resolved>>);
+
+/// Who is asked, and for which reference.
+type Asked = (String, String);
 
 impl Resolutions {
     /// Returns where the reference of a source leads.
-    pub(crate) fn resolve(&self, source: &GitSource, access: Access<'_>) -> Result<Resolved> {
+    pub(crate) fn resolve(&self, source: &GitSource, checkout: &Checkout<'_>) -> Result<Resolved> {
         if let Some(resolved) = resolve::without_asking(source)? {
             return Ok(resolved);
         }
-        let key = (source.remote.url().to_owned(), source.reference.clone());
+        let key = asked(source);
         let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = known().get(&key).cloned();
         let resolved = if let Some(resolved) = found {
             resolved
         } else {
-            let resolved = resolve::ask(source, access)?;
+            let resolved = checkout.ask(source)?;
             known().entry(key).or_insert(resolved).clone()
         };
         resolve::check(source, &resolved)?;
@@ -81,10 +89,17 @@ impl Resolutions {
         if let Some(resolved) = resolve::without_asking(&source).ok()? {
             return Some(resolved.commit(&source).to_owned());
         }
-        let key = (source.remote.url().to_owned(), source.reference.clone());
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(known.get(&key)?.commit(&source).to_owned())
+        Some(known.get(&asked(&source))?.commit(&source).to_owned())
     }
+}
+
+fn asked(source: &GitSource) -> Asked {
+    let whom = match &source.bundle {
+        Some(bundle) => bundle.to_string(),
+        None => source.remote.url().to_owned(),
+    };
+    (whom, source.reference.clone())
 }
 
 /// Returns whether a source is a repository.
@@ -101,9 +116,8 @@ pub(crate) fn resolve(
     cancel: &CancelFlag,
 ) -> Result<Digest> {
     let source = read(source)?;
-    let resolved = worker
-        .repositories
-        .resolve(&source, access(worker, cancel))?;
+    let checkout = checkout(worker, progress, cancel);
+    let resolved = worker.repositories.resolve(&source, &checkout)?;
     let line = format!("{}\t{}\n", resolved.object, resolved.reference);
     progress.log(LogStream::Stdout, line.as_bytes());
     let part = SourcePart::new(
@@ -122,22 +136,34 @@ pub(crate) fn load(
     cancel: &CancelFlag,
 ) -> Result<ResultRef> {
     let source = read(source)?;
-    let access = access(worker, cancel);
-    let resolved = worker.repositories.resolve(&source, access)?;
-    let checkout = Checkout {
-        lease: &worker.lease,
-        access,
-        progress,
-    };
+    let checkout = checkout(worker, progress, cancel);
+    let resolved = worker.repositories.resolve(&source, &checkout)?;
     Ok(ResultRef::Snapshot(checkout.run(&source, &resolved)?))
 }
 
-fn access<'a>(worker: &BuildWorker<'a>, cancel: &'a CancelFlag) -> Access<'a> {
-    Access {
-        secrets: worker.secrets,
-        ssh: worker.ssh,
-        variables: worker.variables,
-        cancel,
+fn checkout<'a>(
+    worker: &'a BuildWorker<'_>,
+    progress: &'a VertexProgress<'a>,
+    cancel: &'a CancelFlag,
+) -> Checkout<'a> {
+    Checkout {
+        lease: &worker.lease,
+        access: Access {
+            secrets: worker.secrets,
+            ssh: worker.ssh,
+            variables: worker.variables,
+            cancel,
+        },
+        progress,
+        bundles: Some(Bundles {
+            fetcher: Fetcher {
+                engine: worker.engine,
+                lease: &worker.lease,
+                progress,
+                cancel,
+            },
+            layouts: worker.layouts,
+        }),
     }
 }
 

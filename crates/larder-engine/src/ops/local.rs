@@ -1,5 +1,7 @@
 //! The local source: a directory of the user's, read where it lies.
 
+mod metadata;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -129,6 +131,8 @@ pub(crate) fn load(
         };
         serde_json::from_str(text).map(Some).map_err(bad)
     };
+    let listed = metadata::is_asked_for(source)?;
+    let exceptions = list("local.metadatatransferexclude")?.unwrap_or_default();
     let excludes = list("local.excludepatterns")?.unwrap_or_default();
     let includes = list("local.includepattern")?.unwrap_or_default();
     let follow_paths = list("local.followpaths")?;
@@ -158,10 +162,15 @@ pub(crate) fn load(
         .filter(|attributes| attributes.kind == Kind::File);
     status.set(files.map(|attributes| attributes.size).sum());
     status.done();
-    Ok(ResultRef::Context(Arc::new(LocalContext {
+    let context = LocalContext {
         tree,
         cache_file,
         stat_cache: Arc::clone(&context.stat_cache),
         copied: Mutex::new(None),
-    })))
+    };
+    if listed {
+        let snapshot = metadata::snapshot(&worker.lease, context.tree(), exceptions)?;
+        return Ok(ResultRef::Snapshot(snapshot));
+    }
+    Ok(ResultRef::Context(Arc::new(context)))
 }

@@ -87,6 +87,7 @@ fn solved(
 ) -> Result<Option<ResultRef>> {
     worker.granted.check(&definition)?;
     let finder = Images::new(worker.engine, &worker.lease, false);
+    let finder = finder.with_layouts(worker.layouts.clone());
     let mut images = worker.images.clone();
     images.extend(llb::source_images(&definition, &finder)?);
     let lowered = llb::lowered(definition);

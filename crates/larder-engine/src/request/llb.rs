@@ -10,6 +10,7 @@ use crate::error::{BuildError, Result};
 pub struct LlbInput {
     pub(crate) definition: Definition,
     pub(crate) locals: BTreeMap<String, PathBuf>,
+    pub(crate) layouts: BTreeMap<String, PathBuf>,
 }
 
 impl LlbInput {
@@ -25,7 +26,18 @@ impl LlbInput {
         }
         let definition = Definition::from_pb(&definition.0)
             .map_err(|error| BuildError::invalid("failed to load LLB").with_source(error))?;
-        Ok(Self { definition, locals })
+        Ok(Self {
+            definition,
+            locals,
+            layouts: BTreeMap::new(),
+        })
+    }
+
+    /// Lets it read images and blobs in OCI layouts: directories, by the names that its sources have for
+    /// them.
+    #[must_use]
+    pub fn with_layouts(self, layouts: BTreeMap<String, PathBuf>) -> Self {
+        Self { layouts, ..self }
     }
 }
 

@@ -4,11 +4,14 @@ use larder_oci::Digest;
 
 use super::reference::{check_checksum, check_reference};
 use super::{GitError, GitRef, Mtime, Remote, Scheme};
+use crate::blob::BlobLocator;
 use crate::pb;
 
 /// The secrets that BuildKit's own definitions name.
 const AUTH_HEADER: &str = "GIT_AUTH_HEADER";
 const AUTH_TOKEN: &str = "GIT_AUTH_TOKEN";
+/// What the full names of tags begin with.
+const TAGS: &str = "refs/tags/";
 /// The SSH agent that is used where none is named.
 const SSH_ID: &str = "default";
 
@@ -39,6 +42,10 @@ pub struct GitSource {
     pub mtime: Mtime,
     /// Whether `checksum` is fetched without a look at where the reference leads.
     pub fetch_by_commit: bool,
+    /// The blob that has the commits, in place of the repository's server.
+    pub bundle: Option<BlobLocator>,
+    /// Whether the result is a bundle of the commit and its ancestors, in place of its files.
+    pub checkout_bundle: bool,
 }
 
 impl GitSource {
@@ -58,6 +65,8 @@ impl GitSource {
             skip_submodules: named.submodules == Some(false),
             mtime: named.mtime,
             fetch_by_commit: named.fetch_by_commit,
+            bundle: None,
+            checkout_bundle: false,
         }
     }
 
@@ -127,6 +136,8 @@ impl GitSource {
                 }
             },
             fetch_by_commit: flag("fetchbycommit"),
+            bundle: given("bundle").map(|text| bundle(&text, op)).transpose()?,
+            checkout_bundle: flag("checkoutbundle"),
         };
         check_checksum(&source.checksum)?;
         if source.fetch_by_commit && !is_commit(&source.checksum) {
@@ -134,7 +145,51 @@ impl GitSource {
                 "fetch-by-commit requires checksum to be a whole commit hash",
             ));
         }
+        source.check_bundles()?;
         Ok(source)
+    }
+
+    fn check_bundles(&self) -> Result<(), GitError> {
+        if self.checkout_bundle {
+            let problem = "git.checkoutbundle is incompatible with";
+            if self.keep_git_dir {
+                return Err(GitError::new(format!("{problem} git.keepgitdir")));
+            }
+            if !self.subdir.is_empty() {
+                return Err(GitError::new(format!("{problem} git.subdir")));
+            }
+        }
+        if self.bundle.is_none() {
+            return Ok(());
+        }
+        if self.checksum.is_empty() {
+            let problem = "git.bundle requires git.checksum to be set";
+            return Err(GitError::new(problem.to_owned()));
+        }
+        if self.reference.is_empty() && !is_commit(&self.checksum) {
+            let problem =
+                "git.bundle without a reference requires git.checksum to be a whole commit hash";
+            return Err(GitError::new(problem.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Returns what the commit is called in a bundle of it.
+    pub fn bundle_reference(&self) -> String {
+        let reference = &*self.reference;
+        if reference.is_empty() || is_commit(reference) {
+            return "refs/heads/main".to_owned();
+        }
+        if reference.starts_with(TAGS) {
+            return reference.to_owned();
+        }
+        let name = reference.strip_prefix("refs/").unwrap_or(reference);
+        format!("refs/heads/{}", name.strip_prefix("heads/").unwrap_or(name))
+    }
+
+    /// Returns whether a tag object is part of the result, and not only what it names.
+    pub fn has_tag(&self) -> bool {
+        self.keep_git_dir || (self.checkout_bundle && self.reference.starts_with(TAGS))
     }
 
     /// Returns the digest that identifies in cache keys what `commit` holds. `reference` is what
@@ -142,7 +197,7 @@ impl GitSource {
     ///
     /// | enters | does not enter, because |
     /// | --- | --- |
-    /// | commit, subdirectory, whether `.git` is kept and by what name, whether submodules come along, times of the commit | the address and how it is reached: a commit says what its files are; secrets, hosts, agents; the checksum, which is checked |
+    /// | commit, subdirectory, whether `.git` is kept and by what name, whether submodules come along, times of the commit, whether it is a bundle and what the commit is called there | the address and how it is reached: a commit says what its files are; secrets, hosts, agents, the bundle that it is in; the checksum, which is checked |
     pub fn cache_digest(&self, commit: &str, reference: &str) -> Digest {
         Digest::sha256(format!(
             "buildkit.source.v0:{}",
@@ -168,6 +223,10 @@ impl GitSource {
         }
         if self.mtime == Mtime::Commit {
             key.push_str("(mtime-commit)");
+        }
+        if self.checkout_bundle {
+            key.push_str("(checkout-bundle)");
+            key.push_str(&self.bundle_reference());
         }
         key
     }
@@ -208,6 +267,14 @@ impl GitSource {
             ("mtime", mtime, "mtime"),
             ("fetchbycommit", flag(self.fetch_by_commit), "fetchbycommit"),
         ];
+        if let Some(bundle) = &self.bundle {
+            attrs.push(("bundle", bundle.to_string(), "bundle"));
+        }
+        attrs.push((
+            "checkoutbundle",
+            flag(self.checkout_bundle),
+            "checkoutbundle",
+        ));
         if is_ssh {
             let id = self.ssh_id.clone().unwrap_or_default();
             attrs.push(("mountsshsock", id, "mountsshsock"));
@@ -234,7 +301,9 @@ pub fn is_commit(reference: &str) -> bool {
 
 /// Attributes that are not known may ask for a check: nothing is fetched without it.
 fn refuse_unknown(attrs: &BTreeMap<String, String>) -> Result<(), GitError> {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 13] = [
+        "git.bundle",
+        "git.checkoutbundle",
         "git.keepgitdir",
         "git.fullurl",
         "git.authtokensecret",
@@ -254,6 +323,36 @@ fn refuse_unknown(attrs: &BTreeMap<String, String>) -> Result<(), GitError> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Reads where a bundle is. A layout is named by the op, else by the locator.
+fn bundle(text: &str, op: &pb::SourceOp) -> Result<BlobLocator, GitError> {
+    let Some((scheme, _)) = text.split_once("://") else {
+        let problem = format!("failed to parse git.bundle locator {text:?}: missing scheme");
+        return Err(GitError::new(problem));
+    };
+    let Some(locator) = BlobLocator::parse(text) else {
+        return Err(GitError::new(format!(
+            "git.bundle locator scheme {scheme:?} is not supported; \
+             expected \"docker-image+blob\" or \"oci-layout+blob\""
+        )));
+    };
+    let mut locator = locator.map_err(|problem| {
+        GitError::new(format!(
+            "failed to parse git.bundle locator {text:?}: {problem}"
+        ))
+    })?;
+    let algorithm = locator.digest.algorithm();
+    if algorithm != "sha256" {
+        return Err(GitError::new(format!(
+            "git.bundle locator {text:?}: digest algorithm {algorithm:?} not supported, expected \"sha256\""
+        )));
+    }
+    let store = op.attrs.get("oci.store").filter(|name| !name.is_empty());
+    if let (Some(layout), Some(store)) = (&mut locator.layout, store) {
+        layout.clone_from(store);
+    }
+    Ok(locator)
 }
 
 /// Whether a subdirectory is all of the repository.
@@ -279,6 +378,12 @@ mod tests {
     use super::*;
 
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    const BUNDLE: &str = "docker-image+blob://example.com/a@sha256:\
+        e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const SHA512: &str = "docker-image+blob://example.com/a@sha512:\
+        cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce\
+        47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
 
     fn source(text: &str) -> GitSource {
         GitSource::new(&GitRef::parse(text).unwrap().unwrap(), false)
@@ -371,7 +476,23 @@ mod tests {
         assert_eq!((&*plain.reference, &*plain.subdir), ("v1", ""));
         for (attr, value, expected) in [
             ("git.sig.pubkey", "x", "`git.sig.pubkey` of a git source"),
-            ("git.bundle", "x", "`git.bundle`"),
+            (
+                "git.bundle",
+                "x",
+                r#"git.bundle locator "x": missing scheme"#,
+            ),
+            (
+                "git.bundle",
+                "https://e.com/x",
+                r#"locator scheme "https" is not supported"#,
+            ),
+            ("git.bundle", "docker-image+blob://a", "names no blob"),
+            (
+                "git.bundle",
+                SHA512,
+                r#"digest algorithm "sha512" not supported"#,
+            ),
+            ("git.bundle", BUNDLE, "git.bundle requires git.checksum"),
             ("git.checksum", "xyz", "invalid checksum xyz"),
             ("git.mtime", "x", "invalid mtime"),
             ("git.fullurl", "file:///etc", "no protocol"),
@@ -383,6 +504,74 @@ mod tests {
         }
         let error = GitSource::of_op(&op("git://e.com/a#--x", &[])).unwrap_err();
         assert_eq!(error.to_string(), "invalid git ref \"--x\"");
+    }
+
+    #[test]
+    fn bundles_are_read_and_made() {
+        let parse = |reference: &str, attrs: &[(&str, &str)]| {
+            let attr = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            GitSource::of_op(&pb::SourceOp {
+                identifier: format!("git://e.com/a.git{reference}"),
+                attrs: attrs.iter().map(attr).collect(),
+            })
+        };
+        let from = [("git.bundle", BUNDLE), ("git.checksum", COMMIT)];
+        let source = parse("#v1", &from).unwrap();
+        assert_eq!(source.bundle.as_ref().unwrap().to_string(), BUNDLE);
+        assert_eq!(GitSource::of_op(&source.to_op()).unwrap(), source);
+        assert!(source.caps().contains(&"source.git.bundle".to_owned()));
+        // Where the commits are from changes nothing.
+        let of_server = parse("#v1", &[("git.checksum", COMMIT)]).unwrap();
+        assert_eq!(source.key("c", "r"), of_server.key("c", "r"));
+
+        let layout = BUNDLE.replace("docker-image", "oci-layout");
+        let within = |store: &str| {
+            let attrs = [
+                ("git.bundle", &*layout),
+                ("git.checksum", COMMIT),
+                ("oci.store", store),
+            ];
+            parse("", &attrs).unwrap().bundle.unwrap().layout
+        };
+        assert_eq!(within("").as_deref(), Some("example.com/a"));
+        assert_eq!(within("here").as_deref(), Some("here"));
+
+        let short = [("git.bundle", BUNDLE), ("git.checksum", "abc")];
+        assert!(parse("#v1", &short).is_ok());
+        for (reference, attrs, expected) in [
+            (
+                "",
+                &short[..],
+                "requires git.checksum to be a whole commit hash",
+            ),
+            (
+                "#:sub",
+                &[("git.checkoutbundle", "true")],
+                "git.checkoutbundle is incompatible with git.subdir",
+            ),
+            (
+                "",
+                &[("git.checkoutbundle", "true"), ("git.keepgitdir", "true")],
+                "git.checkoutbundle is incompatible with git.keepgitdir",
+            ),
+        ] {
+            let error = parse(reference, attrs).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+
+        for (reference, expected) in [
+            ("", "refs/heads/main"),
+            (&*format!("#{COMMIT}"), "refs/heads/main"),
+            ("#v1", "refs/heads/v1"),
+            ("#heads/x", "refs/heads/x"),
+            ("#refs/heads/x", "refs/heads/x"),
+            ("#refs/tags/v1", "refs/tags/v1"),
+        ] {
+            let made = parse(reference, &[("git.checkoutbundle", "true")]).unwrap();
+            assert_eq!(made.bundle_reference(), expected, "{reference}");
+            assert_eq!(made.has_tag(), reference == "#refs/tags/v1");
+            assert_eq!(made.key("c", ""), format!("c(checkout-bundle){expected}"));
+        }
     }
 
     #[test]

@@ -306,6 +306,14 @@ impl<'a> Entry<'a> {
         Ok(*self.node.digest.get().expect("it was just set"))
     }
 
+    /// Reads the counted extended attributes.
+    pub(super) fn xattrs(&self) -> Result<Xattrs> {
+        let path = self.path();
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let fd = self.tree.root.open_file(path, flags, Mode::empty())?;
+        read_xattrs(fd).map_err(|errno| cannot_read(path, errno))
+    }
+
     /// Takes the digest from the stat cache if need be; returns whether it is known.
     fn recall_digest(&self) -> bool {
         if self.node.digest.get().is_some() {

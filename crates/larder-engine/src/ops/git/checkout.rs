@@ -9,9 +9,9 @@ use larder_tree::copy::{self, CopyOptions};
 
 use super::auth::Auth;
 use super::command::Git;
-use super::repository::Repository;
+use super::repository::{Kept, Repository};
 use super::submodules::{self, Submodule};
-use super::{Access, Resolved, git_dir};
+use super::{Access, Bundles, Resolved, bundle, git_dir, resolve};
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::progress::VertexProgress;
 
@@ -25,6 +25,8 @@ pub(crate) struct Checkout<'a> {
     pub(crate) lease: &'a Lease,
     pub(crate) access: Access<'a>,
     pub(crate) progress: &'a VertexProgress<'a>,
+    /// Where bundles come from; `None` where no source names one.
+    pub(crate) bundles: Option<Bundles<'a>>,
 }
 
 /// A commit whose files are to be put somewhere.
@@ -44,6 +46,13 @@ impl Checkout<'_> {
             access: self.access,
             auth: &auth,
         };
+        if source.checkout_bundle {
+            let repository = self.top_repository(&git, source, &resolved.object)?;
+            let (active, root) = self.prepare(source)?;
+            bundle::write(self, source, resolved, (&repository, &active, &root))?;
+            drop(root);
+            return Ok(active.commit()?);
+        }
         let (active, root) = self.prepare(source)?;
         let commit = self.top(&git, source, resolved, &active, &root)?;
         if !source.skip_submodules {
@@ -64,9 +73,26 @@ impl Checkout<'_> {
             access: self.access,
             auth: &auth,
         };
-        let repository = self.repository(&git, &source.remote, &resolved.object)?;
+        let repository = self.top_repository(&git, source, &resolved.object)?;
         let commit = repository.commit(resolved, self.progress)?;
         repository.commit_time(&commit)
+    }
+
+    /// Asks where the reference of a source leads: the server, or the bundle.
+    pub(super) fn ask(&self, source: &GitSource) -> Result<Resolved> {
+        let Some(locator) = &source.bundle else {
+            return resolve::ask(source, self.access);
+        };
+        let auth = Auth::new(source, self.access)?;
+        let git = Git {
+            access: self.access,
+            auth: &auth,
+        };
+        let repository = bundle::open(self, &git, source, locator, None)?;
+        let told = repository.list(&source.reference);
+        let text = format!("failed to read git bundle {locator}");
+        let told = told.map_err(|failure| repository.failed(failure, &text))?;
+        resolve::choose(source, &told)
     }
 
     fn prepare(&self, source: &GitSource) -> Result<(ActiveSnapshot, Root)> {
@@ -90,7 +116,21 @@ impl Checkout<'_> {
         remote: &'r Remote,
         commit: &str,
     ) -> Result<Repository<'r>> {
-        Repository::open(git, self.lease, remote, commit, self.progress)
+        let kept = Kept::of_server(remote, commit);
+        Repository::open(git, self.lease, remote, &kept, self.progress)
+    }
+
+    /// Opens the repository that has the commit of the source itself, or will fetch it.
+    fn top_repository<'r>(
+        &'r self,
+        git: &'r Git<'r>,
+        source: &'r GitSource,
+        object: &str,
+    ) -> Result<Repository<'r>> {
+        match &source.bundle {
+            Some(locator) => bundle::open(self, git, source, locator, Some(object)),
+            None => self.repository(git, &source.remote, object),
+        }
     }
 
     /// Puts the files of the source itself in place, with `.git` if it is kept; returns the commit.
@@ -102,7 +142,7 @@ impl Checkout<'_> {
         active: &ActiveSnapshot,
         root: &Root,
     ) -> Result<String> {
-        let repository = self.repository(git, &source.remote, &resolved.object)?;
+        let repository = self.top_repository(git, source, &resolved.object)?;
         let commit = repository.commit(resolved, self.progress)?;
         submodules::check_paths(&repository, &commit)?;
         unpack(&repository, source.mtime, &commit, active, root)?;
@@ -173,7 +213,11 @@ impl Checkout<'_> {
         active: &ActiveSnapshot,
         root: &Root,
     ) -> Result<Vec<Submodule>> {
-        let repository = self.repository(git, &part.remote, &part.commit)?;
+        let repository = if part.depth == 0 {
+            self.top_repository(git, source, &part.commit)?
+        } else {
+            self.repository(git, &part.remote, &part.commit)?
+        };
         if part.depth > 0 {
             let resolved = Resolved {
                 object: part.commit.clone(),

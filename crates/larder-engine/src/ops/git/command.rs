@@ -1,5 +1,6 @@
 //! Running `git`.
 
+use std::fs::File;
 use std::io::Read;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -102,6 +103,7 @@ pub(super) struct Call<'c> {
     /// Where it runs.
     directory: &'c Path,
     protocols: &'c str,
+    stdin: Option<File>,
     watch: Option<Watch>,
 }
 
@@ -113,6 +115,7 @@ impl<'c> Call<'c> {
             git_dir: None,
             directory: Path::new("/"),
             protocols: REMOTE_PROTOCOLS,
+            stdin: None,
             watch: None,
         }
     }
@@ -134,6 +137,14 @@ impl<'c> Call<'c> {
     pub(super) fn locally(self) -> Self {
         Self {
             protocols: "file",
+            ..self
+        }
+    }
+
+    /// Gives it a file to read.
+    pub(super) fn reading(self, file: File) -> Self {
+        Self {
+            stdin: Some(file),
             ..self
         }
     }
@@ -176,7 +187,11 @@ impl Git<'_> {
     ) -> Result<T, Failure> {
         self.access.cancel.check()?;
         let watch = call.watch.take();
-        let mut child = self.command(&call).spawn().map_err(not_started)?;
+        let mut command = self.command(&call);
+        if let Some(file) = call.stdin.take() {
+            command.stdin(file);
+        }
+        let mut child = command.spawn().map_err(not_started)?;
         let (Some(mut stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(BuildError::internal("git has no output").into());
         };

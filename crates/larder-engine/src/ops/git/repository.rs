@@ -1,8 +1,10 @@
 //! The bare repository that keeps what was fetched from an address.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
+use larder_llb::blob::BlobLocator;
 use larder_llb::git::{Remote, is_commit};
 use larder_oci::{Layer, MountKind};
 use larder_store::{CacheMountGuard, CacheMountRequest, Lease, Sharing};
@@ -16,8 +18,50 @@ use crate::progress::VertexProgress;
 const SEED: &str = "git";
 /// As [`SEED`], for repositories whose hashes are SHA-256.
 const SEED_SHA256: &str = "git-sha256";
+/// As [`SEED`], for what bundles have.
+const SEED_BUNDLE: &str = "git-bundle";
+const SEED_BUNDLE_SHA256: &str = "git-bundle-sha256";
 /// Archives hold all that is committed, in the bytes that a checkout has.
 const ATTRIBUTES: &str = "* -export-ignore -export-subst\n";
+
+/// What a bare repository keeps.
+pub(super) struct Kept {
+    name: String,
+    description: String,
+    is_sha256: bool,
+    is_bundle: bool,
+}
+
+impl Kept {
+    /// What a server has; `commit` tells which kind of hashes.
+    pub(super) fn of_server(remote: &Remote, commit: &str) -> Self {
+        Self {
+            name: address(remote),
+            description: format!("shared git repo for {}", remote.redacted()),
+            is_sha256: commit.len() > 40,
+            is_bundle: false,
+        }
+    }
+
+    /// What a bundle has. It may lack what its commits need, which harms no other repository.
+    pub(super) fn of_bundle(bundle: &BlobLocator, is_sha256: bool) -> Self {
+        Self {
+            name: bundle.digest.to_string(),
+            description: format!("git bundle {bundle}"),
+            is_sha256,
+            is_bundle: true,
+        }
+    }
+
+    fn seed(&self) -> &'static str {
+        match (self.is_bundle, self.is_sha256) {
+            (false, false) => SEED,
+            (false, true) => SEED_SHA256,
+            (true, false) => SEED_BUNDLE,
+            (true, true) => SEED_BUNDLE_SHA256,
+        }
+    }
+}
 
 /// A bare repository that no other process uses.
 pub(super) struct Repository<'a> {
@@ -30,6 +74,13 @@ pub(super) struct Repository<'a> {
     pub(super) path: PathBuf,
 }
 
+/// Whether a server does not give an object by its hash.
+fn is_refused(text: &str) -> bool {
+    text.contains("not our ref")
+        || text.contains("unadvertised object")
+        || text.contains("couldn't find remote ref")
+}
+
 /// Returns the address that git is given: one with no credentials that others could see.
 pub(super) fn address(remote: &Remote) -> String {
     if remote.scheme().is_http() {
@@ -40,22 +91,20 @@ pub(super) fn address(remote: &Remote) -> String {
 }
 
 impl<'a> Repository<'a> {
-    /// Opens the repository for `remote`, made where absent; waits for other processes to be done
-    /// with it. `commit` tells which kind of hashes it has.
+    /// Opens the repository that keeps what `kept` says of `remote`, made where absent; waits for other
+    /// processes to be done with it.
     pub(super) fn open(
         git: &'a Git<'a>,
         lease: &'a Lease,
         remote: &'a Remote,
-        commit: &str,
+        kept: &Kept,
         progress: &VertexProgress<'_>,
     ) -> Result<Self> {
-        let is_sha256 = commit.len() > 40;
-        let description = format!("shared git repo for {}", remote.redacted());
         let request = CacheMountRequest {
-            name: &address(remote),
-            seed: if is_sha256 { SEED_SHA256 } else { SEED },
+            name: &kept.name,
+            seed: kept.seed(),
             sharing: Sharing::Locked,
-            description: &description,
+            description: &kept.description,
             owner: None,
             mode: 0o700,
             fill: None,
@@ -80,7 +129,7 @@ impl<'a> Repository<'a> {
             path: directory.join("repository"),
             directory,
         };
-        repository.init(is_sha256)?;
+        repository.init(kept.is_sha256)?;
         Ok(repository)
     }
 
@@ -132,7 +181,7 @@ impl<'a> Repository<'a> {
     }
 
     /// Returns the commit that an object is or names, if it is here.
-    fn peel(&self, object: &str) -> Option<String> {
+    pub(super) fn peel(&self, object: &str) -> Option<String> {
         let name = format!("{object}^{{commit}}");
         let commit = self.run_line(&["rev-parse", "--verify", "--quiet", &name]);
         commit.ok().filter(|commit| is_commit(commit))
@@ -152,25 +201,77 @@ impl<'a> Repository<'a> {
             }
             alone => alone,
         };
-        let refused = |text: &str| {
-            text.contains("not our ref")
-                || text.contains("unadvertised object")
-                || text.contains("couldn't find remote ref")
-        };
         let fetched = match alone {
-            Err(Failure::Said(text)) if refused(&text) => {
-                let is_shallow = self.path.join("shallow").exists();
-                let whole: &[&str] = if is_shallow { &["--unshallow"] } else { &[] };
-                let all = [
-                    "+refs/heads/*:refs/all/heads/*",
-                    "+refs/tags/*:refs/all/tags/*",
-                ];
-                self.try_fetch(&[whole, &["--prune"]].concat(), &all)
-            }
+            Err(Failure::Said(text)) if is_refused(&text) => self.fetch_all(),
             alone => alone,
         };
         let text = format!("failed to fetch remote {}", self.remote.redacted());
         fetched.map_err(|failure| self.failed(failure, &text))
+    }
+
+    /// Fetches all ancestors of what is here, for a commit to be given to others.
+    pub(super) fn complete(&self, object: &str, progress: &VertexProgress<'_>) -> Result<()> {
+        if !self.is_shallow() {
+            return Ok(());
+        }
+        let status = progress.status(format!("fetching the ancestors of {object}"), 0);
+        let reference = format!("+{object}:refs/larder/{object}");
+        let fetched = match self.try_fetch(&["--unshallow"], &[&reference]) {
+            Err(Failure::Said(text)) if is_refused(&text) => self.fetch_all(),
+            fetched => fetched,
+        };
+        let text = format!("failed to fetch remote {}", self.remote.redacted());
+        fetched.map_err(|failure| self.failed(failure, &text))?;
+        status.done();
+        Ok(())
+    }
+
+    fn is_shallow(&self) -> bool {
+        self.path.join("shallow").exists()
+    }
+
+    fn fetch_all(&self) -> Result<(), Failure> {
+        let whole: &[&str] = if self.is_shallow() {
+            &["--unshallow"]
+        } else {
+            &[]
+        };
+        let all = [
+            "+refs/heads/*:refs/all/heads/*",
+            "+refs/tags/*:refs/all/tags/*",
+        ];
+        self.try_fetch(&[whole, &["--prune"]].concat(), &all)
+    }
+
+    /// Takes all that a bundle has, by its own names.
+    pub(super) fn import(&self, bundle: File) -> Result<(), Failure> {
+        let mut args = vec!["fetch", "--quiet", "--atomic", "--no-tags"];
+        args.extend([
+            "--no-recurse-submodules",
+            "--no-write-fetch-head",
+            "--no-auto-gc",
+        ]);
+        args.extend(["--", "/dev/stdin", "+refs/*:refs/*"]);
+        let none = std::iter::empty();
+        let watch = self.lease.watch(none, [&self.guard]);
+        let watch = watch.map_err(BuildError::from)?;
+        let call = Call::on(&self.path, &args).within(&self.directory);
+        let call = call.locally().reading(bundle).watched(watch);
+        self.git.run(call).map(drop)
+    }
+
+    /// Returns whether it has any reference.
+    pub(super) fn has_references(&self) -> Result<bool, Failure> {
+        let args = ["for-each-ref", "--count=1", "--format=%(refname)"];
+        Ok(!self.run(&args)?.is_empty())
+    }
+
+    /// Lists the references that a name may stand for, as a server would.
+    pub(super) fn list(&self, name: &str) -> Result<Vec<u8>, Failure> {
+        let peeled = format!("{name}^{{}}");
+        let args = ["ls-remote", "--", "./repository", name, &peeled];
+        let call = Call::on(&self.path, &args).within(&self.directory);
+        self.git.run(call.locally())
     }
 
     fn try_fetch(&self, options: &[&str], references: &[&str]) -> Result<(), Failure> {

@@ -28,11 +28,11 @@ impl Resolved {
         source.cache_digest(self.commit(source), &self.reference)
     }
 
-    /// Returns what `source` stands for. With `.git` the tag itself is part of the result; else only
-    /// what it names.
+    /// Returns what `source` stands for. With `.git`, and in bundles, the tag itself is part of the
+    /// result; else only what it names.
     pub(super) fn commit(&self, source: &GitSource) -> &str {
         match &self.peeled {
-            Some(commit) if !source.keep_git_dir => commit,
+            Some(commit) if !source.has_tag() => commit,
             _ => &self.object,
         }
     }
@@ -50,6 +50,10 @@ pub(super) fn without_asking(source: &GitSource) -> Result<Option<Resolved>> {
         let resolved = resolved(reference, reference.clone());
         check(source, &resolved)?;
         return Ok(Some(resolved));
+    }
+    if source.bundle.is_some() && reference.is_empty() {
+        let commit = &source.checksum;
+        return Ok(Some(resolved(commit, commit.clone())));
     }
     if source.fetch_by_commit {
         let name = match reference.as_str() {
@@ -98,9 +102,14 @@ pub(super) fn ask(source: &GitSource, access: Access<'_>) -> Result<Resolved> {
     let peeled = format!("{}^{{}}", source.reference);
     let call = Call::new(&["ls-remote", "--", &url, &source.reference, &peeled]);
     let told = git.run(call).map_err(|failure| failure.of(&failed))?;
-    named(&source.reference, &String::from_utf8_lossy(&told)).ok_or_else(|| {
+    choose(source, &told)
+}
+
+/// Returns where the reference leads, by what was told of it.
+pub(super) fn choose(source: &GitSource, told: &[u8]) -> Result<Resolved> {
+    named(&source.reference, &String::from_utf8_lossy(told)).ok_or_else(|| {
         let message = format!("repository does not contain ref {}", source.reference);
-        BuildError::new(ErrorClass::NotFound, message).context(shown)
+        BuildError::new(ErrorClass::NotFound, message).context(source.remote.redacted())
     })
 }
 
