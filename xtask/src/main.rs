@@ -22,7 +22,7 @@ cargo xtask TASK
   test [ARGS...]   make the base images and run all tests; ARGS go to `cargo test`
   conformance [FILTER]
                    run the conformance suite, or the cases whose names hold FILTER
-  lint             cargo fmt --check, and clippy without a warning
+  lint             cargo fmt --check, clippy without a warning, and the fuzz targets compile
   tidy             check the edges between crates, and what no compiler checks
   bench [OPTIONS]  measure larder and the peers that are installed
       --large      build smartdiet with its full requirements too (3 GB)

@@ -1,5 +1,7 @@
 //! `cargo xtask tidy`: the rules of the tree that no compiler checks.
 
+mod tests_named;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -87,11 +89,18 @@ pub(crate) fn run() -> Result<()> {
             .args(["ls-files", "--cached", "--others", "--exclude-standard"])
             .current_dir(workspace()),
     )?;
+    let mut known = tests_named::Known::default();
     for file in files.lines() {
         // A listed file may have been deleted, and some are not text.
         if let Ok(text) = fs::read_to_string(workspace().join(file)) {
             check_file(file, &text, &mut problems);
+            known.add(file, &text);
         }
+    }
+    let page = fs::read_to_string(workspace().join(tests_named::PAGE))?;
+    for (line, name) in known.missing(&page) {
+        let page = tests_named::PAGE;
+        problems.push(format!("{page}:{line}: there is no test or case `{name}`"));
     }
     for problem in &problems {
         println!("{problem}");

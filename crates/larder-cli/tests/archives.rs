@@ -47,6 +47,13 @@ fn what_is_no_archive_is_named() {
         let expected = format!("ERROR: cannot load `{}`: ", file.display());
         let _ = run.exit(1).says(&expected);
     }
+    // `docker import` makes an image of such a tree.
+    let tree = scratch.join("tree.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&tree).unwrap());
+    tar.append_path_with_name(&file, "etc/motd").unwrap();
+    drop(tar);
+    let run = larder.run(["import".as_ref(), tree.as_os_str()]);
+    let _ = run.exit(1).says("ERROR: cannot load `");
 }
 
 /// Returns what `gzip` makes of `bytes`.

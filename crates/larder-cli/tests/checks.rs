@@ -151,7 +151,9 @@ fn checks_run_in_place_of_a_build() {
     let json = larder(&project, &["build", "--call=check,format=json"]).exit(1);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(json["warnings"][1]["ruleName"], "JSONArgsRecommended");
-    assert_eq!(json["sources"][0]["filename"], "Dockerfile");
+    let source = &json["sources"][0];
+    assert_eq!(source["filename"], "Dockerfile");
+    assert!(source["definition"].is_null(), "{source}");
     let _ = larder(&project, &["build", "--call=check,ignorestatus=true"]).success();
     let _ = larder(&project, &["build", "--call=convert"])
         .exit(1)

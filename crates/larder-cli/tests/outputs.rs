@@ -60,6 +60,10 @@ fn an_oci_archive_is_what_it_says() {
     let _ = project.build(&args).success();
     let archive = OciArchive::open(&path).unwrap();
     let index = archive.index().unwrap();
+    let manifest = archive.blob(&index.manifests[0].digest).unwrap();
+    for json in [archive.file("index.json").unwrap(), manifest] {
+        assert!(!json.contains(&b'\n'), "written without white space");
+    }
     let [image] = &index.manifests[..] else {
         panic!("{index:?}")
     };

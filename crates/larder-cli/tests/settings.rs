@@ -71,6 +71,24 @@ fn the_snapshotter_of_a_state_directory_is_chosen_once() {
 }
 
 #[test]
+fn a_step_may_lay_an_overlay_upon_layers_in_directories() {
+    let project = project!(Base::Busybox);
+    project.write(&[
+        (
+            "Dockerfile",
+            "FROM busybox\nCOPY a /a/\nRUN --security=insecure mkdir /b /m && \
+             mount -t overlay -o lowerdir=/a:/b none /m && cat /m/a\n",
+        ),
+        ("a", "seen through"),
+    ]);
+    let config = project.scratch().join("larder.toml");
+    fs::write(&config, "[store]\nlayers = \"directory\"\n").unwrap();
+    let mut command = project.command(&["--allow", "security.insecure"]);
+    let run = Run::of(command.env("LARDER_CONFIG", &config)).success();
+    assert_eq!(run.step("RUN").output(), ["seen through"]);
+}
+
+#[test]
 fn layers_are_what_the_configuration_says() {
     let project = project!(Base::Busybox);
     project.write(&[

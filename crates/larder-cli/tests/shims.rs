@@ -342,6 +342,10 @@ fn what_larder_has_not_is_named() {
             "docker buildx create --use",
             "ERROR: `docker buildx create` is not available: ",
         ),
+        (
+            "docker import tree.tar app",
+            "ERROR: `docker import` is not available",
+        ),
         ("docker --context prod build .", "ERROR: `--context prod`: "),
         (
             "docker buildx imagetools create x",

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fs_err as fs;
+use larder_oci::media_type;
 use larder_testkit::{Base, Larder, OciArchive, Project, Run, install, project, skip};
 use serde_json::Value;
 
@@ -113,6 +114,15 @@ fn an_image_is_saved_and_loaded_unchanged() {
     );
     let archive = OciArchive::open(&file).unwrap();
     assert_eq!(archive.layers().unwrap().len(), 4);
+    // What is stored has its layers as they are, what is saved has them compressed.
+    let metadata = project.scratch().join("metadata.json");
+    let flags = ["-t", "app:1", "--metadata-file", metadata.to_str().unwrap()];
+    let _ = project.build(&flags).success();
+    let stored: Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    let saved = archive.manifest_descriptor().unwrap().digest;
+    assert_ne!(stored["containerimage.digest"], saved.as_str());
+    let own = &archive.manifest().unwrap().layers[1..];
+    assert!(own.iter().all(|it| it.media_type == media_type::LAYER_GZIP));
     let entries = archive.file("manifest.json").unwrap();
     let entries: Value = serde_json::from_slice(entries).unwrap();
     assert_eq!(entries[0]["RepoTags"], serde_json::json!(["app:1"]));
@@ -165,6 +175,7 @@ fn run_takes_its_flags_and_hands_on_streams_and_exit_codes() {
         (&["-v", &bind], "cat /v/f; touch /v/new", "from the host"),
         (&["-v", "/anon"], "touch /anon/x; ls /anon", "x"),
         (&["--rm"], "touch /data/x; ls /data; ls /work", "x"),
+        (&[], "touch /work/y; ls /work", "y"),
         (
             &["-v", &read_only],
             "touch /v/no 2>/dev/null || echo refused",

@@ -458,6 +458,7 @@ fn a_build_pushes_under_all_its_names() {
     let step = run.step("exporting to image");
     for line in [
         "pushing layers".to_owned(),
+        format!("pushing {}", manifest.layers[1].digest),
         format!("pushing manifest for {}@{digest}", names[0]),
         format!("pushing manifest for {}@{digest}", names[1]),
     ] {

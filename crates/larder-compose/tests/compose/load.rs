@@ -599,3 +599,17 @@ fn the_env_file_can_be_turned_off() {
         assert_eq!(project.services["a"].image.as_deref(), Some(expect));
     }
 }
+
+#[test]
+fn what_says_nothing_is_let_pass() {
+    for service in [
+        "image: x\n    ports:\n",
+        "image: x\n    ulimits: {nofile: {soft: 1}}\n",
+        "image: x\n    depends_on: {gone: {condition: service_started, required: false}}\n",
+    ] {
+        let text = format!("services:\n  a:\n    {service}");
+        let directory = Directory::new(&[("compose.yaml", &text)]);
+        let project = directory.options().load();
+        assert!(project.is_ok(), "{text}\n{project:?}");
+    }
+}
