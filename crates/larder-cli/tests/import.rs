@@ -521,6 +521,7 @@ fn a_kill_while_caches_and_images_travel_breaks_nothing() {
         ownership: Ownership::Preserve,
         mounter: None,
         ceiling: None,
+        settle_after: None,
     };
     let problems = Store::open(machine.root(), options).unwrap().check();
     assert_eq!(problems.unwrap().len(), 0);

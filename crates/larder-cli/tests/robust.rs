@@ -188,6 +188,7 @@ fn check_consistent(root: &Path) {
         ownership: Ownership::Preserve,
         mounter: None,
         ceiling: None,
+        settle_after: None,
     };
     let problems = Store::open(root, options).unwrap().check().unwrap();
     assert!(problems.is_empty(), "{problems:?}");

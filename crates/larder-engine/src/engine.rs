@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use larder_exec::rootless::IdMap;
@@ -11,6 +12,9 @@ use crate::erofs::Mounts;
 use crate::error::{BuildError, Result};
 use crate::snapshotter;
 use crate::task::Tasks;
+
+/// What a power failure may cost of a build that goes on.
+const SETTLE_AFTER: Duration = Duration::from_secs(1);
 
 /// How an engine is opened.
 #[derive(Debug, Clone)]
@@ -65,6 +69,7 @@ impl Engine {
                 ownership: ownership(),
                 mounter: Some(mounts.clone()),
                 ceiling,
+                settle_after: Some(SETTLE_AFTER),
             },
         )?;
         Ok(Self {

@@ -286,18 +286,21 @@ impl BlobWriter {
             self.finished = true;
         }
         store.write(|tx| {
-            tx.prepare_cached(
+            let mut insert = tx.prepare_cached(
                 "INSERT OR IGNORE INTO blobs \
                    (digest, size_bytes, allocated_bytes, created_at, unsettled) \
                  VALUES (?, ?, ?, ?, ?)",
-            )?
-            .execute(params![
+            )?;
+            let count = insert.execute(params![
                 digest.as_str(),
                 self.offset as i64,
                 disk::allocated_of(&stat) as i64,
                 store.now(),
                 store.boot()
             ])?;
+            if count > 0 {
+                store.settle_soon();
+            }
             self.lease.protect(&[], std::slice::from_ref(digest))
         })
     }

@@ -51,8 +51,20 @@ impl Db {
     /// the same.
     pub(crate) fn migrate(path: &Path) -> Result<()> {
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        let is_new = schema::version(&connection)? == 0;
+        if is_new {
+            // Four waits for the disk less. The tables are in the log, which counts as far as it is
+            // whole, and are made again if it is not.
+            connection.pragma_update(None, "synchronous", "OFF")?;
+        }
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
-        schema::migrate(&mut connection)
+        schema::migrate(&mut connection)?;
+        if is_new {
+            let sync = || std::fs::File::open(path)?.sync_all();
+            let failed = |error| Error::io("cannot write the state database", error);
+            sync().map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Runs `body` on one consistent state of the database.

@@ -40,6 +40,11 @@ impl Layout {
         self.root.join("larder.db")
     }
 
+    /// Returns the database's log.
+    pub(crate) fn database_log(&self) -> PathBuf {
+        self.root.join("larder.db-wal")
+    }
+
     pub(crate) fn version(&self) -> PathBuf {
         self.root.join("version")
     }

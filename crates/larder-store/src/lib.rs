@@ -29,6 +29,7 @@
 //!     ownership: larder_tree::apply::Ownership::Preserve,
 //!     mounter: None,
 //!     ceiling: None,
+//!     settle_after: None,
 //! })?;
 //! let lease = store.lease()?;
 //! let active = lease.prepare(&NewSnapshot {

@@ -24,6 +24,7 @@ fn open(root: &Path) -> Store {
         ownership: Ownership::Preserve,
         mounter: None,
         ceiling: None,
+        settle_after: None,
     };
     Store::open(root, options).unwrap()
 }

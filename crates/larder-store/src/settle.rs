@@ -1,8 +1,13 @@
 //! What is written is not forced to the disk at once: its rows are *unsettled* until one
 //! `syncfs` has covered them, and an unsettled row of an earlier boot is forgotten.
 
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use rusqlite::{Transaction, params};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::db::to_nanos;
 use crate::{Error, Result, SnapshotId, Store};
@@ -17,37 +22,84 @@ pub(crate) fn boot_id() -> String {
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
+/// Who settles in this process.
+#[derive(Debug, Default)]
+pub(crate) struct Settling {
+    /// Whether a thread is going to settle what is stored now.
+    is_coming: AtomicBool,
+    /// Held while one does.
+    turn: Mutex<()>,
+}
+
 impl Store {
+    /// Has what is being stored settled by a thread, a moment later.
+    ///
+    /// Who is killed before that, or ends, leaves it to the next process.
+    pub(crate) fn settle_soon(&self) {
+        let Some(after) = self.settle_after() else {
+            return;
+        };
+        if self.settling().is_coming.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let store = self.while_open();
+        let settle = move || {
+            std::thread::sleep(after);
+            let settled = store().map_or(Ok(()), |store| store.settle_in_turn());
+            if let Err(error) = settled {
+                tracing::debug!(%error, "what was stored is not forced to the disk");
+            }
+        };
+        let thread = std::thread::Builder::new().name("larder-settle".to_owned());
+        if let Err(error) = thread.spawn(settle) {
+            tracing::debug!(%error, "nobody settles what is stored");
+            self.settling().is_coming.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn settle_in_turn(&self) -> Result<()> {
+        let turn = &self.settling().turn;
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is stored from here on is another's.
+        self.settling().is_coming.store(false, Ordering::SeqCst);
+        self.settle()
+    }
+
     /// Forces all that was stored so far to the disk, so that it survives a power failure too.
     ///
     /// Waits for the disk. Without it, what a power failure takes is noticed and made again.
     pub fn settle(&self) -> Result<()> {
         let rows = self.read(|db| {
             let mut list = db.prepare_cached(
-                "SELECT 1, id FROM snapshots WHERE unsettled IS NOT NULL \
-                 UNION ALL SELECT 0, digest FROM blobs WHERE unsettled IS NOT NULL",
+                "SELECT 1, id, created_at FROM snapshots WHERE unsettled IS NOT NULL \
+                 UNION ALL SELECT 0, digest, created_at FROM blobs WHERE unsettled IS NOT NULL",
             )?;
-            let rows = list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(rows.collect::<rusqlite::Result<Vec<(bool, String)>>>()?)
+            let rows = list.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            Ok(rows.collect::<rusqlite::Result<Vec<(bool, String, i64)>>>()?)
         })?;
         if rows.is_empty() {
             return Ok(());
         }
-        let failed = |errno| Error::io("cannot force the store to the disk", errno);
+        let failed = |error: io::Error| Error::io("cannot force the store to the disk", error);
+        let failed_errno = |errno: Errno| failed(errno.into());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(self.root(), flags, Mode::empty()).map_err(failed)?;
-        rustix::fs::syncfs(&root).map_err(failed)?;
+        let root = rustix::fs::open(self.root(), flags, Mode::empty()).map_err(failed_errno)?;
+        rustix::fs::syncfs(&root).map_err(failed_errno)?;
         self.write(|tx| {
-            for (is_snapshot, name) in &rows {
+            for (is_snapshot, name, created_at) in &rows {
+                // The time tells a blob from one that was stored again meanwhile.
                 let sql = if *is_snapshot {
-                    "UPDATE snapshots SET unsettled = NULL WHERE id = ?"
+                    "UPDATE snapshots SET unsettled = NULL WHERE id = ? AND created_at = ?"
                 } else {
-                    "UPDATE blobs SET unsettled = NULL WHERE digest = ?"
+                    "UPDATE blobs SET unsettled = NULL WHERE digest = ? AND created_at = ?"
                 };
-                tx.prepare_cached(sql)?.execute([name])?;
+                tx.prepare_cached(sql)?.execute(params![name, created_at])?;
             }
             Ok(())
-        })
+        })?;
+        // Not by a commit that waits: other writers would wait with it.
+        let log = std::fs::File::open(self.layout().database_log());
+        log.and_then(|log| log.sync_data()).map_err(failed)
     }
 
     /// Settles if something has waited long enough.

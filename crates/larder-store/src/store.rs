@@ -2,6 +2,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use larder_tree::apply::Ownership;
@@ -11,6 +12,7 @@ use crate::db::{Db, to_nanos};
 use crate::id::random_text;
 use crate::layout::{DIRECTORIES, Layout};
 use crate::lock::{FileLock, LockMode};
+use crate::settle::Settling;
 use crate::snapshot::{Mounts, Views};
 use crate::{Ceiling, Error, ErrorKind, Mounter, Result, disk, reserve, settle};
 
@@ -62,6 +64,9 @@ pub struct Options {
     pub mounter: Option<Arc<dyn Mounter>>,
     /// What the state directory may take; no bound if absent.
     pub ceiling: Option<Ceiling>,
+    /// How long after something was stored this process forces it to the disk, by a thread of its
+    /// own; it does not if absent.
+    pub settle_after: Option<Duration>,
 }
 
 /// The state directory, shared with any number of other processes.
@@ -81,6 +86,7 @@ struct Inner {
     made_room: AtomicBool,
     mounts: Mounts,
     views: Views,
+    settling: Settling,
 }
 
 impl Store {
@@ -116,6 +122,7 @@ impl Store {
             made_room: AtomicBool::new(false),
             mounts: Mounts::default(),
             views: Views::default(),
+            settling: Settling::default(),
         }));
         store.forget_unsettled()?;
         Ok(store)
@@ -163,6 +170,20 @@ impl Store {
 
     pub(crate) fn views(&self) -> &Views {
         &self.0.views
+    }
+
+    pub(crate) fn settle_after(&self) -> Option<Duration> {
+        self.0.options.settle_after
+    }
+
+    pub(crate) fn settling(&self) -> &Settling {
+        &self.0.settling
+    }
+
+    /// Returns what gives the store as long as it is open.
+    pub(crate) fn while_open(&self) -> impl FnOnce() -> Option<Self> + Send + use<> {
+        let store = Arc::downgrade(&self.0);
+        move || store.upgrade().map(Self)
     }
 
     pub(crate) fn ceiling(&self) -> Option<Ceiling> {

@@ -382,6 +382,7 @@ fn open_store(dir: &Path, snapshotter: Snapshotter) -> Store {
         ownership: Ownership::Preserve,
         mounter: None,
         ceiling: None,
+        settle_after: None,
     };
     Store::open(dir, options).unwrap()
 }

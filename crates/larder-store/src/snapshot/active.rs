@@ -259,6 +259,7 @@ impl SnapshotRow<'_> {
             )?
             .execute(params![self.id, position as i64, parent])?;
         }
+        store.settle_soon();
         lease.protect(std::slice::from_ref(self.id), &[])
     }
 }

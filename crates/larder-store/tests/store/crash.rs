@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use larder_store::{
     CacheKey, CacheMountRequest, Clock, KeyDep, NewKey, Options, PruneRequest, SaveMode, Sharing,
@@ -39,6 +40,7 @@ fn store_of_victim() -> Option<Store> {
         ownership: Ownership::Preserve,
         mounter: None,
         ceiling: None,
+        settle_after: Some(Duration::from_millis(5)),
     };
     Some(Store::open(Path::new(&root), options).unwrap())
 }

@@ -1,20 +1,25 @@
 use std::io::Write;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use larder_store::{Clock, ErrorKind, Options, PruneRequest, Store};
 use larder_tree::apply::Ownership;
 
 use crate::support::{DAY, OVERLAY, TestStore, layer, lowers, new_snapshot, upper};
 
-fn open(root: &Path) -> larder_store::Result<Store> {
-    let options = Options {
+fn options() -> Options {
+    Options {
         clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
         snapshotter: OVERLAY,
         ownership: Ownership::Preserve,
         mounter: None,
         ceiling: None,
-    };
-    Store::open(root, options)
+        settle_after: None,
+    }
+}
+
+fn open(root: &Path) -> larder_store::Result<Store> {
+    Store::open(root, options())
 }
 
 #[test]
@@ -220,6 +225,33 @@ fn many_small_records_can_be_pruned_from_a_full_disk() {
     assert_eq!(count, 250);
     assert_eq!(store.check().unwrap(), []);
     assert!(store.disk_space().unwrap().free_bytes > 250 * 8192);
+}
+
+#[test]
+fn what_was_stored_is_settled_in_the_background() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        settle_after: Some(Duration::ZERO),
+        ..options()
+    };
+    let store = Store::open(&dir.path().join("root"), options).unwrap();
+    let db = rusqlite::Connection::open(store.root().join("larder.db")).unwrap();
+    let unsettled = "SELECT (SELECT count(*) FROM snapshots WHERE unsettled IS NOT NULL) \
+                     + (SELECT count(*) FROM blobs WHERE unsettled IS NOT NULL)";
+    let count = || {
+        db.query_row(unsettled, [], |row| row.get::<_, i64>(0))
+            .unwrap()
+    };
+    for round in 0..3 {
+        let lease = store.lease().unwrap();
+        layer(&lease, None, "layer");
+        lease.put_blob(format!("blob {round}").as_bytes()).unwrap();
+        let begin = Instant::now();
+        while count() > 0 {
+            assert!(begin.elapsed() < Duration::from_secs(120), "nobody settles");
+            std::thread::yield_now();
+        }
+    }
 }
 
 #[test]

@@ -139,6 +139,7 @@ fn options(snapshotter: Snapshotter, seconds: &Arc<AtomicI64>) -> Options {
         ownership: Ownership::Preserve,
         mounter: None,
         ceiling: None,
+        settle_after: None,
     }
 }
 
