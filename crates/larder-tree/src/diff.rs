@@ -23,9 +23,10 @@
 mod changes;
 mod digest_writer;
 mod layer;
+mod merged;
 mod node;
 mod upper;
 
-pub use changes::{LayerOptions, LayerStats, Style, write_layer, write_trees};
+pub use changes::{LayerOptions, LayerStats, Style, write_layer, write_layer_upon, write_trees};
 pub use digest_writer::DigestWriter;
 pub use upper::Upper;

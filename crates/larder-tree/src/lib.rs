@@ -18,7 +18,8 @@
 //! | [`tar`] | reads and writes tar |
 //! | [`compression`] | recognises, decodes and encodes compressed streams |
 //! | [`erofs`] | writes layers as EROFS images |
-//! | [`sink`] | what entries are made in: a directory or an image |
+//! | [`overlay`] | what layers show together, and writing upon them, without a mount |
+//! | [`sink`] | what entries are made in: a directory, one upon layers, or an image |
 //! | [`quota`] | asks for disk before it is written |
 //! | [`bulk`] | writes large files past the page cache |
 //!
@@ -60,6 +61,7 @@ pub mod copy;
 pub mod diff;
 pub mod erofs;
 mod error;
+pub mod overlay;
 pub mod pattern;
 pub mod quota;
 pub mod sink;

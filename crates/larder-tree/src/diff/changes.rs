@@ -6,9 +6,11 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use super::layer::{LayerWriter, read_failed};
+use super::merged::Merged;
 use super::node::{Dir, Node};
 use super::upper::Upper;
 use crate::beneath::Root;
+use crate::overlay::Lower;
 use crate::tar::{Header, Writer};
 use crate::{Error, ErrorKind, Result};
 
@@ -60,11 +62,28 @@ pub fn write_layer<'a>(
         inner: out,
         count: 0,
     };
+    let lower = lower.map(|lower| lower.open_dir("")).transpose()?;
+    let lower = lower.as_ref().map(|lower| Dir::Open(lower.as_fd()));
     let entries = write_changes(upper.into(), lower, style, &mut out, options)?;
     Ok(LayerStats {
         entries,
         size_bytes: out.count,
     })
+}
+
+/// As [`write_layer`], upon layers that need not be mounted.
+///
+/// # Errors
+/// As [`write_layer`].
+pub fn write_layer_upon<'a>(
+    upper: impl Into<Upper<'a>>,
+    lower: &Lower,
+    style: Style,
+    out: impl Write,
+    options: &LayerOptions,
+) -> Result<()> {
+    let lower = Merged::root(lower);
+    write_changes(upper.into(), Some(Dir::Merged(&lower)), style, out, options).map(drop)
 }
 
 /// Writes whole trees as one uncompressed archive, each into the directory it comes with: one of no
@@ -112,7 +131,7 @@ pub fn write_trees(
 
 fn write_changes(
     upper: Upper<'_>,
-    lower: Option<&Root>,
+    lower: Option<Dir<'_>>,
     style: Style,
     out: impl Write,
     options: &LayerOptions,
@@ -123,8 +142,6 @@ fn write_changes(
         depth: 0,
         entered: HashSet::new(),
     };
-    let lower = lower.map(|lower| lower.open_dir("")).transpose()?;
-    let lower = lower.as_ref().map(|lower| Dir::Open(lower.as_fd()));
     upper.with_root(|upper| match style {
         Style::Overlay => changes.overlay_dir(upper, lower),
         Style::Tree => changes.tree_dir(upper, lower),

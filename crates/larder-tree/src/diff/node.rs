@@ -4,10 +4,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, Timespec};
 use rustix::io::Errno;
 
+use super::merged::Merged;
 use crate::beneath::read_names;
 use crate::erofs::{ReadInode, Reader};
 use crate::tar::{Header, Kind};
@@ -19,11 +21,12 @@ const COMPARE_BYTES: usize = 64 << 10;
 /// The device of all that lies in images: no mounted file system has this number.
 const IMAGE_DEVICE: u64 = 0;
 
-/// A directory that is held open, or was read from an image.
+/// A directory that is held open, was read from an image, or is what layers show together.
 #[derive(Clone, Copy)]
 pub(super) enum Dir<'a> {
     Open(BorrowedFd<'a>),
     Listed(&'a Listing<'a>),
+    Merged(&'a Merged<'a>),
 }
 
 /// A directory of an image.
@@ -55,6 +58,7 @@ impl<'a> Dir<'a> {
                 Ok(names)
             }
             Self::Listed(dir) => Ok(dir.names.iter().map(|(name, _)| name.clone()).collect()),
+            Self::Merged(dir) => dir.names(),
         }
     }
 
@@ -70,6 +74,19 @@ impl<'a> Dir<'a> {
                 Ok(inode
                     .transpose()?
                     .map(|inode| Box::new(Node::in_image(dir.image, inode))))
+            }
+            Self::Merged(dir) => {
+                let Some(parent) = dir.layer_of(name)? else {
+                    return Ok(None);
+                };
+                let mut node = Node::look_up(Parent::Shared(parent), name)?;
+                if let Some(node) = &mut node
+                    && node.is_dir()
+                    && let Source::Name { merged, .. } = &mut node.source
+                {
+                    *merged = Some(dir.enter(name));
+                }
+                Ok(node.map(Box::new))
             }
         }
     }
@@ -139,9 +156,11 @@ pub(super) struct Node<'a> {
 /// Where an entry is read.
 enum Source<'a> {
     Name {
-        parent: BorrowedFd<'a>,
+        parent: Parent<'a>,
         name: &'a OsStr,
         handle: OnceCell<OwnedFd>,
+        /// What is in a directory, where that is more than one layer of it tells.
+        merged: Option<Merged<'a>>,
     },
     Image {
         image: &'a Reader,
@@ -150,16 +169,36 @@ enum Source<'a> {
     },
 }
 
+/// The directory that an entry is opened in.
+enum Parent<'a> {
+    Borrowed(BorrowedFd<'a>),
+    Shared(Arc<OwnedFd>),
+}
+
+impl AsFd for Parent<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Borrowed(fd) => *fd,
+            Self::Shared(fd) => fd.as_fd(),
+        }
+    }
+}
+
 impl<'a> Node<'a> {
     /// Looks the entry of an open directory up; `None` if there is none.
     pub(super) fn find(parent: BorrowedFd<'a>, name: &'a OsStr) -> io::Result<Option<Self>> {
-        match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Self::look_up(Parent::Borrowed(parent), name)
+    }
+
+    fn look_up(parent: Parent<'a>, name: &'a OsStr) -> io::Result<Option<Self>> {
+        match fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => {
                 let handle = OnceCell::new();
                 let source = Source::Name {
                     parent,
                     name,
                     handle,
+                    merged: None,
                 };
                 Ok(Some(Self::new((&stat).into(), source)))
             }
@@ -203,10 +242,15 @@ impl<'a> Node<'a> {
     pub(super) fn dir(&self) -> io::Result<Dir<'_>> {
         match &self.source {
             Source::Name {
+                merged: Some(merged),
+                ..
+            } => Ok(Dir::Merged(merged)),
+            Source::Name {
                 parent,
                 name,
                 handle,
-            } => opened(*parent, name, handle).map(|handle| Dir::Open(handle.as_fd())),
+                ..
+            } => opened(parent.as_fd(), name, handle).map(|handle| Dir::Open(handle.as_fd())),
             Source::Image {
                 image,
                 inode,
@@ -229,7 +273,12 @@ impl<'a> Node<'a> {
                 parent,
                 name,
                 handle,
-            } => Ok(read_full(opened(*parent, name, handle)?, buffer, offset)?),
+                ..
+            } => Ok(read_full(
+                opened(parent.as_fd(), name, handle)?,
+                buffer,
+                offset,
+            )?),
             Source::Image { image, inode, .. } => {
                 let rest = inode.size.saturating_sub(offset);
                 let count = rest.min(buffer.len() as u64) as usize;
@@ -250,7 +299,8 @@ impl<'a> Node<'a> {
                 parent,
                 name,
                 handle,
-            } => Attributes::read(opened(*parent, name, handle)?)?,
+                ..
+            } => Attributes::read(opened(parent.as_fd(), name, handle)?)?,
             Source::Image { image, inode, .. } => Attributes::of(image.xattrs(inode)?),
         };
         Ok(self.attributes.get_or_init(|| attributes))

@@ -30,7 +30,7 @@ const RECENT: i64 = 1_750_000_000;
 
 /// One file operation.
 #[derive(Debug, Clone)]
-enum Op {
+pub(crate) enum Op {
     Copy(CopyOptions),
     Mkdir(&'static str, MkdirOptions),
     Mkfile(&'static str, &'static str),
@@ -39,7 +39,7 @@ enum Op {
 }
 
 impl Op {
-    fn run(&self, sink: &impl Sink, source: &Tree) -> Result<()> {
+    pub(crate) fn run(&self, sink: &impl Sink, source: &Tree) -> Result<()> {
         let attributes = FileAttributes {
             owner: Some((3, 4)),
             timestamp: Some(TIME * 1_000_000_000 + 5),
@@ -96,7 +96,7 @@ fn settle(base: &Path) -> PathBuf {
 }
 
 /// What lies beneath: directories with attributes of their own, links in and out, files.
-fn make_lower(base: &Path) -> PathBuf {
+pub(crate) fn make_lower(base: &Path) -> PathBuf {
     for dir in ["app/sub/deep", "usr/bin", "data", "real/inner"] {
         fs::create_dir_all(base.join(dir)).unwrap();
     }
@@ -128,7 +128,7 @@ fn make_lower(base: &Path) -> PathBuf {
     settle(base)
 }
 
-fn make_source(base: &Path) -> Tree {
+pub(crate) fn make_source(base: &Path) -> Tree {
     for dir in ["src/lib", "app/sub", "empty", "file"] {
         fs::create_dir_all(base.join(dir)).unwrap();
     }
@@ -203,7 +203,7 @@ fn compare(ops: &[Op]) -> std::result::Result<BTreeMap<PathBuf, Found>, String> 
 }
 
 /// Makes all recent times the same.
-fn normal(mut found: BTreeMap<PathBuf, Found>) -> BTreeMap<PathBuf, Found> {
+pub(crate) fn normal(mut found: BTreeMap<PathBuf, Found>) -> BTreeMap<PathBuf, Found> {
     for entry in found.values_mut() {
         if entry.mtime.is_some_and(|(seconds, _)| seconds >= RECENT) {
             entry.mtime = Some((RECENT, 0));
@@ -213,10 +213,14 @@ fn normal(mut found: BTreeMap<PathBuf, Found>) -> BTreeMap<PathBuf, Found> {
 }
 
 /// Returns the entries of the layer of what `upper` changes.
-fn layer(upper: &Path, lower: &Path) -> Vec<Header> {
+pub(crate) fn layer(upper: &Path, lower: &Path) -> Vec<Header> {
     let (upper, lower) = (Root::open(upper).unwrap(), Root::open(lower).unwrap());
-    let packed = packed(&upper, Some(&lower), Style::Overlay).unwrap();
-    let mut reader = Reader::new(&packed[..]);
+    entries(&packed(&upper, Some(&lower), Style::Overlay).unwrap())
+}
+
+/// Returns the entries of a layer, with all recent times the same.
+pub(crate) fn entries(packed: &[u8]) -> Vec<Header> {
+    let mut reader = Reader::new(packed);
     let mut headers = Vec::new();
     while let Some(mut header) = reader.next_entry().unwrap() {
         header.mtime.tv_sec = header.mtime.tv_sec.min(RECENT);
@@ -230,11 +234,20 @@ fn operations_make_of_an_image_what_they_make_of_a_directory() {
     if !can_mount() {
         return;
     }
+    for ops in steps_to_tell() {
+        if let Err(error) = compare(&ops) {
+            assert!(!error.is_empty(), "{ops:?}");
+        }
+    }
+}
+
+/// Operations that tell much, a list for each tree.
+pub(crate) fn steps_to_tell() -> Vec<Vec<Op>> {
     let replacing = |src: &str, dest: &str| CopyOptions {
         always_replace_existing_dest_paths: true,
         ..dockerfile(src, dest)
     };
-    let cases: Vec<Vec<Op>> = vec![
+    vec![
         vec![Op::Copy(dockerfile("/a.txt", "/new/dir/"))],
         vec![Op::Copy(dockerfile("/a.txt", "/app/sub/"))],
         vec![Op::Copy(dockerfile("/a.txt", "/app/sub/x"))],
@@ -295,12 +308,7 @@ fn operations_make_of_an_image_what_they_make_of_a_directory() {
         ],
         vec![Op::Remove("/a*"), Op::Copy(dockerfile("/app", "/app/"))],
         vec![Op::Remove("/"), Op::Remove("/none")],
-    ];
-    for ops in cases {
-        if let Err(error) = compare(&ops) {
-            assert!(!error.is_empty(), "{ops:?}");
-        }
-    }
+    ]
 }
 
 #[test]
@@ -335,7 +343,7 @@ fn nothing_is_copied_up_that_does_not_change() {
     assert_eq!(paths, expected);
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(crate) fn op() -> impl Strategy<Value = Op> {
     let paths = [
         "/app",
         "/app/sub",

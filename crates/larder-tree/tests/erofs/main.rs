@@ -9,3 +9,4 @@ mod damaged;
 mod hostile;
 mod shapes;
 mod support;
+mod upon;
