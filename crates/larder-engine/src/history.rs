@@ -415,11 +415,13 @@ impl<'a> History<'a> {
         imports: Vec<ImportRecord>,
     ) -> Result<()> {
         let state = self.state();
+        let details = state.causes.iter().filter_map(|(vertex, (_, details))| {
+            let name = self.lowered.definition.get(vertex)?.name();
+            Some((name, details))
+        });
+        let details: HashMap<String, &Vec<String>> = details.collect();
         for step in &mut steps {
-            let details = state.causes.iter().find_map(|(vertex, (_, details))| {
-                let name = self.lowered.definition.get(vertex)?.name();
-                (name == step.name).then_some(details)
-            });
+            let details = details.get(&step.name).copied();
             step.details = details.cloned().unwrap_or_default();
         }
         let manifests: Vec<(&str, &[u8])> = state
@@ -462,10 +464,9 @@ impl<'a> History<'a> {
                 all.extend(self.before(&vertex.digest).cloned());
             }
         }
-        let other_stages = self.earlier.parts.iter().filter(|before| {
-            let stage_of = |step: &larder_dockerfile::StepInfo| step.stage == before.stage;
-            !self.lowered.steps.values().any(stage_of)
-        });
+        let stages: HashSet<_> = self.lowered.steps.values().map(|it| &it.stage).collect();
+        let parts = self.earlier.parts.iter();
+        let other_stages = parts.filter(|before| !stages.contains(&before.stage));
         all.extend(other_stages.cloned());
         all
     }

@@ -6,7 +6,6 @@ mod packer;
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::os::fd::OwnedFd;
 
 use jiff::Timestamp;
 use larder_oci::{Descriptor, Digest, media_type};
@@ -165,11 +164,7 @@ pub(crate) fn write_tar(
     out: impl Write,
     options: &LayerOptions,
 ) -> Result<()> {
-    let below: Option<OwnedFd> = match store.below(id)? {
-        Some(mount) => Some(larder_exec::mount::open(&mount)?),
-        None => None,
-    };
-    Ok(store.pack_layer(id, below, out, options)?)
+    Ok(store.pack_layer(id, out, options)?)
 }
 
 /// Returns when each layer of `snapshot` was made, lowest first.

@@ -180,7 +180,7 @@ impl Inner {
             self.store
                 .write(|tx| count_use(tx, &held, self.store.now()))?;
         }
-        self.store.views().drop_idle();
+        self.store.lowers().clear();
         self.store.mounts().drop_idle();
         if let Some(tmp) = self.tmp.take() {
             disk::remove(&tmp)?;

@@ -114,7 +114,7 @@ pub use lease::Lease;
 pub use lock::KeyLock;
 pub use prune::PruneRequest;
 pub use snapshot::{
-    ActiveImage, ActiveSnapshot, LayerBlob, Mounter, NewLayer, NewSnapshot, RecordType,
+    ActiveImage, ActiveSnapshot, ActiveTree, LayerBlob, Mounter, NewLayer, NewSnapshot, RecordType,
     SnapshotInfo, UnpackedLayer,
 };
 pub use store::{Clock, Options, Snapshotter, Store};

@@ -7,10 +7,10 @@ mod flatten;
 mod image;
 mod info;
 mod layer;
+mod lower;
 mod merge;
-mod near;
 
-pub use active::{ActiveSnapshot, NewSnapshot};
+pub use active::{ActiveSnapshot, ActiveTree, NewSnapshot};
 pub use erofs::Mounter;
 pub use image::ActiveImage;
 pub use info::{LayerBlob, RecordType, SnapshotInfo};
@@ -19,4 +19,4 @@ pub use layer::{NewLayer, UnpackedLayer};
 pub(crate) use chain::Packing;
 pub(crate) use erofs::Mounts;
 pub(crate) use info::{digest_column, missing};
-pub(crate) use near::Views;
+pub(crate) use lower::Lowers;

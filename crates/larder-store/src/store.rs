@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,7 +13,7 @@ use crate::id::random_text;
 use crate::layout::{DIRECTORIES, Layout};
 use crate::lock::{FileLock, LockMode};
 use crate::settle::Settling;
-use crate::snapshot::{Mounts, Views};
+use crate::snapshot::{Lowers, Mounts};
 use crate::{Ceiling, Error, ErrorKind, Mounter, Result, disk, reserve, settle};
 
 /// Where the store takes the time from.
@@ -85,8 +85,18 @@ struct Inner {
     /// Whether this process removed records to make room.
     made_room: AtomicBool,
     mounts: Mounts,
-    views: Views,
+    lowers: Lowers,
     settling: Settling,
+}
+
+/// A store that may have been closed.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakStore(Weak<Inner>);
+
+impl WeakStore {
+    pub(crate) fn upgrade(&self) -> Option<Store> {
+        self.0.upgrade().map(Store)
+    }
 }
 
 impl Store {
@@ -121,7 +131,7 @@ impl Store {
             boot: settle::boot_id(),
             made_room: AtomicBool::new(false),
             mounts: Mounts::default(),
-            views: Views::default(),
+            lowers: Lowers::default(),
             settling: Settling::default(),
         }));
         store.forget_unsettled()?;
@@ -168,8 +178,14 @@ impl Store {
         &self.0.mounts
     }
 
-    pub(crate) fn views(&self) -> &Views {
-        &self.0.views
+    /// What this process knows of trees.
+    pub(crate) fn lowers(&self) -> &Lowers {
+        &self.0.lowers
+    }
+
+    /// Returns the store for something that it keeps itself.
+    pub(crate) fn downgrade(&self) -> WeakStore {
+        WeakStore(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn settle_after(&self) -> Option<Duration> {

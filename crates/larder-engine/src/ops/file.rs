@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use larder_llb::{Vertex, pb};
-use larder_store::{ActiveImage, ActiveSnapshot, NewSnapshot, RecordType};
+use larder_store::{ActiveImage, ActiveSnapshot, ActiveTree, NewSnapshot, RecordType};
 use larder_tree::beneath::Root;
 use larder_tree::copy::{self, CopyOptions, FileAttributes, MkdirOptions, ModeChange};
 use larder_tree::erofs::Past;
@@ -71,10 +71,8 @@ enum State {
 
 /// A tree that is being written.
 enum Writable {
-    /// A snapshot with its mount.
-    Mounted {
-        // Closed before the snapshot is committed or removed.
-        root: Root,
+    Directory {
+        tree: ActiveTree,
         active: ActiveSnapshot,
     },
     Image(Box<ActiveImage>),
@@ -83,10 +81,7 @@ enum Writable {
 impl Writable {
     fn commit(self) -> Result<ResultRef> {
         match self {
-            Self::Mounted { root, active } => {
-                drop(root);
-                BuildWorker::commit(active)
-            }
+            Self::Directory { active, .. } => BuildWorker::commit(active),
             Self::Image(image) => Ok(ResultRef::Snapshot(image.commit()?)),
         }
     }
@@ -131,14 +126,22 @@ impl FileOp<'_> {
     fn act(&mut self, position: usize, action: &pb::FileAction) -> Result<(), WorkError> {
         let writable = self.write(action.input)?;
         match &writable {
-            Writable::Mounted { root, active } => self.change(
-                &Target {
-                    tree: root,
-                    quota: active.quota(),
-                    names: Some(root),
-                },
-                action,
-            )?,
+            Writable::Directory { tree, active } => {
+                let names = if self.names_inputs(action) {
+                    None
+                } else {
+                    Some(view(active)?)
+                };
+                let (quota, names) = (active.quota(), names.as_ref());
+                match tree {
+                    ActiveTree::Upper(tree) => {
+                        self.change(&Target { tree, quota, names }, action)?;
+                    }
+                    ActiveTree::Whole(tree) => {
+                        self.change(&Target { tree, quota, names }, action)?;
+                    }
+                }
+            }
             Writable::Image(image) => self.change(
                 &Target {
                     tree: image.tree(),
@@ -203,23 +206,8 @@ impl FileOp<'_> {
     /// of users can't be looked up in an image that is being written.
     fn is_better_an_image(&self) -> Result<bool, WorkError> {
         let worker = self.worker;
-        let input = |index: i64| {
-            usize::try_from(index)
-                .ok()
-                .filter(|&it| it < self.inputs.len())
-        };
-        let is_known = |action: &pb::FileAction| {
-            owner_of(action).is_none_or(|owner| {
-                [&owner.user, &owner.group]
-                    .into_iter()
-                    .flatten()
-                    .all(|it| match &it.user {
-                        Some(pb::user_opt::User::ByName(named)) => input(named.input).is_some(),
-                        Some(pb::user_opt::User::ById(_)) | None => true,
-                    })
-            })
-        };
-        if !worker.store().makes_images() || !self.file.actions.iter().all(is_known) {
+        let mut actions = self.file.actions.iter();
+        if !worker.store().makes_images() || !actions.all(|action| self.names_inputs(action)) {
             return Ok(false);
         }
         if worker.engine.config.store.layers == LayersConfig::Erofs {
@@ -227,7 +215,7 @@ impl FileOp<'_> {
         }
         for action in &self.file.actions {
             let (Some(Action::Copy(copy)), Some(source)) =
-                (&action.action, input(action.secondary_input))
+                (&action.action, self.input(action.secondary_input))
             else {
                 continue;
             };
@@ -240,6 +228,24 @@ impl FileOp<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Returns the input of the op that `index` names, if it names one.
+    fn input(&self, index: i64) -> Option<usize> {
+        let input = usize::try_from(index).ok();
+        input.filter(|&input| input < self.inputs.len())
+    }
+
+    /// Returns whether all users that an action names are looked up in inputs of the op.
+    fn names_inputs(&self, action: &pb::FileAction) -> bool {
+        let Some(owner) = owner_of(action) else {
+            return true;
+        };
+        let mut users = [&owner.user, &owner.group].into_iter().flatten();
+        users.all(|it| match &it.user {
+            Some(pb::user_opt::User::ByName(named)) => self.input(named.input).is_some(),
+            Some(pb::user_opt::User::ById(_)) | None => true,
+        })
     }
 
     /// Returns a writable tree that begins as what `index` names: what an action before has left,
@@ -257,9 +263,7 @@ impl FileOp<'_> {
         {
             return Ok(writable);
         }
-        let input = usize::try_from(index)
-            .ok()
-            .filter(|&index| index < self.inputs.len());
+        let input = self.input(index);
         let parent = if index == -1 {
             None
         } else {
@@ -279,18 +283,13 @@ impl FileOp<'_> {
             return Ok(Writable::Image(Box::new(image)));
         }
         let active = lease.prepare(&new).map_err(BuildError::from)?;
-        let mount = active.near_mount().map_err(BuildError::from)?;
-        let root = Root::from_fd(larder_exec::mount::open(&mount).map_err(BuildError::from)?);
-        Ok(Writable::Mounted { root, active })
+        let tree = active.tree().map_err(BuildError::from)?;
+        Ok(Writable::Directory { tree, active })
     }
 
     /// Returns what `index` names, which no action changes any more.
     fn read(&mut self, index: i64, input: Option<usize>) -> Result<ResultRef, WorkError> {
-        if let Some(input) = input.or_else(|| {
-            usize::try_from(index)
-                .ok()
-                .filter(|&index| index < self.inputs.len())
-        }) {
+        if let Some(input) = input.or_else(|| self.input(index)) {
             return Ok(self.inputs[input].clone());
         }
         let committed = match self.states.remove(&index) {
@@ -336,9 +335,7 @@ impl FileOp<'_> {
         if index == -1 {
             return Err(BuildError::invalid("a copy has no source").into());
         }
-        let input = usize::try_from(index)
-            .ok()
-            .filter(|&index| index < self.inputs.len());
+        let input = self.input(index);
         let source = self.read(index, input)?;
         self.worker.tree(&source, |tree| {
             let past = self.past();
@@ -411,10 +408,7 @@ impl FileOp<'_> {
         let Some(pb::user_opt::User::ByName(named)) = user else {
             return Ok(None);
         };
-        let Some(input) = usize::try_from(named.input)
-            .ok()
-            .filter(|&input| input < self.inputs.len())
-        else {
+        let Some(input) = self.input(named.input) else {
             return Ok(None);
         };
         let view = self
@@ -423,6 +417,12 @@ impl FileOp<'_> {
             .map_err(|error| lost(Some(input), error))?;
         Ok(Some(Root::from_fd(view)))
     }
+}
+
+/// Opens what a snapshot shows that nobody is writing to at the moment.
+fn view(active: &ActiveSnapshot) -> Result<Root> {
+    let mount = active.view()?;
+    Ok(Root::from_fd(larder_exec::mount::open(&mount)?))
 }
 
 /// Returns whom an action gives its files to.

@@ -1,14 +1,16 @@
 use std::path::{Path, PathBuf};
 
 use larder_oci::{Layer, Mount, OverlayUpper};
+use larder_tree::beneath::Root;
+use larder_tree::overlay::{Lower, Marks, Upper};
 use larder_tree::quota::Quota;
 use rusqlite::{Transaction, params};
 use rustix::fs::{Gid, Mode, Uid};
+use rustix::io::Errno;
 
 use super::chain::{Form, Packing};
 use super::flatten::{Files, flatten};
 use super::info::RecordType;
-use super::near::Lowers;
 use crate::ceiling::Reservation;
 use crate::{Error, Lease, Result, SnapshotId, Snapshotter, disk};
 
@@ -33,16 +35,13 @@ impl Lease {
     /// `NotFound` if the parent does not exist (any more).
     pub fn prepare(&self, new: &NewSnapshot<'_>) -> Result<ActiveSnapshot> {
         let id = SnapshotId::random();
-        let lowers = match new.parent {
-            Some(parent) => self.store().near(parent)?,
-            None => Lowers::default(),
-        };
-        let copied_bytes = match self.store().snapshotter() {
-            Snapshotter::Overlay { .. } => 0,
-            Snapshotter::Native => {
-                let copied = lowers.layers.iter().cloned().map(Ok);
+        let lower = new.parent.map(|parent| self.store().lower(parent));
+        let copied_bytes = match (self.store().snapshotter(), new.parent) {
+            (Snapshotter::Native, Some(parent)) => {
+                let copied = self.store().visible(parent)?.into_iter().map(Ok);
                 self.store().copies_bytes(copied, Files::Copied)?
             }
+            _ => 0,
         };
         let reservation = Reservation::new(self, EMPTY_BYTES + copied_bytes)?;
         let directory = self.tmp()?.join(id.as_str());
@@ -52,7 +51,7 @@ impl Lease {
             id,
             directory,
             parent: new.parent.cloned(),
-            lowers,
+            lower: lower.transpose()?,
             description: new.description.to_owned(),
             record_type: new.record_type,
             committed: false,
@@ -66,6 +65,15 @@ impl Lease {
     }
 }
 
+/// The tree of a writable snapshot.
+#[derive(Debug)]
+pub enum ActiveTree {
+    /// What is changed in the trees beneath.
+    Upper(Upper),
+    /// A whole tree.
+    Whole(Root),
+}
+
 /// A writable snapshot. Dropped, it is discarded.
 #[derive(Debug)]
 pub struct ActiveSnapshot {
@@ -73,8 +81,8 @@ pub struct ActiveSnapshot {
     id: SnapshotId,
     directory: PathBuf,
     parent: Option<SnapshotId>,
-    /// What shows the parent.
-    lowers: Lowers,
+    /// What the parent shows.
+    lower: Option<Lower>,
     description: String,
     record_type: RecordType,
     committed: bool,
@@ -88,32 +96,52 @@ impl ActiveSnapshot {
         &self.id
     }
 
-    /// Returns how to see it, writable.
+    /// Returns how to see it, writable, for the executor. One mount may be open at a time.
     pub fn mount(&self) -> Result<Mount> {
-        match &self.parent {
-            Some(parent) if self.lowers.nested => {
-                self.mount_upon(self.lease.store().visible(parent)?)
+        let store = self.lease.store();
+        let lowers = match (store.snapshotter(), &self.parent) {
+            (Snapshotter::Overlay { .. }, Some(parent)) => store.visible(parent)?,
+            _ => Vec::new(),
+        };
+        if !lowers.is_empty() {
+            match rustix::fs::mkdir(self.work(), Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(Error::io("cannot prepare a snapshot", errno)),
             }
-            _ => self.near_mount(),
         }
-    }
-
-    /// As [`ActiveSnapshot::mount`], for work of this process: quicker where many layers lie below,
-    /// but a container in which overlays are mounted may find it one too many.
-    pub fn near_mount(&self) -> Result<Mount> {
-        self.mount_upon(self.lowers.layers.clone())
-    }
-
-    fn mount_upon(&self, lowers: Vec<Layer>) -> Result<Mount> {
         let upper = OverlayUpper {
             upper: self.upper(),
             work: self.work(),
         };
+        store.mount(lowers, Some(upper))
+    }
+
+    /// Returns how to see it, read-only. It is not to be written to as long as it is mounted so.
+    pub fn view(&self) -> Result<Mount> {
         let store = self.lease.store();
-        match store.snapshotter() {
-            Snapshotter::Overlay { .. } => store.mount(lowers, Some(upper)),
-            Snapshotter::Native => store.mount(Vec::new(), Some(upper)),
+        let mut layers = vec![Layer::Directory(self.upper())];
+        if let (Snapshotter::Overlay { .. }, Some(parent)) = (store.snapshotter(), &self.parent) {
+            layers.extend(store.visible(parent)?);
         }
+        store.mount(layers, None)
+    }
+
+    /// Returns the tree for this process to write to, without a mount. It must not be mounted meanwhile.
+    pub fn tree(&self) -> Result<ActiveTree> {
+        let failed = |error| Error::tree("cannot write to a snapshot", error);
+        let own = Root::open(&self.upper()).map_err(failed)?;
+        let (Snapshotter::Overlay { userxattr }, Some(lower)) =
+            (self.lease.store().snapshotter(), &self.lower)
+        else {
+            return Ok(ActiveTree::Whole(own));
+        };
+        let marks = if userxattr {
+            Marks::User
+        } else {
+            Marks::Trusted
+        };
+        let upper = Upper::new(&own, lower.clone(), marks).map_err(failed)?;
+        Ok(ActiveTree::Upper(upper))
     }
 
     /// Returns what bounds who fills the snapshot, if the store has a ceiling.
@@ -155,6 +183,9 @@ impl ActiveSnapshot {
         std::fs::rename(&self.directory, store.layout().snapshot(&self.id)).map_err(failed)?;
         self.committed = true;
         store.write(|tx| row.insert(&self.lease, tx))?;
+        if let (Snapshotter::Overlay { .. }, Some(lower)) = (store.snapshotter(), &self.lower) {
+            store.raise(lower, self.id.clone(), Packing::Directory);
+        }
         Ok(self.id.clone())
     }
 
@@ -166,23 +197,19 @@ impl ActiveSnapshot {
         self.directory.join("work")
     }
 
-    /// Makes the directories of an overlay. The root of the mounted tree shows the mode and the
+    /// Makes the directory for what is changed. The root of the mounted tree shows the mode and the
     /// owner of the upper directory, so these are the parent's.
     fn make_upper(&self) -> Result<()> {
         let failed = |errno| Error::io("cannot prepare a snapshot", errno);
-        let (mode, owner) = match (&self.parent, self.lowers.layers.first()) {
-            (None, _) => (Mode::from_raw_mode(0o755), None),
-            (Some(_), None) => {
-                return Err(Error::invalid(
-                    "a snapshot without layers can't be built on",
-                ));
-            }
-            (Some(_), Some(top)) => {
-                let stat = match top {
-                    Layer::Directory(path) => rustix::fs::stat(path),
-                    Layer::Image(root) => rustix::fs::fstat(root),
-                }
-                .map_err(failed)?;
+        let (mode, owner) = match &self.lower {
+            None => (Mode::from_raw_mode(0o755), None),
+            Some(lower) => {
+                let top = lower
+                    .top()
+                    .ok_or_else(|| Error::invalid("a snapshot without layers can't be built on"))?;
+                let root = top.root();
+                let root = root.map_err(|error| Error::io("cannot prepare a snapshot", error))?;
+                let stat = rustix::fs::fstat(&root).map_err(failed)?;
                 let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
                 (Mode::from_raw_mode(stat.st_mode), Some(owner))
             }
@@ -192,17 +219,16 @@ impl ActiveSnapshot {
         if let Some((uid, gid)) = owner {
             rustix::fs::chown(&upper, Some(uid), Some(gid)).map_err(failed)?;
         }
-        rustix::fs::chmod(&upper, mode).map_err(failed)?;
-        disk::make_private_dir(&self.work())
+        rustix::fs::chmod(&upper, mode).map_err(failed)
     }
 
     /// Makes a copy of the parent's tree.
     fn copy_parent(&self) -> Result<()> {
-        if self.parent.is_none() {
+        let Some(parent) = &self.parent else {
             return self.make_upper();
-        }
-        disk::make_private_dir(&self.work())?;
-        let lowest_first = self.lowers.layers.iter().rev().cloned().map(Ok);
+        };
+        let layers = self.lease.store().visible(parent)?;
+        let lowest_first = layers.into_iter().rev().map(Ok);
         flatten(lowest_first, &self.upper(), Files::Copied).map(drop)
     }
 }

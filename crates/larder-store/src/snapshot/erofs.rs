@@ -90,7 +90,7 @@ impl Store {
 
     /// Opens the tree that a new layer upon `parent` will lie upon.
     pub(super) fn open_below(&self, parent: &SnapshotId) -> Result<Root> {
-        let view = self.near_view(parent)?;
+        let view = self.view(parent)?;
         let failed = |error| Error::io(format_args!("cannot mount snapshot `{parent}`"), error);
         let mounter = self.mounter().ok_or_else(|| unreadable(parent, None))?;
         Ok(Root::from_fd(mounter.mount_view(&view).map_err(failed)?))

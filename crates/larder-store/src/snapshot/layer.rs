@@ -2,13 +2,12 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use larder_oci::{Descriptor, Digest, Layer, Mount};
+use larder_oci::{Descriptor, Digest, Layer};
 use larder_tree::apply::{ApplyOptions, LayerForm, Warning, apply_layer};
 use larder_tree::beneath::Root;
-use larder_tree::diff::{DigestWriter, LayerOptions, Style, write_layer};
+use larder_tree::diff::{DigestWriter, LayerOptions, Style, Upper, write_layer, write_layer_upon};
 use larder_tree::erofs::{Image, Reader};
 use rusqlite::{OptionalExtension, params};
-use rustix::fd::OwnedFd;
 use rustix::fs::Mode;
 
 use super::active::SnapshotRow;
@@ -272,37 +271,19 @@ impl Drop for UnpackedLayer {
 }
 
 impl Store {
-    /// Returns how to see what lies below a snapshot's own layer, for [`Store::write_layer`];
-    /// `None` if nothing does. Nothing is to be mounted upon it.
-    ///
-    /// # Errors
-    /// `NotFound` if it does not exist (any more).
-    pub fn below(&self, id: &SnapshotId) -> Result<Option<Mount>> {
-        match &self.snapshot(id)?.parents[..] {
-            [] => Ok(None),
-            [parent] => self.near_view(parent).map(Some),
-            _ => Err(Error::invalid(format_args!(
-                "snapshot `{id}` is a merge and has no layer of its own"
-            ))),
-        }
-    }
-
     /// Writes a snapshot's own layer as an uncompressed tar. Returns the diff ID and the length in
     /// bytes; [`Store::set_diff_id`] keeps them.
-    ///
-    /// `below` is the directory where the mount of [`Store::below`] is visible.
     ///
     /// # Errors
     /// `NotFound` if it does not exist (any more); `Invalid` if it has no layer of its own.
     pub fn write_layer(
         &self,
         id: &SnapshotId,
-        below: Option<OwnedFd>,
         out: impl Write,
         options: &LayerOptions,
     ) -> Result<(Digest, u64)> {
         let mut out = DigestWriter::new(out);
-        self.pack_layer(id, below, &mut out, options)?;
+        self.pack_layer(id, &mut out, options)?;
         let (_, diff_id, length) = out.finish();
         Ok((diff_id, length))
     }
@@ -311,11 +292,10 @@ impl Store {
     pub fn pack_layer(
         &self,
         id: &SnapshotId,
-        below: Option<OwnedFd>,
         out: impl Write,
         options: &LayerOptions,
     ) -> Result<()> {
-        let (form, packing) = self.read(|db| {
+        let (form, packing): (Form, Packing) = self.read(|db| {
             db.prepare_cached("SELECT form, packing FROM snapshots WHERE id = ?")?
                 .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?
@@ -331,17 +311,31 @@ impl Store {
             }
         };
         let failed = |error| Error::tree(format_args!("cannot pack snapshot `{id}`"), error);
-        let lower = below.map(Root::from_fd);
+        let lower = self.parent_of(id)?.map(|parent| self.lower(&parent));
+        let lower = lower.transpose()?;
+        let write = |upper: Upper<'_>| match &lower {
+            Some(lower) => write_layer_upon(upper, lower, style, out, options),
+            None => write_layer(upper, None, style, out, options).map(drop),
+        };
         let packed = match packing {
             Packing::Directory => {
                 let upper = Root::open(&self.files(id)).map_err(failed)?;
-                write_layer(&upper, lower.as_ref(), style, out, options)
+                write(Upper::from(&upper))
             }
             Packing::Erofs => {
                 let upper = Reader::open(self.open_image(id)?).map_err(failed)?;
-                write_layer(&upper, lower.as_ref(), style, out, options)
+                write(Upper::from(&upper))
             }
         };
-        packed.map(drop).map_err(failed)
+        packed.map_err(failed)
+    }
+
+    /// Returns what a snapshot that has a layer of its own lies upon.
+    fn parent_of(&self, id: &SnapshotId) -> Result<Option<SnapshotId>> {
+        self.read(|db| {
+            let mut find =
+                db.prepare_cached("SELECT parent FROM snapshot_parents WHERE child = ?")?;
+            Ok(find.query_row([id], |row| row.get(0)).optional()?)
+        })
     }
 }

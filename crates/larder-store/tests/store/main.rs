@@ -13,7 +13,6 @@ mod crash;
 mod images;
 mod keys;
 mod mounter;
-mod near;
 mod opening;
 mod origins;
 mod packings;

@@ -73,7 +73,7 @@ fn what_is_unpacked_is_one_file() {
     assert_eq!(modes(&store, &id, "d"), [Some(0o1777)]);
     let (bytes, diff_id) = archive(&headers);
     let mut written = Vec::new();
-    let found = store.write_layer(&id, None, &mut written, &LayerOptions::default());
+    let found = store.write_layer(&id, &mut written, &LayerOptions::default());
     assert_eq!(found.unwrap().0, diff_id, "what comes out is what went in");
     assert_eq!(written, bytes);
     let size = store.snapshot(&id).unwrap().size_bytes;

@@ -76,15 +76,6 @@ impl TestStore {
         }
     }
 
-    /// Opens the same store once more, as a process that mounts views would.
-    pub(crate) fn with_mounter(&self, mounter: Arc<dyn larder_store::Mounter>) -> Store {
-        let options = Options {
-            mounter: Some(mounter),
-            ..options(OVERLAY, &self.seconds)
-        };
-        Store::open(self.root(), options).unwrap()
-    }
-
     /// Opens the same store once more, as another process would.
     pub(crate) fn again(&self) -> Store {
         self.again_by(self.mounter.clone())

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -172,7 +173,7 @@ impl Upper {
     /// Returns the names that are seen in a directory, in no order.
     pub(crate) fn names(&self, dir: &UpperDir) -> Result<Vec<OsString>, Errno> {
         let mut names = Vec::new();
-        let mut own_names = std::collections::HashSet::new();
+        let mut own_names = HashSet::new();
         if let Some(own) = dir.own()? {
             for name in read_names(&own)? {
                 if !is_whiteout(&fs::statat(&own, &name, AtFlags::SYMLINK_NOFOLLOW)?) {
@@ -205,7 +206,7 @@ impl Upper {
                 fs::unlinkat(&own, name, AtFlags::empty())?;
                 make(&own)
             }
-            made => made,
+            outcome => outcome,
         }
     }
 

@@ -35,6 +35,9 @@ pub(crate) enum Seen<D> {
     Other(FileType),
 }
 
+/// The names of a path without symlinks, each with what is there.
+type Reached<D> = Vec<(OsString, Seen<D>)>;
+
 /// Returns the directory that `path` leads to beneath `root`, symlinks included.
 pub(crate) fn open_dir<W: Walk>(tree: &mut W, root: &W::Dir, path: &Path) -> Result<W::Dir, Errno> {
     match follow(tree, root, path)? {
@@ -80,9 +83,9 @@ fn walk<W: Walk>(
     root: &W::Dir,
     path: &Path,
     must_exist: bool,
-) -> Result<Vec<(OsString, Seen<W::Dir>)>, Errno> {
+) -> Result<Reached<W::Dir>, Errno> {
     let mut pending: VecDeque<Step> = steps(path).collect();
-    let mut reached: Vec<(OsString, Seen<W::Dir>)> = Vec::new();
+    let mut reached: Reached<W::Dir> = Vec::new();
     let mut symlinks = 0;
     while let Some(step) = pending.pop_front() {
         let parent = match reached.last() {
