@@ -165,6 +165,15 @@ fn downloads_are_sources_of_their_own() {
 }
 
 #[test]
+fn a_download_without_a_name_gets_one() {
+    for url in ["https://x.test", "https://x.test/", "https://x.test/?v=1"] {
+        let lowered = lower(&format!("FROM base\nADD {url} /t/\n"));
+        let http = source(&lowered, "[2/2] ADD");
+        assert_eq!(attrs(http), [("http.filename", "__unnamed__")], "{url}");
+    }
+}
+
+#[test]
 fn downloads_and_paths_may_be_mixed() {
     let lowered = lower(
         "FROM base\nADD https://x.test/a b.txt https://x.test/c b2.txt /t/\n\
