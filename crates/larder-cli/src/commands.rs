@@ -11,15 +11,18 @@ mod image;
 mod info;
 mod llb;
 mod login;
+mod policy;
 mod records;
 mod registry;
 mod run;
 mod shim;
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use larder_engine::config::Config;
+use larder_engine::request::SourcePolicy;
 use larder_engine::{BuildError, Engine, EngineOptions};
 use larder_exec::rootless;
 use larder_oci::ImageRef;
@@ -37,6 +40,8 @@ const SYSTEM_ROOT: &str = "/var/lib/larder";
 pub(crate) struct Context<'a> {
     pub(crate) global: GlobalArgs,
     pub(crate) env: &'a Environment,
+    /// Once it was read.
+    pub(crate) source_policy: OnceCell<SourcePolicy>,
 }
 
 impl Context<'_> {
@@ -111,6 +116,7 @@ pub(crate) fn run(cli: Cli, env: &Environment) -> anyhow::Result<Code> {
     let context = Context {
         global: cli.global,
         env,
+        source_policy: OnceCell::new(),
     };
     match cli.command {
         Command::Build(args) => return build::run(*args, &context),

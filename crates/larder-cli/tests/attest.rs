@@ -399,6 +399,66 @@ fn a_generator_lists_the_contents() {
 }
 
 #[test]
+fn what_a_policy_puts_in_the_place_of_an_image_is_told() {
+    let setup = setup!();
+    let base = setup.name("base:1");
+    setup
+        .project
+        .write(&[("base/Dockerfile", "FROM busybox\nRUN touch /base\n")]);
+    let context = setup.project.context().join("base");
+    let larder = setup.project.larder();
+    let mut command = larder.command(["build", "--push", "--provenance=false", "-t", &base]);
+    let _ = Run::of(command.arg(context)).success();
+    let (digest, _) = setup.document("base", "1");
+    let file = setup.project.scratch().join("policy.json");
+    let write = |rules: Value| fs::write(&file, json!({"rules": rules}).to_string()).unwrap();
+    let build = |flags: &[&str]| {
+        let name = setup.name("app:1");
+        let flags = [&["--push", "-t", &name], flags].concat();
+        let mut command = setup.project.command(&flags);
+        Run::of(command.env("EXPERIMENTAL_BUILDKIT_SOURCE_POLICY", &file))
+    };
+    let dockerfile = "FROM gone.example/base\nRUN ls /base\n";
+    setup.project.write(&[("Dockerfile", dockerfile)]);
+    let host = larder_oci::Platform::host().to_string().replace('/', "%2F");
+    let sha256 = digest.to_string().replace(':', "%3A");
+    for (updates, expected) in [
+        (base.clone(), format!("pkg:docker/{base}?platform={host}")),
+        (
+            format!("{base}@{digest}"),
+            format!("pkg:docker/{base}?digest={sha256}&platform={host}"),
+        ),
+    ] {
+        write(json!([{
+            "action": "CONVERT",
+            "selector": {"identifier": "docker-image://gone.example/base:*"},
+            "updates": {"identifier": format!("docker-image://{updates}")},
+        }]));
+        let _ = build(&[]).success().says(&format!("FROM {base}@{digest}"));
+        let (_, index) = setup.document("app", "1");
+        let statement = setup.statements("app", &index).remove(0);
+        let definition = &statement["predicate"]["buildDefinition"];
+        let expected = expected.replace(":1", "@1");
+        assert_eq!(
+            definition["resolvedDependencies"],
+            json!([{"uri": expected, "digest": {"sha256": digest.hex()}}])
+        );
+    }
+    // A generator is an image as others are.
+    setup
+        .project
+        .write(&[("Dockerfile", "FROM busybox\nRUN echo made\n")]);
+    write(json!([{
+        "action": "DENY",
+        "selector": {"identifier": "docker-image://gone.example/*"},
+    }]));
+    let _ = build(&["--sbom=generator=gone.example/scan:1"])
+        .exit(1)
+        .says("cannot resolve the sbom generator")
+        .says("source \"docker-image://gone.example/scan:1\" denied by policy");
+}
+
+#[test]
 fn generators_are_held_to_the_protocol() {
     let setup = setup!();
     for (index, (script, expected)) in [

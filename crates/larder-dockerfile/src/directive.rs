@@ -76,7 +76,7 @@ pub(crate) fn detect_syntax(text: &str) -> Option<String> {
 }
 
 /// Returns whether a frontend image is what larder itself does: Docker's Dockerfile frontend.
-pub(crate) fn is_builtin(syntax: &str) -> bool {
+pub fn is_builtin(syntax: &str) -> bool {
     if syntax == "dockerfile.v0" {
         return true;
     }

@@ -54,6 +54,7 @@ mod subrequest;
 mod suggest;
 mod view;
 
+pub use directive::is_builtin as is_builtin_frontend;
 pub use dockerfile::Dockerfile;
 pub use error::{Error, ErrorKind};
 pub use ignore::parse_ignore;

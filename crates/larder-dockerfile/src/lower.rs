@@ -101,7 +101,8 @@ pub struct StepInfo {
     pub instruction: String,
     /// What set each variable of a RUN, by name.
     pub env: BTreeMap<String, EnvOrigin>,
-    /// The image as the Dockerfile names it, for the vertex of a FROM or a COPY --from.
+    /// The image as the Dockerfile names it, for the vertex of a FROM or a COPY --from; as the
+    /// resolver names it, if that has put another one in its place.
     pub base_image: Option<String>,
 }
 
@@ -215,9 +216,14 @@ impl Dockerfile {
         )
     }
 
-    fn check_frontend(&self, options: &LowerOptions) -> Result<(), Error> {
+    /// Returns the frontend that is asked for: by the build, else by the Dockerfile.
+    pub fn frontend<'a>(&'a self, options: &'a LowerOptions) -> Option<&'a str> {
         let given = options.build_args.get("BUILDKIT_SYNTAX");
-        match given.map(String::as_str).or(self.syntax.as_deref()) {
+        given.map(String::as_str).or(self.syntax.as_deref())
+    }
+
+    fn check_frontend(&self, options: &LowerOptions) -> Result<(), Error> {
+        match self.frontend(options) {
             Some(syntax) if !directive::is_builtin(syntax) => Err(unavailable_frontend(syntax)),
             _ => Ok(()),
         }

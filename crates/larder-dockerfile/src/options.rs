@@ -254,6 +254,8 @@ pub struct ImageRequest {
 /// A resolved image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolvedImage {
+    /// The image: as asked for, or what is taken in its place.
+    pub image_ref: ImageRef,
     /// The digest that the image's name stands for: of an index if there is one.
     pub digest: Digest,
     /// The config for the platform.

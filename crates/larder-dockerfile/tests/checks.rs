@@ -28,6 +28,7 @@ impl ImageResolver for Images {
             "v7".clone_into(&mut config.variant);
         }
         Ok(ResolvedImage {
+            image_ref: request.image_ref.clone(),
             digest: Digest::sha256(&name),
             config,
         })

@@ -17,6 +17,7 @@ impl ImageResolver for Images {
         let mut config = ImageConfig::default();
         config.rootfs.diff_ids = vec![Digest::sha256("layer")];
         Ok(ResolvedImage {
+            image_ref: request.image_ref.clone(),
             digest: Digest::sha256("base"),
             config,
         })

@@ -30,6 +30,7 @@ impl ImageResolver for Busybox {
             "[internal] load metadata for docker.io/library/busybox:latest"
         );
         Ok(ResolvedImage {
+            image_ref: request.image_ref.clone(),
             digest: BUSYBOX.parse()?,
             config: serde_json::from_slice(&std::fs::read(golden("busybox.config.json"))?)?,
         })

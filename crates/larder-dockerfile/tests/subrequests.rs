@@ -22,6 +22,7 @@ impl ImageResolver for Images {
         };
         config.rootfs.diff_ids.push(Digest::sha256("layer"));
         Ok(ResolvedImage {
+            image_ref: request.image_ref.clone(),
             digest: Digest::sha256(request.image_ref.familiar()),
             config,
         })

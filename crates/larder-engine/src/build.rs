@@ -6,6 +6,7 @@ mod epoch;
 pub(crate) mod inputs;
 pub(crate) mod llb;
 mod platforms;
+mod policed;
 mod remote;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,14 +27,15 @@ use crate::entitlement::{Entitlement, Granted};
 use crate::error::{BuildError, ErrorClass, Location, Result};
 use crate::exporter;
 use crate::history::IgnoreFile;
-use crate::images::{ImageKey, Images, ResolvedImage};
+use crate::images::{ImageKey, PolicedImages, ResolvedImage};
 use crate::layers::Recipe;
 use crate::ops::git::Resolutions;
 use crate::ops::local::ContextRoot;
+use crate::policy::LocalNames;
 use crate::progress::Reporter;
 use crate::request::{
     self, BuildRequest, CacheExport, CacheImport, ContextSource, DockerfileSource, NetworkMode,
-    NoCacheSteps, Output, Sbom, SecretProvider, SshProvider,
+    NoCacheSteps, Output, Sbom, SecretProvider, SourcePolicy, SshProvider,
 };
 use crate::task::Tasks;
 use crate::web::WebFiles;
@@ -49,7 +51,7 @@ pub(crate) struct Build<'a> {
     pub(crate) engine: &'a Engine,
     pub(crate) lease: &'a Lease,
     pub(crate) reporter: &'a Reporter<'a>,
-    pub(crate) images: &'a Images<'a>,
+    pub(crate) images: PolicedImages<'a>,
     pub(crate) web: &'a WebFiles<'a>,
     pub(crate) repositories: &'a Resolutions,
     pub(crate) cancel: &'a CancelFlag,
@@ -89,6 +91,8 @@ pub(crate) struct Prepared {
     pub(crate) host_ca: bool,
     pub(crate) granted: Granted,
     pub(crate) secrets: Arc<dyn SecretProvider>,
+    /// What builds that are nested in steps are held to, too.
+    pub(crate) source_policy: SourcePolicy,
     pub(crate) ssh: Arc<dyn SshProvider>,
     pub(crate) cache_imports: Vec<CacheImport>,
     pub(crate) cache_exports: Vec<CacheExport>,
@@ -127,6 +131,7 @@ struct Inputs {
     options: Vec<LowerOptions>,
     /// The directories that it reads, by their names in LLB.
     contexts: Vec<(String, ContextRoot)>,
+    locals: LocalNames,
     scope: String,
     ignore: IgnoreFile,
 }
@@ -142,28 +147,33 @@ impl Build<'_> {
         let inputs = self.read(&mut request, false)?;
         attest.request.file_name.clone_from(&inputs.text.name);
         let mut builds = Vec::with_capacity(inputs.options.len());
+        let mut images = HashMap::new();
         for (index, options) in inputs.options.iter().enumerate() {
-            let lowered = inputs.dockerfile.lower(options, self.images);
+            let lowered = inputs.dockerfile.lower(options, &self.images);
             // What is wrong with the file is wrong on all platforms, and told once.
             let warn = |warnings: &[_]| {
                 if index == 0 {
                     self.warn(warnings, &inputs.text);
                 }
             };
-            let lowered = lowered.map_err(|error| {
+            let mut lowered = lowered.map_err(|error| {
                 warn(error.warnings());
                 dockerfile_error(&error, &inputs.text)
             })?;
             warn(&lowered.warnings);
+            images.extend(self.police(&mut lowered, &inputs.locals)?);
             let asked = options.platform.clone();
             let platform = asked.clone();
             let platform = platform.unwrap_or_else(|| lowered.config.platform());
-            let scan = match &attest.asked.sbom {
+            let mut scan = match &attest.asked.sbom {
                 Some(sbom) if !request.outputs.is_empty() => {
                     self.scan(sbom, &lowered, &platform)?
                 }
                 _ => None,
             };
+            if let Some(scan) = &mut scan {
+                images.extend(self.police(&mut scan.lowered, &inputs.locals)?);
+            }
             builds.push(OnPlatform {
                 scopes: platforms::scopes(&inputs.scope, asked.as_ref()),
                 platform,
@@ -178,12 +188,13 @@ impl Build<'_> {
             builds,
             multi_platform: inputs.options[0].multi_platform,
             contexts: inputs.contexts,
-            images: HashMap::new(),
+            images,
             ignore: inputs.ignore,
             no_cache_flag: no_cache_flag(&request),
             keep_cache_mounts: request.no_cache.keep_cache_mounts,
             host_ca: request.host_ca || self.engine.config.build.host_ca,
             secrets: request.secrets,
+            source_policy: request.source_policy,
             ssh: request.ssh,
             cache_imports: request.cache_imports,
             cache_exports,
@@ -223,7 +234,7 @@ impl Build<'_> {
             layout: None,
         };
         self.images.look_up(&request, self.reporter);
-        let generator = self.images.resolve(&sbom.generator, &host);
+        let generator = self.images.resolve(&request);
         let generator = generator.map_err(|error| {
             error.context(format!(
                 "cannot resolve the sbom generator `{}`",
@@ -250,7 +261,8 @@ impl Build<'_> {
                 options.remote_context = Some(Arc::clone(&remote.definition));
             }
         }
-        let mut contexts = self.named_contexts(request, &mut options)?;
+        self.check_frontend(&dockerfile, &mut options)?;
+        let (mut contexts, mut locals) = self.named_contexts(request, &mut options)?;
         self.set_epoch(&dockerfile, &text, request, &mut options)?;
         let local_context = options.context.name.clone();
         let mut options = platforms::on_each(request, &options, &self.inputs)?;
@@ -262,6 +274,7 @@ impl Build<'_> {
             options.ignored = check::ignored(&ignore.patterns);
         }
         if let OpenContext::Local(context) = context {
+            locals.push((local_context.clone(), CONTEXT.to_owned()));
             contexts.push((local_context, context));
         }
         Ok(Inputs {
@@ -269,6 +282,7 @@ impl Build<'_> {
             dockerfile,
             options,
             contexts,
+            locals,
             scope,
             ignore,
         })
@@ -286,13 +300,14 @@ impl Build<'_> {
     }
 
     /// Opens the directories that stand in for stages and images, and adds them, and what else does
-    /// so, to the options.
+    /// so, to the options. Returns what the directories are called in LLB, too.
     fn named_contexts(
         &self,
         request: &BuildRequest,
         options: &mut LowerOptions,
-    ) -> Result<Vec<(String, ContextRoot)>> {
+    ) -> Result<(Vec<(String, ContextRoot)>, LocalNames)> {
         let mut contexts = Vec::new();
+        let mut locals = Vec::new();
         for (name, context) in &request.named_contexts {
             let named = match context {
                 request::NamedContext::Directory(path) => {
@@ -301,10 +316,11 @@ impl Build<'_> {
                         excludes: read_ignore_patterns(&context.root)?,
                         ..LocalContext::new(&self.local_name(name, &context))
                     };
+                    locals.push((local.name.clone(), name.clone()));
                     contexts.push((local.name.clone(), context));
                     NamedContext::Local(local)
                 }
-                request::NamedContext::Image(image) => NamedContext::Image(image.clone()),
+                request::NamedContext::Image(image) => self.image_context(image)?,
                 request::NamedContext::Remote(url) => remote::named_context(url)
                     .map_err(|error| error.context(format!("build context `{name}`")))?,
                 request::NamedContext::OciLayout(image) => {
@@ -316,7 +332,7 @@ impl Build<'_> {
             };
             options.named_contexts.insert(name.clone(), named);
         }
-        Ok(contexts)
+        Ok((contexts, locals))
     }
 
     /// Names a directory in LLB: by what it is to the build; for targets, by its path, so that

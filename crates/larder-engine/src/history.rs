@@ -244,6 +244,22 @@ impl<'a> History<'a> {
         found.into_iter().collect()
     }
 
+    /// Returns those of the records whose results their vertices want kept out of exported caches,
+    /// and no other vertex has.
+    pub(crate) fn withheld(&self) -> HashSet<KeyId> {
+        let state = self.state();
+        let found = |is_withheld: bool| -> HashSet<KeyId> {
+            let vertices = self.lowered.definition.vertices().iter();
+            let vertices = vertices.filter(|vertex| vertex.withholds_result() == is_withheld);
+            let found = vertices.filter_map(|vertex| state.found.get(&vertex.digest));
+            found.flatten().copied().collect()
+        };
+        let others = found(false);
+        let mut withheld = found(true);
+        withheld.retain(|key| !others.contains(key));
+        withheld
+    }
+
     /// Takes note that a vertex has a result.
     pub(crate) fn ended(&self, vertex: &Vertex) {
         self.state().ended.insert(vertex.digest.clone());

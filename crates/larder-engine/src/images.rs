@@ -1,6 +1,7 @@
 //! Base images: found in the local image store, else in their registry.
 
 mod layout;
+mod policed;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::fetch::{FarLayer, no_runtime, repository};
 use crate::progress::Reporter;
 use crate::request::LayoutImage;
 pub(crate) use layout::Layouts;
+pub(crate) use policed::{IMAGE, PolicedImages};
 
 /// As large a manifest, index or config as is read into memory.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
@@ -81,7 +83,7 @@ impl ResolvedImage {
             format!("oci-layout://{}", self.image_ref)
         } else {
             let pinned = self.image_ref.with_digest(self.target.clone());
-            format!("docker-image://{pinned}")
+            format!("{IMAGE}{pinned}")
         };
         (identifier, self.platform.clone())
     }
@@ -549,31 +551,4 @@ fn check(image_ref: &ImageRef, manifest: &ImageManifest, config: &ImageConfig) -
     Err(BuildError::invalid(format!(
         "image `{image_ref}` has {layers} layers and {diff_ids} diff IDs"
     )))
-}
-
-/// Answers the frontend's questions from what was found, and looks up what it has not asked for
-/// before.
-impl larder_dockerfile::ImageResolver for Images<'_> {
-    fn resolve_image_config(
-        &self,
-        request: &ImageRequest,
-    ) -> std::result::Result<larder_dockerfile::ResolvedImage, larder_dockerfile::ResolveError>
-    {
-        let image = self
-            .resolve_in(
-                &request.image_ref,
-                &request.platform,
-                request.layout.as_ref(),
-            )
-            .map_err(|error| {
-                let image = &request.image_ref;
-                error
-                    .flattened()
-                    .context(format!("failed to resolve source metadata for {image}"))
-            })?;
-        Ok(larder_dockerfile::ResolvedImage {
-            digest: image.target,
-            config: image.config,
-        })
-    }
 }

@@ -53,6 +53,7 @@ mod multi;
 mod network;
 mod ops;
 mod output;
+mod policy;
 mod progress;
 mod pull;
 mod push;

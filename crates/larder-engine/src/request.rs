@@ -19,6 +19,7 @@ pub use attest::{Attestations, Provenance, ProvenanceMode, Sbom, SlsaVersion, Vc
 pub use cache::{CacheExport, CacheImport, CacheMode, CacheTarget};
 pub use larder_cache::ManifestForm;
 pub use larder_dockerfile::Resources;
+pub use larder_llb::policy::{PolicyFileError, SourcePolicy};
 pub use llb::{Llb, LlbInput};
 pub use ssh::{NoSsh, SshAgent, SshProvider, is_behind_ssh, is_repository};
 
@@ -76,6 +77,8 @@ pub struct BuildRequest {
     pub cache_exports: Vec<CacheExport>,
     /// What is attested of the result.
     pub attestations: Attestations,
+    /// What may be fetched, and what is fetched in its place; no rules by default.
+    pub source_policy: SourcePolicy,
 }
 
 impl BuildRequest {
@@ -108,6 +111,7 @@ impl BuildRequest {
             cache_imports: Vec::new(),
             cache_exports: Vec::new(),
             attestations: Attestations::default(),
+            source_policy: SourcePolicy::default(),
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::images::{ImageKey, Layouts, ResolvedImage};
 use crate::network::StepNetworks;
 use crate::ops::{self, host, local::LocalContext, stack::Stacker};
 use crate::progress::{Reporter, VertexProgress};
-use crate::request::{Output, SecretProvider, SshProvider, StepReport};
+use crate::request::{Output, SecretProvider, SourcePolicy, SshProvider, StepReport};
 use crate::solve::{Found, Missed, WorkError, Worker};
 use crate::web::WebFiles;
 
@@ -77,6 +77,8 @@ pub(crate) struct BuildWorker<'a> {
     pub(crate) layouts: &'a Layouts,
     /// The local contexts of all targets, by name.
     pub(crate) contexts: &'a BTreeMap<String, ops::local::ContextRoot>,
+    /// What the sources of nested builds go through.
+    pub(crate) policy: &'a SourcePolicy,
     pub(crate) secrets: &'a dyn SecretProvider,
     pub(crate) ssh: &'a dyn SshProvider,
     /// Where references of git repositories lead, for all targets.

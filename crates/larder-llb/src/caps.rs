@@ -3,7 +3,7 @@
 use crate::graph::Problem;
 
 /// Those that larder has, sorted. The ids are BuildKit's, with its misspelling.
-const ENABLED: [&str; 81] = [
+const ENABLED: [&str; 82] = [
     "constraints",
     "diffop",
     "exec.cgroup",
@@ -85,10 +85,11 @@ const ENABLED: [&str; 81] = [
     "source.local.sharedkeyhint",
     "source.local.unique",
     "source.ocilayout",
+    "source.policy",
 ];
 
 /// Those that BuildKit has and larder has not, with the reason.
-const DISABLED: [(&str, &str); 9] = [
+const DISABLED: [(&str, &str); 8] = [
     (
         "cache.azblob",
         "caches in Azure's blob storage are not there yet",
@@ -102,8 +103,10 @@ const DISABLED: [(&str, &str); 9] = [
     ("history.filter", "the history of builds is not served yet"),
     ("source.git.signatureverify", "signatures are not verified"),
     ("source.http.signatureverify", "signatures are not verified"),
-    ("source.policy", "source policies are not there yet"),
-    ("source.policy.session", "source policies are not there yet"),
+    (
+        "source.policy.session",
+        "policies that a client evaluates are not asked for yet",
+    ),
 ];
 
 /// Returns the ids of the capabilities that larder has, sorted.

@@ -3,6 +3,7 @@
 mod builder;
 mod codec;
 pub(crate) mod name;
+mod rewrite;
 pub(crate) mod validate;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use larder_oci::{Digest, DigestError};
 
 use crate::pb;
 pub use builder::GraphBuilder;
+pub use rewrite::Rewritten;
 pub use validate::{Problem, output_mounts};
 
 /// One output of a vertex: the unit that is solved.
@@ -52,6 +54,13 @@ impl Vertex {
     /// Returns whether the step must run even if a record of it exists.
     pub fn ignores_cache(&self) -> bool {
         self.metadata.ignore_cache
+    }
+
+    /// Returns whether caches are exported without the step's result. Asking for it has no effect:
+    /// the mode of the export decides.
+    pub fn withholds_result(&self) -> bool {
+        let asked = self.metadata.export_cache.as_ref();
+        asked.is_some_and(|export| !export.value)
     }
 }
 

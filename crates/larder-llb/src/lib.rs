@@ -5,6 +5,7 @@
 //! - [`Definition`] is a decoded and validated graph; [`GraphBuilder`] makes one.
 //! - [`cache_map`] gives the digests that identify an op in cache keys, equal to BuildKit's.
 //! - [`dump`] shows definitions to people; [`caps`] has the names that definitions ask for.
+//! - [`policy`] has rules for what may be fetched.
 //! - [`image`], [`blob`] and [`http`] read what sources say; [`git`] has the forms in which repositories are named, and what LLB says of them.
 //!
 //! ```
@@ -38,10 +39,11 @@ mod graph;
 pub mod http;
 pub mod image;
 mod json;
+pub mod policy;
 
 pub use graph::{
-    Definition, Edge, GraphBuilder, GraphError, Problem, SourceFile, SourceRange, Vertex,
-    VertexMetadata, output_mounts,
+    Definition, Edge, GraphBuilder, GraphError, Problem, Rewritten, SourceFile, SourceRange,
+    Vertex, VertexMetadata, output_mounts,
 };
 pub use prost::{DecodeError, Message};
 

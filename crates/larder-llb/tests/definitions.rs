@@ -464,10 +464,12 @@ fn capabilities_that_are_not_there_are_named() {
     );
     let tail = Digest::sha256(&definition.def[1]).to_string();
     definition.metadata.clear();
-    definition.metadata.insert(tail, caps(&["source.policy"]));
+    definition
+        .metadata
+        .insert(tail, caps(&["source.policy.session"]));
     let message = error(&definition);
-    let expected = "requested experimental feature source.policy has been disabled on the build \
-                    server: source policies are not there yet";
+    let expected = "requested experimental feature source.policy.session has been disabled on the \
+                    build server: policies that a client evaluates are not asked for yet";
     assert!(message.ends_with(expected), "{message}");
 }
 

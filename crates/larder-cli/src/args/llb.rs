@@ -52,6 +52,9 @@ pub(crate) struct LlbBuildArgs {
     #[arg(long = "cache-to", visible_alias = "export-cache", value_name = "CACHE",
           value_parser = super::cache::cache_to)]
     pub(crate) cache_to: Vec<CacheToArg>,
+    /// Rules for what may be fetched, as JSON [env: EXPERIMENTAL_BUILDKIT_SOURCE_POLICY]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) source_policy_file: Option<PathBuf>,
     /// Secret that steps can mount
     #[arg(long = "secret", value_name = "id=ID[,src=FILE|,env=NAME]", value_parser = values::secret)]
     pub(crate) secrets: Vec<SecretArg>,

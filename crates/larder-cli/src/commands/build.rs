@@ -13,7 +13,7 @@ pub(crate) mod vcs;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use larder_engine::event::{BuildEvent, EventSink, WarningEvent};
 use larder_engine::request::{BuildOutcome, BuildRequest};
 use larder_engine::{CancelFlag, Engine, ManyOptions, TargetRequest};
@@ -27,8 +27,6 @@ use crate::progress::{Display, Mode, Options};
 use crate::signals::{self, Stop};
 use crate::units::human_size;
 
-/// Names a file with rules for what may be fetched.
-const SOURCE_POLICY: &str = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY";
 /// Significant digits of sizes.
 const SIZE_DIGITS: usize = 4;
 
@@ -112,10 +110,6 @@ pub(crate) fn shown<T>(
     context: &Context<'_>,
     work: impl FnOnce(&Engine, &dyn EventSink, &CancelFlag) -> T,
 ) -> anyhow::Result<T> {
-    // Who has rules must not believe that they hold.
-    if context.env.non_empty(SOURCE_POLICY).is_some() {
-        bail!("`{SOURCE_POLICY}`: source policies are not supported yet");
-    }
     let engine = context.engine()?;
     let cancel = CancelFlag::new();
     let on_signal = cancel.clone();

@@ -10,10 +10,10 @@ use larder_engine::request::{
     BuildRequest, ContextSource, ImageOutput, Llb, LlbInput, NoCache, NoCacheSteps, Output,
 };
 
-use super::Context;
 use super::build::secrets::FlagSecrets;
 use super::build::ssh::FlagSsh;
 use super::build::{self, input, outputs, plan, report};
+use super::{Context, policy};
 use crate::args::{CacheFromArg, KeyValue, LlbBuildArgs, LlbCommand, LlbDumpArgs};
 use crate::exit::{self, Code};
 use crate::output;
@@ -61,6 +61,10 @@ fn request(args: LlbBuildArgs, context: &Context<'_>) -> anyhow::Result<BuildReq
         NoCacheSteps::None
     };
     let cache_imports = args.cache_from.into_iter();
+    let source_policy = match &args.source_policy_file {
+        Some(file) => policy::read(file).context("`--source-policy-file`")?,
+        None => context.source_policy()?,
+    };
     Ok(BuildRequest {
         llb: Some(llb),
         build_args: plan::epoch(context.env).into_iter().collect(),
@@ -77,6 +81,7 @@ fn request(args: LlbBuildArgs, context: &Context<'_>) -> anyhow::Result<BuildReq
             .flat_map(|CacheFromArg(imports)| imports)
             .collect(),
         cache_exports: args.cache_to.into_iter().map(|to| to.export).collect(),
+        source_policy,
         ..BuildRequest::new(ContextSource::Empty)
     })
 }

@@ -399,6 +399,77 @@ fn caches_hold_merges_and_diffs() {
 }
 
 #[test]
+fn a_step_may_keep_its_result_out_of_caches() {
+    let project = project!(Base::Busybox);
+    let mut graph = Graph::default();
+    let base = graph.busybox();
+    let kept = graph.sh(&base, "echo kept > /kept");
+    let own = graph.sh(&kept, "echo own > /own");
+    graph.about(&own, |about| {
+        about.export_cache = Some(pb::ExportCache { value: false });
+    });
+    let last = graph.file(vec![(-1, 0, 0, copy("/own", "/"))], &[&own]);
+    // Of what comes above it, the result is there.
+    for (result, runs_again) in [(&own, true), (&last, false)] {
+        let definition = graph.of(result);
+        let cache = project.scratch().join("cache");
+        let to = format!("type=local,dest={},mode=max", cache.display());
+        let _ = build(&project, &["--cache-to", &to], &definition).success();
+        let elsewhere = project!(Base::Busybox);
+        let from = format!("type=local,src={}", cache.display());
+        let run = build(&elsewhere, &["--import-cache", &from], &definition).success();
+        let steps = run.steps();
+        let found = steps.iter().filter(|step| step.name.contains("echo own"));
+        let found: Vec<bool> = found.map(|step| !step.is_cached()).collect();
+        assert_eq!(found, [runs_again], "{}", run.stderr);
+        let kept = steps.iter().find(|step| step.name.contains("echo kept"));
+        assert!(kept.unwrap().is_cached(), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn definitions_are_held_to_a_source_policy() {
+    let project = project!(Base::Busybox);
+    let mut inner = Graph::default();
+    let base = inner.source("docker-image://gone.example/base:latest");
+    let made = inner.sh(&base, "echo inner > /made");
+    let made = inner.file(vec![(-1, 0, 0, copy("/made", "/"))], &[&made]);
+    let definition = inner.of(&made);
+    let file = project.scratch().join("policy.json");
+    let policy = |rules: &str| {
+        fs::write(&file, format!("{{\"rules\": [{rules}]}}")).unwrap();
+        ["--source-policy-file", file.to_str().unwrap()]
+    };
+    let convert = r#"{"action": "CONVERT",
+        "selector": {"identifier": "docker-image://gone.example/*"},
+        "updates": {"identifier": "docker-image://docker.io/library/busybox:latest"}}"#;
+    let deny = r#"{"action": "DENY", "selector": {"identifier": "docker-image://*"}}"#;
+    let flags = policy(convert);
+    let run = build(&project, &flags, &definition).success();
+    // It is called what it has become.
+    let _ = run.says("#1 docker-image://docker.io/library/busybox:latest");
+    let expected = "error evaluating the source policy: source \
+                    \"docker-image://docker.io/library/busybox:latest\" denied by policy";
+    let mut graph = Graph::default();
+    let file = graph.file(
+        vec![(-1, -1, 0, mkfile("/build.llb", definition.clone()))],
+        &[],
+    );
+    let nested = graph.build(&file, "/build.llb");
+    let nested = graph.of(&nested);
+    for definition in [&definition, &nested] {
+        let flags = policy(&format!("{convert}, {deny}"));
+        let _ = build(&project, &flags, definition).exit(1).says(expected);
+        let flags = policy(convert);
+        let _ = build(&project, &flags, definition).success();
+    }
+    let flags = policy("{}");
+    let _ = build(&project, &flags, &definition)
+        .exit(1)
+        .says("policy.json:1: rules[0]: missing field `selector`");
+}
+
+#[test]
 fn what_is_no_definition_is_refused() {
     let project = project!(Base::Busybox);
     let mut graph = Graph::default();

@@ -300,8 +300,9 @@ impl Lowering<'_> {
         }
         let pinned = match &request.layout {
             Some(_) => request.image_ref.clone(),
-            None => request.image_ref.with_digest(image.digest),
+            None => image.image_ref.with_digest(image.digest),
         };
+        let is_as_asked = image.image_ref == request.image_ref;
         state.image = image.config.clone();
         state.image.created = None;
         state.base_image = Some((pinned.clone(), image.config.clone()));
@@ -337,7 +338,11 @@ impl Lowering<'_> {
             lines: range(state.lines),
             instruction: state.code.clone(),
             env: BTreeMap::new(),
-            base_image: Some(state.base_name.clone()),
+            base_image: Some(if is_as_asked {
+                state.base_name.clone()
+            } else {
+                image.image_ref.to_string()
+            }),
         });
         let output = self.dag.add(node);
         self.stages.states[id].output = Some(output);

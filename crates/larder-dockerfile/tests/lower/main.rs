@@ -25,6 +25,7 @@ impl ImageResolver for Images {
         let name = request.image_ref.familiar();
         let config = self.0.get(&name).ok_or("not found")?;
         Ok(ResolvedImage {
+            image_ref: request.image_ref.clone(),
             digest: Digest::sha256(&name),
             config: config.clone(),
         })

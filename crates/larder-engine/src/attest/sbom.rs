@@ -127,7 +127,7 @@ pub(crate) fn scan(
             scanned: Vec::new(),
             ..lowered.clone()
         },
-        material: Material::image(&sbom.generator, host, &generator.target),
+        material: Material::image(&generator.image_ref, host, &generator.target),
     }))
 }
 

@@ -41,7 +41,7 @@ impl Engine {
             }
             Question::Outline => {
                 let read = build.read(&mut request, false)?;
-                let outline = read.dockerfile.outline(&read.options[0], build.images);
+                let outline = read.dockerfile.outline(&read.options[0], &build.images);
                 let outline = outline.map_err(|error| dockerfile_error(&error, &read.text))?;
                 Ok(outline.answer())
             }

@@ -12,7 +12,7 @@ use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, Result};
 use crate::event::{EventSink, WarningEvent};
-use crate::images::Images;
+use crate::images::{Images, PolicedImages};
 use crate::ops::git::Resolutions;
 use crate::progress::Reporter;
 use crate::request::BuildRequest;
@@ -42,7 +42,7 @@ impl Engine {
         self.in_place_of_build(request, sink, |build, mut request| {
             let all_stages = request.target.is_none();
             let read = build.read(&mut request, all_stages)?;
-            let lowered = read.dockerfile.lower(&read.options[0], build.images);
+            let lowered = read.dockerfile.lower(&read.options[0], &build.images);
             let (mut warnings, error) = match lowered {
                 Ok(lowered) => (lowered.warnings, None),
                 Err(error) => (
@@ -70,13 +70,14 @@ impl Engine {
         let clock = || self.now();
         let reporter = Reporter::new(sink, &clock);
         let images = Images::new(self, &lease, request.pull);
+        let policy = request.source_policy.clone();
         let web = WebFiles::new(self, &lease);
         let repositories = Resolutions::default();
         let build = Build {
             engine: self,
             lease: &lease,
             reporter: &reporter,
-            images: &images,
+            images: PolicedImages::new(&images, &policy),
             web: &web,
             repositories: &repositories,
             cancel: &CancelFlag::new(),

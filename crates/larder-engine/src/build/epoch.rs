@@ -7,6 +7,7 @@ use super::Build;
 use super::inputs::DockerfileText;
 use crate::error::Result;
 use crate::ops::git::{self, Access, Checkout};
+use crate::policy;
 use crate::progress::VertexProgress;
 use crate::request::BuildRequest;
 use crate::web::{WebFetch, parse};
@@ -41,6 +42,7 @@ impl Build<'_> {
         name: &str,
         request: &BuildRequest,
     ) -> Result<Option<i64>> {
+        let source = &policy::source(self.images.policy(), source)?;
         let mut vertex = self.reporter.begin_internal(name, &source.identifier);
         let time = if git::is_git(source) {
             self.commit_time(source, request, &vertex).map(Some)

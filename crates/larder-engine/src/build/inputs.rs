@@ -126,6 +126,7 @@ impl Build<'_> {
         context: &OpenContext,
         request: &BuildRequest,
     ) -> Result<DockerfileText> {
+        self.check_dockerfile(context, &request.dockerfile)?;
         let (name, found) = match &request.dockerfile {
             DockerfileSource::Text(bytes) => ("Dockerfile".to_owned(), Ok((bytes.clone(), None))),
             DockerfileSource::Remote(url) => {

@@ -17,6 +17,7 @@ use crate::error::{BuildError, Result};
 use crate::event::EventSink;
 use crate::history::IgnoreFile;
 use crate::images::{ImageKey, Images, ResolvedImage};
+use crate::policy;
 use crate::request::{BuildRequest, CacheExport, Llb, LlbInput, NoCacheSteps};
 
 /// What an image without a config of its own gets, as from BuildKit.
@@ -37,8 +38,9 @@ impl Engine {
                 let message = "a graph is printed for one platform at a time";
                 return Err(BuildError::invalid(message));
             };
-            let lowered = read.dockerfile.lower(options, build.images);
-            let lowered = lowered.map_err(|error| dockerfile_error(&error, &read.text))?;
+            let lowered = read.dockerfile.lower(options, &build.images);
+            let mut lowered = lowered.map_err(|error| dockerfile_error(&error, &read.text))?;
+            build.police(&mut lowered, &read.locals)?;
             Ok(Llb(lowered.definition.to_pb()))
         })
     }
@@ -65,9 +67,15 @@ impl Build<'_> {
             contexts.push((name.clone(), context));
         }
         for (name, directory) in &input.layouts {
-            self.images.layouts().add_directory(name, directory)?;
+            self.images
+                .plain()
+                .layouts()
+                .add_directory(name, directory)?;
         }
-        let images = source_images(&definition, self.images)?;
+        if let Some(rewritten) = policy::apply(self.images.policy(), &definition, &Vec::new())? {
+            definition = rewritten.definition;
+        }
+        let images = source_images(&definition, self.images.plain())?;
         let epoch = request.build_args.iter().find(|(name, _)| name == EPOCH);
         let epoch = epoch.map(|(_, value)| {
             let value = value.parse::<i64>();
@@ -96,6 +104,7 @@ impl Build<'_> {
             keep_cache_mounts: request.no_cache.keep_cache_mounts,
             host_ca: request.host_ca || self.engine.config.build.host_ca,
             secrets: request.secrets,
+            source_policy: request.source_policy,
             ssh: request.ssh,
             cache_imports: request.cache_imports,
             cache_exports,

@@ -1,6 +1,5 @@
 //! Contexts and Dockerfiles that are fetched, or sent: a build reads them before it starts.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -23,6 +22,7 @@ use crate::entitlement::Granted;
 use crate::error::{BuildError, Result};
 use crate::history::{History, IgnoreFile, Notes};
 use crate::network::StepNetworks;
+use crate::policy;
 use crate::request::{BuildRequest, DockerfileSource};
 use crate::solve::{self, Job};
 use crate::web::{WebFetch, parse, shown};
@@ -160,10 +160,11 @@ impl Build<'_> {
                 "`--file`: `{url}` is no URL of a file"
             )));
         }
-        let source = parse(&pb::SourceOp {
+        let source = pb::SourceOp {
             identifier: url.to_owned(),
             attrs: [("http.filename".to_owned(), DOCKERFILE.to_owned())].into(),
-        })?;
+        };
+        let source = parse(&policy::source(self.images.policy(), &source)?)?;
         let name = format!("[internal] load remote {DOCKERFILE}");
         let mut vertex = self.reporter.begin_internal(&name, url);
         let loaded = self.web.load(WebFetch {
@@ -190,15 +191,8 @@ impl Build<'_> {
         definition: &Definition,
         request: &BuildRequest,
     ) -> Result<SnapshotId> {
-        let lowered = Lowered {
-            definition: definition.clone(),
-            config: ImageConfig::default(),
-            base: None,
-            steps: BTreeMap::new(),
-            source_date_epoch: None,
-            warnings: Vec::new(),
-            scanned: Vec::new(),
-        };
+        let mut lowered = Lowered::new(definition.clone(), ImageConfig::default());
+        let images = self.police(&mut lowered, &Vec::new())?;
         let sources = Sources {
             engine: self.engine,
             lease: self.lease,
@@ -214,7 +208,7 @@ impl Build<'_> {
         let (store, flag) = (&self.engine.store, String::new());
         let nowhere = (String::new(), None);
         let history = History::open(store, nowhere, &lowered, ignore, flag, &notes)?;
-        let (images, layouts, contexts, emptied) = Default::default();
+        let (layouts, contexts, emptied) = Default::default();
         let worker = BuildWorker {
             engine: self.engine,
             lease: self.lease.clone(),
@@ -222,6 +216,7 @@ impl Build<'_> {
             images: &images,
             layouts: &layouts,
             contexts: &contexts,
+            policy: self.images.policy(),
             secrets: &*request.secrets,
             ssh: &*request.ssh,
             repositories: self.repositories,
@@ -251,7 +246,7 @@ impl Build<'_> {
         let solved = solve::solve(&[job], self.cancel, limit, &|_, solved, _| {
             worker.snapshot_of(&solved.ok_or_else(nothing)?.result)
         });
-        let vertices = definition.vertices().iter();
+        let vertices = lowered.definition.vertices().iter();
         self.reporter.told_of(vertices.map(|vertex| &vertex.digest));
         let mut trees = solved.map_err(|failed| failed.error)?;
         trees.pop().ok_or_else(nothing)

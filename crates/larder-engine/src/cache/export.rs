@@ -97,6 +97,8 @@ pub(crate) struct CacheExporter<'a> {
     pub(crate) base_layers: HashMap<Digest, Descriptor>,
     /// The records that the target's vertices are known by.
     pub(crate) keys: Vec<KeyId>,
+    /// Those of them that are exported without result.
+    pub(crate) withheld: HashSet<KeyId>,
     /// The target's results, one for each platform; none where it failed.
     pub(crate) results: Vec<&'a ResultRef>,
 }

@@ -183,6 +183,10 @@ impl Run<'_> {
             imports: target.parts[0].worker.imports,
             base_layers: target.parts[0].worker.base_layers(),
             keys: keys.into_iter().collect(),
+            withheld: parts
+                .iter()
+                .flat_map(|part| part.worker.history.withheld())
+                .collect(),
             results,
         }
     }

@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::event::EventSink;
 use crate::history::{History, IgnoreFile, Notes};
-use crate::images::{ImageKey, Images, Layouts, ResolvedImage};
+use crate::images::{ImageKey, Images, Layouts, PolicedImages, ResolvedImage};
 use crate::layers::Packed;
 use crate::network::StepNetworks;
 use crate::ops::git::Resolutions;
@@ -140,11 +140,13 @@ impl Run<'_> {
             let ready: Vec<(usize, BTreeMap<String, Vec<OnPlatform>>, TargetRequest)> =
                 ready.collect();
             let prepare = |(index, inputs, target): (usize, _, TargetRequest)| {
+                let policy = target.request.source_policy.clone();
+                let images = &images[usize::from(target.request.pull)];
                 let build = Build {
                     engine: self.engine,
                     lease: &self.lease,
                     reporter: &reporters[index],
-                    images: &images[usize::from(target.request.pull)],
+                    images: PolicedImages::new(images, &policy),
                     web: found.web,
                     repositories: found.repositories,
                     cancel: self.cancel,
@@ -321,6 +323,7 @@ impl Run<'_> {
             images: &shared.images,
             layouts: shared.layouts,
             contexts: &shared.contexts,
+            policy: &prepared.source_policy,
             secrets: &*prepared.secrets,
             ssh: &*prepared.ssh,
             repositories: shared.repositories,

@@ -11,6 +11,7 @@ use crate::build::llb;
 use crate::cancel::CancelFlag;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::images::Images;
+use crate::policy;
 use crate::solve::{self, Job};
 use crate::worker::{BuildWorker, ResultRef};
 
@@ -85,6 +86,10 @@ fn solved(
     definition: Definition,
     cancel: &CancelFlag,
 ) -> Result<Option<ResultRef>> {
+    let mut definition = definition;
+    if let Some(rewritten) = policy::apply(worker.policy, &definition, &Vec::new())? {
+        definition = rewritten.definition;
+    }
     worker.granted.check(&definition)?;
     let finder = Images::new(worker.engine, &worker.lease, false);
     let finder = finder.with_layouts(worker.layouts.clone());

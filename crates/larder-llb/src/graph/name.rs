@@ -33,7 +33,8 @@ pub(crate) fn of(op: &pb::Op, inputs: &[String]) -> String {
                 shown(diff.upper.map(|upper| upper.input))
             )
         }
-        Some(Op::Passthrough(_)) | None => "unknown".to_owned(),
+        Some(Op::Passthrough(passthrough)) => format!("passthrough {}", passthrough.id),
+        None => "unknown".to_owned(),
     };
     bounded(name)
 }

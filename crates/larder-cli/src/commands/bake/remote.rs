@@ -79,6 +79,7 @@ impl Remote {
         request.dockerfile = DockerfileSource::Text(dockerfile.into_bytes());
         let agents = ssh::for_context(&self.url, Vec::new());
         request.ssh = Arc::new(FlagSsh::new(agents, context.env)?);
+        request.source_policy = context.source_policy()?;
         request.outputs = vec![Output::Local(TreeOutput::new(fetched.path().to_owned()))];
         let display = plan::display_options(context, &mut Vec::new());
         build(request, mode, display, context)

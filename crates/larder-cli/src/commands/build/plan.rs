@@ -108,6 +108,7 @@ impl Plan {
                 .collect(),
             cache_exports: args.cache_to.into_iter().map(|to| to.export).collect(),
             attestations,
+            source_policy: context.source_policy()?,
         };
         vcs::describe(&mut request, env, &mut notes);
         Ok(Self {
@@ -276,6 +277,8 @@ pub(crate) fn extra_host(host: HostArg) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::OnceCell;
+
     use larder_engine::request::{ContextSource, DockerfileSource, Output};
 
     use super::*;
@@ -290,6 +293,7 @@ mod tests {
         let context = Context {
             global: cli.global,
             env: &Environment::of(env),
+            source_policy: OnceCell::new(),
         };
         Plan::new(*args, &context, Box::new(stdin))
     }

@@ -35,6 +35,7 @@ pub(super) fn target_request(
 ) -> anyhow::Result<TargetRequest> {
     let (source, dockerfile) = files(target)?;
     let mut request = BuildRequest::new(source);
+    request.source_policy = context.source_policy()?;
     request.dockerfile = dockerfile;
     let inputs = contexts(target, &mut request)?;
     request.target.clone_from(&target.target);

@@ -81,7 +81,8 @@ impl<'a> Gatherer<'a> {
             let is_imported = own.contains(&record.key) && self.is_imported(&record);
             // Sources are found by what they are: nobody needs their layers from here.
             let is_step = own.contains(&record.key) && !record.inputs.is_empty();
-            let result = if is_step {
+            let is_withheld = self.exporter.withheld.contains(&record.key);
+            let result = if is_step && !is_withheld {
                 self.result(&record, scope.as_ref())?
             } else {
                 None
