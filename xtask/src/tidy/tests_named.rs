@@ -23,7 +23,7 @@ impl Known {
         if path.extension().is_none_or(|extension| extension != "rs") {
             return;
         }
-        for part in path.with_extension("").iter() {
+        for part in &path.with_extension("") {
             self.0.insert(part.to_string_lossy().into_owned());
         }
         // A file of tests goes by its path within its crate.
