@@ -88,10 +88,10 @@ fn images_and_blobs_of_layouts_are_taken_as_far_as_is_asked() {
 fn bundles_of_git_are_made_and_read() {
     let project = project!(Base::Busybox);
     larder_testkit::install(&["git"]).unwrap();
-    let served = project.scratch().join("served");
-    fs::create_dir(&served).unwrap();
-    let server = GitServer::start(&served);
-    let repository = GitRepository::create(&served.join("a"));
+    let directory = project.scratch().join("directory");
+    fs::create_dir(&directory).unwrap();
+    let server = GitServer::start(&directory);
+    let repository = GitRepository::create(&directory.join("a"));
     let first = repository.commit(&[("f", "one")]);
     repository.git(["tag", "--annotate", "--message", "x", "v1"]);
     let tag = repository.git(["rev-parse", "v1"]);
@@ -124,7 +124,7 @@ fn bundles_of_git_are_made_and_read() {
         let bundle = directory.join("bundle");
         let heads = repository.git(["bundle", "list-heads", bundle.to_str().unwrap()]);
         assert_eq!(heads, expected, "{reference}");
-        let digest = Digest::sha256(&fs::read(&bundle).unwrap());
+        let digest = Digest::sha256(fs::read(&bundle).unwrap());
         fs::copy(&bundle, blobs.join(digest.hex())).unwrap();
         digest
     };
