@@ -93,21 +93,36 @@ pub(crate) fn plain_layers(
 ) -> Result<Vec<PackedLayer>> {
     let store = lease.store();
     let infos = infos(store, snapshot)?;
+    let unknown: Vec<&SnapshotId> = infos
+        .iter()
+        .filter(|info| info.diff_id.is_none() || info.tar_bytes.is_none())
+        .map(|info| &info.id)
+        .collect();
+    let digest = |id: &&SnapshotId| -> Result<_> {
+        let (diff_id, tar_bytes) = digested(store, id)?;
+        Ok(((*id).clone(), diff_id, tar_bytes))
+    };
+    let new: Vec<(SnapshotId, Digest, u64)> =
+        unknown.par_iter().map(digest).collect::<Result<_>>()?;
+    if !new.is_empty() {
+        store.set_diff_ids(&new)?;
+    }
+    let new = new
+        .into_iter()
+        .map(|(id, diff_id, tar_bytes)| (id, (diff_id, tar_bytes)));
+    let mut new: HashMap<SnapshotId, (Digest, u64)> = new.collect();
     let plain = |info: SnapshotInfo| {
-        let (diff_id, tar_bytes) = diff_id(store, &info)?;
+        let before = info.diff_id.clone().zip(info.tar_bytes);
+        let (diff_id, tar_bytes) = before
+            .or_else(|| new.remove(&info.id))
+            .ok_or_else(|| BuildError::internal("a layer was not digested"))?;
         let descriptor = known
             .get(&diff_id)
             .cloned()
             .unwrap_or_else(|| Descriptor::new(media_type::LAYER, diff_id.clone(), tar_bytes));
         Ok(packed(info, descriptor, diff_id))
     };
-    let unknown = infos.iter().filter(|info| info.diff_id.is_none()).count();
-    // Threads cost more than the look-ups of a build where nothing is new.
-    if unknown > 1 {
-        infos.into_par_iter().map(plain).collect()
-    } else {
-        infos.into_iter().map(plain).collect()
-    }
+    infos.into_iter().map(plain).collect()
 }
 
 /// Returns the layers of `snapshot`, lowest first, all as blobs, which are made where the store
@@ -174,11 +189,7 @@ pub(crate) fn created_at(store: &Store, snapshot: &SnapshotId) -> Result<Vec<Opt
 }
 
 fn infos(store: &Store, snapshot: &SnapshotId) -> Result<Vec<SnapshotInfo>> {
-    let chain = store.chain(snapshot)?;
-    Ok(chain
-        .iter()
-        .map(|id| store.snapshot(id))
-        .collect::<larder_store::Result<_>>()?)
+    Ok(store.snapshots(&store.chain(snapshot)?)?)
 }
 
 fn packed(info: SnapshotInfo, descriptor: Descriptor, diff_id: Digest) -> PackedLayer {
@@ -190,15 +201,11 @@ fn packed(info: SnapshotInfo, descriptor: Descriptor, diff_id: Digest) -> Packed
     }
 }
 
-/// Returns a layer's diff ID and the length of its tar; they are computed if not known yet.
-fn diff_id(store: &Store, info: &SnapshotInfo) -> Result<(Digest, u64)> {
-    if let Some(known) = info.diff_id.clone().zip(info.tar_bytes) {
-        return Ok(known);
-    }
+/// Computes a layer's diff ID and the length of its tar.
+fn digested(store: &Store, id: &SnapshotId) -> Result<(Digest, u64)> {
     let mut tar = DigestWriter::new(std::io::sink());
-    write_tar(store, &info.id, &mut tar, &LayerOptions::default())?;
+    write_tar(store, id, &mut tar, &LayerOptions::default())?;
     let (_, digest, length) = tar.finish();
-    store.set_diff_id(&info.id, &digest, length)?;
     Ok((digest, length))
 }
 

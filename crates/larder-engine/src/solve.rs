@@ -52,6 +52,9 @@ pub(crate) trait Worker: Sync {
     /// Whether a look-up may wait for imported caches.
     fn query_waits(&self) -> bool;
 
+    /// Whether an input must be fetched before it can be digested.
+    fn digest_waits(&self, result: &Self::Result) -> bool;
+
     /// Digests what `vertex` reads of an input.
     fn content_key(
         &self,
@@ -436,10 +439,16 @@ where
                 result,
             } => {
                 let (worker, vertex) = self.worker(request, &vertex);
-                self.spawn(request, move |_| {
+                let waits = worker.digest_waits(&result);
+                let work = move |_: &CancelFlag| {
                     let digest = worker.content_key(vertex, input, &result)?;
                     Ok(Event::ContentKey { request, digest })
-                });
+                };
+                if waits {
+                    self.spawn(request, work);
+                } else {
+                    self.enqueue(request, work);
+                }
             }
             Command::LockKey {
                 request,
@@ -577,10 +586,33 @@ where
         request: RequestId,
         work: impl FnOnce(&CancelFlag) -> Result<SolverEvent<W>, WorkError> + Send + 'scope,
     ) {
+        let work = self.answering(request, work);
+        if let Err(source) = self.threads.spawn(work) {
+            let failed = Err(no_thread(source));
+            self.answer(request, failed, |()| Event::Canceled { request });
+        }
+    }
+
+    /// As [`spawn`](Self::spawn), for work that waits for nothing: it takes its turn.
+    fn enqueue(
+        &mut self,
+        request: RequestId,
+        work: impl FnOnce(&CancelFlag) -> Result<SolverEvent<W>, WorkError> + Send + 'scope,
+    ) {
+        let work = self.answering(request, work);
+        self.threads.enqueue(work);
+    }
+
+    /// Returns what does `work` and answers the request with its event. It doesn't panic.
+    fn answering(
+        &mut self,
+        request: RequestId,
+        work: impl FnOnce(&CancelFlag) -> Result<SolverEvent<W>, WorkError> + Send + 'scope,
+    ) -> Box<dyn FnOnce() + Send + 'scope> {
         let cancel = CancelFlag::new();
         self.cancels.insert(request, cancel.clone());
         let answers = self.answers.clone();
-        let spawned = self.threads.spawn(move || {
+        Box::new(move || {
             let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&cancel)));
             let failed = |error| Event::Failed {
                 request,
@@ -603,11 +635,7 @@ where
             };
             // The driver is gone only after it has all answers.
             let _ = answers.send(Answer::Solver(event));
-        });
-        if let Err(source) = spawned {
-            let failed = Err(no_thread(source));
-            self.answer(request, failed, |()| Event::Canceled { request });
-        }
+        })
     }
 
     fn show(&mut self, digest: &Digest, jobs: &[JobId], state: &Progress<Failure>) {

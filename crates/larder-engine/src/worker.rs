@@ -201,9 +201,10 @@ impl BuildWorker<'_> {
         Ok(larder_exec::mount::open(&mount)?)
     }
 
-    /// Makes a writable snapshot immutable. The mounts of it must be closed.
+    /// Makes a writable snapshot, of which the mounts must be closed, the result of a step: saved under its
+    /// key next.
     pub(crate) fn commit(active: ActiveSnapshot) -> Result<ResultRef> {
-        Ok(ResultRef::Snapshot(active.commit()?))
+        Ok(ResultRef::Snapshot(active.commit_soon()?))
     }
 
     /// Returns the selectors by which an input of a vertex is digested.
@@ -475,6 +476,10 @@ impl Worker for BuildWorker<'_> {
         !self.imports.are_ready()
     }
 
+    fn digest_waits(&self, result: &ResultRef) -> bool {
+        matches!(result, ResultRef::Remote(_))
+    }
+
     fn content_key(
         &self,
         vertex: &Vertex,
@@ -507,11 +512,11 @@ impl Worker for BuildWorker<'_> {
     }
 
     fn try_lock(&self, lock: &Digest) -> Result<Option<KeyLock>> {
-        Ok(self.store().try_lock_key(lock)?)
+        Ok(self.lease.try_lock_key(lock)?)
     }
 
     fn lock(&self, lock: &Digest, cancel: &CancelFlag) -> Result<KeyLock> {
-        Ok(self.store().lock_key(lock, &|| cancel.is_set(), &|| {})?)
+        Ok(self.lease.lock_key(lock, &|| cancel.is_set())?)
     }
 
     fn execute(

@@ -1,5 +1,6 @@
 //! The connection to the database, and its transactions.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,7 +25,26 @@ const STATEMENT_CACHE: usize = 128;
 
 /// One connection, used by one thread at a time.
 #[derive(Debug)]
-pub(crate) struct Db(Mutex<Connection>);
+pub(crate) struct Db(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    connection: Connection,
+    /// What the next transaction begins with.
+    waiting: Vec<Waiting>,
+}
+
+/// A change that waits for a transaction, and what is to be let go when it is committed.
+struct Waiting {
+    change: Box<dyn FnOnce(&Transaction<'_>) -> Result<()> + Send>,
+    guard: Box<dyn Send>,
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Waiting")
+    }
+}
 
 impl Db {
     /// Opens the database at `path`, which must exist and have the present schema; `None` if it
@@ -39,7 +59,10 @@ impl Db {
             Err(error) => return Err(error),
         };
         match schema::version(&connection)? {
-            VERSION => Ok(Some(Self(Mutex::new(connection)))),
+            VERSION => Ok(Some(Self(Mutex::new(State {
+                connection,
+                waiting: Vec::new(),
+            })))),
             newer if newer > VERSION => Err(Error::invalid(format_args!(
                 "the state directory was written by a newer larder (format {newer}, known is {VERSION})"
             ))),
@@ -69,7 +92,8 @@ impl Db {
 
     /// Runs `body` on one consistent state of the database.
     pub(crate) fn read<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let mut connection = self.connection();
+        self.flush()?;
+        let State { connection, .. } = &mut *self.state();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
         body(&transaction)
     }
@@ -78,11 +102,52 @@ impl Db {
     ///
     /// The commit survives the end of the process, not necessarily that of the machine.
     pub(crate) fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        let mut connection = self.connection();
+        // Let go when the connection is free again.
+        let mut guards = Vec::new();
+        let State {
+            connection,
+            waiting,
+        } = &mut *self.state();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let value = body(&transaction)?;
-        transaction.commit()?;
-        Ok(value)
+        for Waiting { change, guard } in waiting.drain(..) {
+            guards.push(guard);
+            change(&transaction)?;
+        }
+        let savepoint = !guards.is_empty();
+        if savepoint {
+            transaction.execute_batch("SAVEPOINT body")?;
+        }
+        let outcome = body(&transaction);
+        if savepoint && outcome.is_err() {
+            transaction.execute_batch("ROLLBACK TO body")?;
+        }
+        if savepoint || outcome.is_ok() {
+            transaction.commit()?;
+        }
+        outcome
+    }
+
+    /// Has `change` made at the beginning of the next transaction, of whatever thread and kind, and `guard`
+    /// dropped after its commit. An error of it is one of that transaction.
+    ///
+    /// So this process finds the change made, and others do as soon as it uses the database again.
+    pub(crate) fn write_soon(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<()> + Send + 'static,
+        guard: impl Send + 'static,
+    ) {
+        self.state().waiting.push(Waiting {
+            change: Box::new(change),
+            guard: Box::new(guard),
+        });
+    }
+
+    /// Makes the changes that wait.
+    pub(crate) fn flush(&self) -> Result<()> {
+        if self.state().waiting.is_empty() {
+            return Ok(());
+        }
+        self.write(|_| Ok(()))
     }
 
     /// As [`Db::write`], and the commit has reached the disk on return: for removals, after
@@ -91,7 +156,8 @@ impl Db {
         &self,
         body: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut connection = self.connection();
+        self.flush()?;
+        let State { connection, .. } = &mut *self.state();
         connection.pragma_update(None, "synchronous", "FULL")?;
         let outcome = (|| {
             let transaction =
@@ -105,7 +171,7 @@ impl Db {
     }
 
     /// A panic in a transaction has rolled it back, so the connection is as good as before.
-    fn connection(&self) -> MutexGuard<'_, Connection> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

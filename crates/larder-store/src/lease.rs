@@ -145,6 +145,11 @@ impl Lease {
         self.0.held().add(self.lock()?, snapshots, blobs)
     }
 
+    /// Returns the path of the file that others see the lease by.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.store().layout().lease(&self.0.id)
+    }
+
     /// Returns the lease's own directory for unfinished things.
     pub(crate) fn tmp(&self) -> Result<&Path> {
         if let Some(path) = self.0.tmp.get() {
@@ -175,6 +180,7 @@ impl Inner {
         let Some(lock) = self.lock.take() else {
             return Ok(());
         };
+        self.store.flush()?;
         let held = std::mem::take(&mut *self.held());
         if !held.snapshots.is_empty() || !held.blobs.is_empty() {
             self.store

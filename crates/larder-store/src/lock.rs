@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use larder_oci::Digest;
 
-use crate::{Error, ErrorKind, Result, Store};
+use crate::{Error, ErrorKind, Lease, Result, Store};
 
 /// How long a waiter that may be canceled sleeps between two attempts.
 const POLL: Duration = Duration::from_millis(10);
@@ -177,13 +177,22 @@ pub(crate) fn wait_a_moment(
 /// Ends with this value. Take it before the last look-up of the key, so that the loser of a race
 /// finds the winner's result.
 #[derive(Debug)]
-pub struct KeyLock(Option<FileLock>);
+pub struct KeyLock(Option<Held>);
+
+/// What stands at a key's path: a file that its holder has locked.
+#[derive(Debug)]
+enum Held {
+    /// One of its own.
+    File(FileLock),
+    /// Another name of a lease's file, which is locked as long as the lease lives.
+    Link { path: PathBuf, _lease: Lease },
+}
 
 impl Store {
     /// Locks `key`, or returns `None` if another thread or process holds it.
     pub fn try_lock_key(&self, key: &Digest) -> Result<Option<KeyLock>> {
         let lock = FileLock::attempt(&self.key_lock_path(key), LockMode::Exclusive)?;
-        Ok(lock.map(|lock| KeyLock(Some(lock))))
+        Ok(lock.map(|lock| KeyLock(Some(Held::File(lock)))))
     }
 
     /// Locks `key`, waiting until it is free. `waiting` is called once if it isn't at first.
@@ -197,7 +206,7 @@ impl Store {
         waiting: &dyn Fn(),
     ) -> Result<KeyLock> {
         let lock = FileLock::poll(&self.key_lock_path(key), canceled, waiting)?;
-        Ok(KeyLock(Some(lock)))
+        Ok(KeyLock(Some(Held::File(lock))))
     }
 
     fn key_lock_path(&self, key: &Digest) -> PathBuf {
@@ -205,9 +214,59 @@ impl Store {
     }
 }
 
+impl Lease {
+    /// As [`Store::try_lock_key`], with no file of its own: to make and remove one costs as much as a small
+    /// step does.
+    pub fn try_lock_key(&self, key: &Digest) -> Result<Option<KeyLock>> {
+        let path = self.store().key_lock_path(key);
+        loop {
+            match rustix::fs::linkat(CWD, self.path(), CWD, &path, AtFlags::empty()) {
+                Ok(()) => {
+                    let _lease = self.clone();
+                    return Ok(Some(KeyLock(Some(Held::Link { path, _lease }))));
+                }
+                Err(Errno::EXIST) => {}
+                // The file system has no links, or no more of them.
+                Err(_) => return self.store().try_lock_key(key),
+            }
+            match FileLock::attempt_existing(&path, LockMode::Exclusive)? {
+                Existing::Held => return Ok(None),
+                Existing::Missing => {}
+                // Its holder is dead. Nobody else takes it away as long as it is locked.
+                Existing::Locked(dead) => dead.remove()?,
+            }
+        }
+    }
+
+    /// As [`Store::lock_key`], with no file of its own.
+    ///
+    /// # Errors
+    /// `Canceled` as soon as `canceled` returns true.
+    pub fn lock_key(&self, key: &Digest, canceled: &dyn Fn() -> bool) -> Result<KeyLock> {
+        loop {
+            if let Some(lock) = self.try_lock_key(key)? {
+                return Ok(lock);
+            }
+            wait_a_moment(canceled, &|| {}, &mut true)?;
+        }
+    }
+}
+
+impl Held {
+    fn end(self) -> Result<()> {
+        match self {
+            Self::File(lock) => lock.remove(),
+            Self::Link { path, .. } => match rustix::fs::unlink(&path) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(errno) => Err(Error::io("cannot remove a lock file of the store", errno)),
+            },
+        }
+    }
+}
+
 impl Drop for KeyLock {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.0.take().map(FileLock::remove) {
+        if let Some(Err(error)) = self.0.take().map(Held::end) {
             tracing::warn!(%error, "a key's lock file is left behind");
         }
     }

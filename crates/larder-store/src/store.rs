@@ -11,7 +11,7 @@ use rusqlite::{Connection, Transaction};
 use crate::db::{Db, to_nanos};
 use crate::id::random_text;
 use crate::layout::{DIRECTORIES, Layout};
-use crate::lock::{FileLock, LockMode};
+use crate::lock::{FileLock, LockMode, wait_a_moment};
 use crate::settle::Settling;
 use crate::snapshot::{Lowers, Mounts};
 use crate::{Ceiling, Error, ErrorKind, Mounter, Result, disk, reserve, settle};
@@ -234,6 +234,20 @@ impl Store {
         self.0.db.write(body)
     }
 
+    /// See [`Db::write_soon`].
+    pub(crate) fn write_soon(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> Result<()> + Send + 'static,
+        guard: impl Send + 'static,
+    ) {
+        self.0.db.write_soon(change, guard);
+    }
+
+    /// Makes known what waits for a transaction.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.0.db.flush()
+    }
+
     pub(crate) fn write_durably<T>(
         &self,
         body: impl FnOnce(&Transaction<'_>) -> Result<T>,
@@ -256,7 +270,15 @@ impl Store {
     /// without rows are looked for.
     pub(crate) fn lock_removal(&self) -> Result<FileLock> {
         let _turn = self.lock_turn()?;
-        FileLock::wait(&self.layout().lock("publish"), LockMode::Exclusive)
+        let path = self.layout().lock("publish");
+        // What this process has not made known yet would be waited for.
+        loop {
+            self.flush()?;
+            if let Some(lock) = FileLock::attempt(&path, LockMode::Exclusive)? {
+                return Ok(lock);
+            }
+            wait_a_moment(&|| false, &|| {}, &mut true)?;
+        }
     }
 
     /// Makes who removes one thing after the other wait for those who wait for it: the kernel lets

@@ -82,7 +82,7 @@ impl Writable {
     fn commit(self) -> Result<ResultRef> {
         match self {
             Self::Directory { active, .. } => BuildWorker::commit(active),
-            Self::Image(image) => Ok(ResultRef::Snapshot(image.commit()?)),
+            Self::Image(image) => Ok(ResultRef::Snapshot(image.commit_soon()?)),
         }
     }
 }

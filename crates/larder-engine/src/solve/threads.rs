@@ -1,7 +1,7 @@
 //! Threads of a run, each of which takes work after work: to start one costs as much as a small step.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Scope;
 
 use crate::task::Tasks;
@@ -25,6 +25,10 @@ struct State<'scope> {
     waiting: VecDeque<Work<'scope>>,
     /// How many threads wait for work.
     idle: usize,
+    /// Work that takes its turn.
+    queue: VecDeque<Work<'scope>>,
+    /// How many threads are at the queue.
+    queue_threads: usize,
     is_over: bool,
 }
 
@@ -55,6 +59,27 @@ impl<'scope, 'env> Threads<'scope, 'env> {
         })?;
         Ok(())
     }
+
+    /// Does `work`, which neither panics nor waits, in its turn: there are as many threads for all such
+    /// work as processors. It is done by the caller where no thread can be started.
+    pub(super) fn enqueue(&self, work: impl FnOnce() + Send + 'scope) {
+        let mut state = self.shared.state();
+        state.queue.push_back(Box::new(work));
+        if state.queue_threads >= processor_count() {
+            return;
+        }
+        state.queue_threads += 1;
+        drop(state);
+        let shared = Arc::clone(&self.shared);
+        if self.spawn(move || shared.drain()).is_err() {
+            self.shared.drain();
+        }
+    }
+}
+
+fn processor_count() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 impl Drop for Threads<'_, '_> {
@@ -67,6 +92,19 @@ impl Drop for Threads<'_, '_> {
 impl<'scope> Shared<'scope> {
     fn state(&self) -> MutexGuard<'_, State<'scope>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does what is in the queue.
+    fn drain(&self) {
+        loop {
+            let mut state = self.state();
+            let Some(work) = state.queue.pop_front() else {
+                state.queue_threads -= 1;
+                return;
+            };
+            drop(state);
+            work();
+        }
     }
 
     /// Does what comes until it is over.

@@ -12,6 +12,7 @@ use super::chain::{Form, Packing};
 use super::flatten::{Files, flatten};
 use super::info::RecordType;
 use crate::ceiling::Reservation;
+use crate::lock::FileLock;
 use crate::{Error, Lease, Result, SnapshotId, Snapshotter, disk};
 
 /// What the directories of a writable snapshot take, overlayfs' own included.
@@ -159,8 +160,18 @@ impl ActiveSnapshot {
 
     /// Makes the snapshot immutable and visible to all. It must not be mounted any more.
     ///
-    /// Atomic, and not forced to the disk: see [`Store::settle`].
-    pub fn commit(mut self) -> Result<SnapshotId> {
+    /// Atomic, and not forced to the disk: see [`Store::settle`](crate::Store::settle).
+    pub fn commit(self) -> Result<SnapshotId> {
+        self.publish(When::Now)
+    }
+
+    /// As [`commit`](Self::commit), for who saves it under a key next: other processes see both at once, and
+    /// can't remove anything until then. This one sees it at once.
+    pub fn commit_soon(self) -> Result<SnapshotId> {
+        self.publish(When::Soon)
+    }
+
+    fn publish(mut self, when: When) -> Result<SnapshotId> {
         let failed = |error: std::io::Error| Error::io("cannot commit a snapshot", error);
         let store = self.lease.store().clone();
         disk::remove(&self.work())?;
@@ -170,19 +181,19 @@ impl ActiveSnapshot {
             Snapshotter::Overlay { .. } => Form::Directory,
             Snapshotter::Native => Form::Tree,
         };
-        let row = SnapshotRow {
-            id: &self.id,
+        let made = Made {
+            id: self.id.clone(),
             form,
             packing: Packing::Directory,
-            parents: self.parent.as_slice(),
+            parent: self.parent.clone(),
             record_type: self.record_type,
-            description: &self.description,
+            description: self.description.clone(),
             size_bytes,
         };
-        let _publication = store.lock_publication()?;
+        let publication = store.lock_publication()?;
         std::fs::rename(&self.directory, store.layout().snapshot(&self.id)).map_err(failed)?;
         self.committed = true;
-        store.write(|tx| row.insert(&self.lease, tx))?;
+        self.lease.publish(made, publication, when)?;
         if let (Snapshotter::Overlay { .. }, Some(lower)) = (store.snapshotter(), &self.lower) {
             store.raise(lower, self.id.clone(), Packing::Directory);
         }
@@ -244,6 +255,56 @@ impl Drop for ActiveSnapshot {
     }
 }
 
+/// When a snapshot becomes known to other processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    Now,
+    /// With the next transaction of this one.
+    Soon,
+}
+
+/// What was made upon one other, or none, and has its files in their place.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) id: SnapshotId,
+    pub(super) form: Form,
+    pub(super) packing: Packing,
+    pub(super) parent: Option<SnapshotId>,
+    pub(super) record_type: RecordType,
+    pub(super) description: String,
+    pub(super) size_bytes: u64,
+}
+
+impl Made {
+    fn row(&self) -> SnapshotRow<'_> {
+        SnapshotRow {
+            id: &self.id,
+            form: self.form,
+            packing: self.packing,
+            parents: self.parent.as_slice(),
+            record_type: self.record_type,
+            description: &self.description,
+            size_bytes: self.size_bytes,
+        }
+    }
+}
+
+impl Lease {
+    /// Makes a snapshot known; `publication` is held until it is.
+    pub(super) fn publish(&self, made: Made, publication: FileLock, when: When) -> Result<()> {
+        let store = self.store();
+        // What is reserved is given back when the row counts instead.
+        if when == When::Now || store.ceiling().is_some() {
+            return store.write(|tx| made.row().insert(self, tx));
+        }
+        self.protect(std::slice::from_ref(&made.id), &[])?;
+        let (now, boot) = (store.now(), store.boot().to_owned());
+        store.write_soon(move |tx| made.row().add(tx, now, &boot), publication);
+        store.settle_soon();
+        Ok(())
+    }
+}
+
 /// A snapshot about to be known.
 #[derive(Debug)]
 pub(super) struct SnapshotRow<'a> {
@@ -260,6 +321,12 @@ impl SnapshotRow<'_> {
     /// Inserts the row, held by `lease`.
     pub(super) fn insert(&self, lease: &Lease, tx: &Transaction<'_>) -> Result<()> {
         let store = lease.store();
+        self.add(tx, store.now(), store.boot())?;
+        store.settle_soon();
+        lease.protect(std::slice::from_ref(self.id), &[])
+    }
+
+    fn add(&self, tx: &Transaction<'_>, now: i64, boot: &str) -> Result<()> {
         tx.prepare_cached(
             "INSERT INTO snapshots \
                (id, form, packing, record_type, description, size_bytes, created_at, unsettled) \
@@ -272,8 +339,8 @@ impl SnapshotRow<'_> {
             self.record_type.as_str(),
             self.description,
             self.size_bytes as i64,
-            store.now(),
-            store.boot(),
+            now,
+            boot,
         ])?;
         for (position, parent) in self.parents.iter().enumerate() {
             let exists = "SELECT 1 FROM snapshots WHERE id = ?";
@@ -285,7 +352,6 @@ impl SnapshotRow<'_> {
             )?
             .execute(params![self.id, position as i64, parent])?;
         }
-        store.settle_soon();
-        lease.protect(std::slice::from_ref(self.id), &[])
+        Ok(())
     }
 }

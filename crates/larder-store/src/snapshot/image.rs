@@ -7,7 +7,7 @@ use larder_tree::erofs::{Image, Past};
 use larder_tree::quota::Quota;
 use rustix::fs::{Mode, OFlags, Timespec};
 
-use super::active::{NewSnapshot, SnapshotRow};
+use super::active::{Made, NewSnapshot, When};
 use super::chain::{Form, Packing};
 use crate::ceiling::Reservation;
 use crate::{Error, KeyId, Lease, RecordType, Result, SnapshotId, Store, disk};
@@ -105,7 +105,16 @@ impl ActiveImage {
 
     /// Makes the snapshot immutable and visible to all. Atomic, and not forced to the disk: see
     /// [`Store::settle`](crate::Store::settle).
-    pub fn commit(mut self) -> Result<SnapshotId> {
+    pub fn commit(self) -> Result<SnapshotId> {
+        self.publish(When::Now)
+    }
+
+    /// As [`ActiveSnapshot::commit_soon`](crate::ActiveSnapshot::commit_soon).
+    pub fn commit_soon(self) -> Result<SnapshotId> {
+        self.publish(When::Soon)
+    }
+
+    fn publish(mut self, when: When) -> Result<SnapshotId> {
         let failed = |error: std::io::Error| Error::io("cannot commit a snapshot", error);
         let store = self.lease.store().clone();
         if let Some(image) = self.image.take() {
@@ -114,19 +123,19 @@ impl ActiveImage {
         }
         let size_bytes = disk::allocated_entry(&self.path).map_err(failed)?;
         self.reservation.cover(size_bytes)?;
-        let row = SnapshotRow {
-            id: &self.id,
+        let made = Made {
+            id: self.id.clone(),
             form: Form::Directory,
             packing: Packing::Erofs,
-            parents: self.parent.as_slice(),
+            parent: self.parent.clone(),
             record_type: self.record_type,
-            description: &self.description,
+            description: self.description.clone(),
             size_bytes,
         };
-        let _publication = store.lock_publication()?;
+        let publication = store.lock_publication()?;
         std::fs::rename(&self.path, store.layout().snapshot(&self.id)).map_err(failed)?;
         self.committed = true;
-        store.write(|tx| row.insert(&self.lease, tx))?;
+        self.lease.publish(made, publication, when)?;
         Ok(self.id.clone())
     }
 }

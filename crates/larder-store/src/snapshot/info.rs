@@ -4,7 +4,7 @@ use std::str::FromStr;
 use jiff::Timestamp;
 use larder_oci::{Descriptor, Digest};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::db::from_nanos;
 use crate::{Error, Result, SnapshotId, Store};
@@ -116,45 +116,33 @@ impl Store {
     /// # Errors
     /// `NotFound` if it does not exist (any more).
     pub fn snapshot(&self, id: &SnapshotId) -> Result<SnapshotInfo> {
-        self.read(|db| {
-            let mut info = db
-                .prepare_cached(
-                    "SELECT id, chain_id, diff_id, tar_bytes, description, record_type, \
-                       created_at, last_used_at, usage_count, size_bytes \
-                     FROM snapshots WHERE id = ?",
-                )?
-                .query_row([id], from_row)
-                .optional()?
-                .ok_or_else(|| missing(id))?;
-            info.parents = db
-                .prepare_cached(
-                    "SELECT parent FROM snapshot_parents WHERE child = ? ORDER BY position",
-                )?
-                .query_map([id], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
-            info.blobs = db
-                .prepare_cached(
-                    "SELECT media_type, l.digest, l.size_bytes, b.digest IS NOT NULL \
-                     FROM layer_blobs l LEFT JOIN blobs b ON b.digest = l.digest \
-                     WHERE snapshot = ? ORDER BY l.digest",
-                )?
-                .query_map([id], blob_from_row)?
-                .collect::<rusqlite::Result<_>>()?;
-            Ok(info)
-        })
+        self.read(|db| load(db, id))
+    }
+
+    /// Returns what is known of snapshots, in their order.
+    ///
+    /// # Errors
+    /// `NotFound` if one does not exist (any more).
+    pub fn snapshots(&self, ids: &[SnapshotId]) -> Result<Vec<SnapshotInfo>> {
+        self.read(|db| ids.iter().map(|id| load(db, id)).collect())
     }
 
     /// Records the diff ID of a snapshot's own layer, and the length of its tar in bytes.
     pub fn set_diff_id(&self, id: &SnapshotId, diff_id: &Digest, tar_bytes: u64) -> Result<()> {
+        self.set_diff_ids(&[(id.clone(), diff_id.clone(), tar_bytes)])
+    }
+
+    /// Records the diff IDs of the own layers of snapshots, each with the length of its tar in bytes.
+    pub fn set_diff_ids(&self, diff_ids: &[(SnapshotId, Digest, u64)]) -> Result<()> {
         self.write(|tx| {
-            let changed = tx
-                .prepare_cached("UPDATE snapshots SET diff_id = ?, tar_bytes = ? WHERE id = ?")?
-                .execute(params![diff_id.as_str(), tar_bytes as i64, id])?;
-            if changed == 0 {
-                Err(missing(id))
-            } else {
-                Ok(())
+            let sql = "UPDATE snapshots SET diff_id = ?, tar_bytes = ? WHERE id = ?";
+            let mut update = tx.prepare_cached(sql)?;
+            for (id, diff_id, tar_bytes) in diff_ids {
+                if update.execute(params![diff_id.as_str(), *tar_bytes as i64, id])? == 0 {
+                    return Err(missing(id));
+                }
             }
+            Ok(())
         })
     }
 
@@ -171,6 +159,31 @@ impl Store {
             insert_layer_blob(tx, id, descriptor)
         })
     }
+}
+
+fn load(db: &Connection, id: &SnapshotId) -> Result<SnapshotInfo> {
+    let mut info = db
+        .prepare_cached(
+            "SELECT id, chain_id, diff_id, tar_bytes, description, record_type, \
+               created_at, last_used_at, usage_count, size_bytes \
+             FROM snapshots WHERE id = ?",
+        )?
+        .query_row([id], from_row)
+        .optional()?
+        .ok_or_else(|| missing(id))?;
+    info.parents = db
+        .prepare_cached("SELECT parent FROM snapshot_parents WHERE child = ? ORDER BY position")?
+        .query_map([id], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    info.blobs = db
+        .prepare_cached(
+            "SELECT media_type, l.digest, l.size_bytes, b.digest IS NOT NULL \
+             FROM layer_blobs l LEFT JOIN blobs b ON b.digest = l.digest \
+             WHERE snapshot = ? ORDER BY l.digest",
+        )?
+        .query_map([id], blob_from_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(info)
 }
 
 pub(super) fn insert_layer_blob(

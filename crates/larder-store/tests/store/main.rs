@@ -9,6 +9,7 @@
 mod blobs;
 mod cache_mounts;
 mod ceiling;
+mod commits;
 mod crash;
 mod images;
 mod keys;

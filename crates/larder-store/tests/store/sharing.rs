@@ -106,6 +106,34 @@ fn a_key_is_locked_by_one_at_a_time() {
 }
 
 #[test]
+fn a_lease_locks_keys_by_its_own_file() {
+    let store = TestStore::new();
+    let (one, two) = (store.lease().unwrap(), store.again().lease().unwrap());
+    let key = digest("key");
+    let lock = one.try_lock_key(&key).unwrap().unwrap();
+    for lease in [&one, &two] {
+        assert!(lease.try_lock_key(&key).unwrap().is_none());
+        assert!(lease.try_lock_key(&digest("other")).unwrap().is_some());
+        let error = lease.lock_key(&key, &|| true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Canceled);
+    }
+    assert!(store.try_lock_key(&key).unwrap().is_none());
+    drop(lock);
+    let file = store.try_lock_key(&key).unwrap().unwrap();
+    assert!(two.try_lock_key(&key).unwrap().is_none());
+    drop(file);
+    // What the dead leave is in nobody's way.
+    let dead = store.root().join("leases/dead");
+    std::fs::write(&dead, "").unwrap();
+    let path = store.root().join(format!("locks/key-{}", key.hex()));
+    std::fs::hard_link(&dead, &path).unwrap();
+    let lock = two.try_lock_key(&key).unwrap().unwrap();
+    assert!(one.try_lock_key(&key).unwrap().is_none());
+    drop(lock);
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_lock_whose_file_comes_and_goes_excludes_all_others() {
     let store = TestStore::new();
     let inside = AtomicUsize::new(0);
@@ -115,11 +143,20 @@ fn a_lock_whose_file_comes_and_goes_excludes_all_others() {
             let inside = &inside;
             scope.spawn(move || {
                 for _ in 0..25 {
-                    let lock = store.lock_key(&digest("key"), &|| false, &|| {}).unwrap();
-                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                    std::thread::yield_now();
-                    inside.fetch_sub(1, Ordering::SeqCst);
-                    drop(lock);
+                    let lease = store.lease().unwrap();
+                    for is_link in [true, false] {
+                        let key = digest("key");
+                        let lock = if is_link {
+                            lease.lock_key(&key, &|| false)
+                        } else {
+                            store.lock_key(&key, &|| false, &|| {})
+                        };
+                        let lock = lock.unwrap();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        drop(lock);
+                    }
                 }
             });
         }
