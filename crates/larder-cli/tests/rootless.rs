@@ -1,6 +1,7 @@
 //! Larder as an ordinary user, with and without subordinate ids.
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
+use std::process::Command;
 use std::time::Duration;
 
 use fs_err as fs;
@@ -139,6 +140,78 @@ fn a_user_without_subordinate_ids_gets_what_one_id_allows() {
     }
     let run = setup.build("FROM busybox\nRUN chown 5:6 /tmp\n", &[]);
     let _ = run.exit(1).says("Invalid argument");
+}
+
+#[test]
+fn layers_that_only_root_can_mount_are_unpacked() {
+    let user = match User::with_subordinate_ids() {
+        Ok(user) => user,
+        Err(error) => skip!("no ordinary user: {error:#}"),
+    };
+    let scratch = Scratch::owned_by(&user);
+    let config = scratch.join("larder.toml");
+    fs::write(&config, "[store]\nlayers = \"erofs\"\n").unwrap();
+    let admin = Larder::new(env!("CARGO_BIN_EXE_larder"), &scratch);
+    let admin = admin.with_env("LARDER_CONFIG", &config);
+    let info = admin.run(["info"]);
+    if info.code != Some(0) {
+        skip!("{}", info.stderr);
+    }
+    let archive = Base::Busybox.archive().unwrap();
+    let _ = admin
+        .run(["import", archive.to_str().unwrap(), "busybox"])
+        .success();
+    let files = [
+        (
+            "Dockerfile",
+            "FROM busybox\nCOPY --chown=5:6 a.txt /data/\nCOPY a.txt /data/b.txt\n",
+        ),
+        ("a.txt", "text"),
+    ];
+    let context = scratch.context("context", &files);
+    let made = |larder: &Larder| {
+        Run::of(
+            larder
+                .command(["build", "--progress", "plain", "-t", "made"])
+                .arg(&context),
+        )
+    };
+    let _ = made(&admin).success();
+    // All layers are images: there is no mark in a directory that the user couldn't read.
+    fs::write(scratch.root().join("snapshotter"), "overlay-userxattr").unwrap();
+    let given = Command::new("chown")
+        .args(["-R", "--reference"])
+        .args([scratch.path(), &scratch.root()])
+        .status();
+    assert!(given.unwrap().success());
+
+    let larder = Larder::new(env!("CARGO_BIN_EXE_larder"), &scratch).as_user(user, &scratch);
+    let said = larder.run(["info"]).success();
+    assert!(
+        said.text().contains("directory (images can't be mounted"),
+        "{}",
+        said.text()
+    );
+    assert_eq!(made(&larder).success().cached_count(), 3);
+    let seen = [
+        "run",
+        "made",
+        "sh",
+        "-c",
+        "stat -c %u:%g /data/a.txt; cat /data/b.txt",
+    ];
+    assert_eq!(larder.run(seen).success().text(), "5:6\ntext");
+    fs::write(
+        context.join("Dockerfile"),
+        "FROM made\nRUN rm /data/a.txt && ls /data\n",
+    )
+    .unwrap();
+    let built = made(&larder).success();
+    assert!(
+        built.stderr.contains("b.txt") && !built.stderr.contains("a.txt\n"),
+        "{}",
+        built.stderr
+    );
 }
 
 #[test]

@@ -141,4 +141,28 @@ fn layers_are_what_the_configuration_says() {
     assert_eq!(build().success().cached_count(), 3, "it can be read");
     let archive = larder.run(["save", "i"]).success();
     assert!(archive.stdout.len() > 1 << 20);
+
+    // As by a kernel that can't mount it.
+    let trial = larder.root().join("layers");
+    let answer = fs::read_to_string(&trial).unwrap();
+    let kernel = answer.strip_suffix("erofs\n").unwrap();
+    fs::write(&trial, format!("{kernel}no images today\n")).unwrap();
+    set("");
+    let info = larder.run(["info"]).success();
+    let said = "directory (no images today)";
+    assert!(info.text().contains(said), "{}", info.text());
+    assert_eq!(build().success().cached_count(), 3, "it is no miss");
+    assert_eq!(kinds(), (1, 4), "a hit needs no files");
+    let text = larder.run(["run", "i", "cat", "/a", "/b"]).success();
+    assert_eq!(text.text(), "otherother");
+    assert_eq!(kinds(), (1, 5), "the image was unpacked");
+    let again = larder.run(["save", "i"]).success();
+    assert!(again.stdout == archive.stdout);
+    fs::write(
+        project.context().join("Dockerfile"),
+        "FROM busybox\nCOPY a /a\nRUN cat a > c\n",
+    )
+    .unwrap();
+    let _ = build().success();
+    assert_eq!(kinds(), (1, 6), "once is enough");
 }

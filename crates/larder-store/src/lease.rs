@@ -103,10 +103,7 @@ impl Lease {
         let found: Option<SnapshotId> = self.store().read(|db| {
             let mut find = db.prepare_cached("SELECT id FROM snapshots WHERE chain_id = ?")?;
             let found = find.query_row([chain_id.as_str()], |row| row.get(0));
-            match found.optional()? {
-                Some(id) if !self.store().is_visible(db, &id)? => Ok(None),
-                found => Ok(found),
-            }
+            Ok(found.optional()?)
         })?;
         self.protect(found.as_slice(), &[])?;
         Ok(found)

@@ -9,6 +9,7 @@ mod info;
 mod layer;
 mod lower;
 mod merge;
+mod unpacked;
 
 pub use active::{ActiveSnapshot, ActiveTree, NewSnapshot};
 pub use erofs::Mounter;

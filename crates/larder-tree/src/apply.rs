@@ -1,7 +1,7 @@
 //! Unpacks layers and archives into directories.
 //!
 //! [`apply_layer`] makes a layer into what overlayfs mounts, or applies it to a plain tree;
-//! [`unpack`] unpacks any archive as it is. Streams may be compressed. Archives are hostile: each
+//! [`apply_image`] does so with the image of a layer; [`unpack`] unpacks any archive as it is. Streams may be compressed. Archives are hostile: each
 //! name is resolved beneath the root by handle, where symlinks lead as they would for a process
 //! whose root directory it is.
 //!
@@ -21,11 +21,13 @@
 //! **Limitations**: `aufs`' own files (`.wh..wh.*`) are skipped; access control lists are not
 //! restored.
 
+mod image;
 mod name;
 mod options;
 mod place;
 mod unpacker;
 mod whiteout;
 
+pub use image::apply_image;
 pub use options::{ApplyOptions, ApplyStats, LayerForm, Ownership, UnpackStats, Warning};
 pub use unpacker::{apply_layer, is_archive, unpack};

@@ -29,4 +29,5 @@ mod upper;
 
 pub use changes::{LayerOptions, LayerStats, Style, write_layer, write_layer_upon, write_trees};
 pub use digest_writer::DigestWriter;
+pub(crate) use node::Node;
 pub use upper::Upper;

@@ -107,7 +107,7 @@ impl Store {
         self.read(|db| {
             let mut matches = Vec::new();
             for key in matching(db, op, output, deps)? {
-                let result = self.visible_result(db, key)?;
+                let result = result_of(db, key)?;
                 matches.push(KeyMatch { key, result });
             }
             matches.sort_by_key(|found| {
@@ -120,15 +120,7 @@ impl Store {
 
     /// Returns the key's result, if it has one (any more).
     pub fn result(&self, key: KeyId) -> Result<Option<ResultInfo>> {
-        self.read(|db| self.visible_result(db, key))
-    }
-
-    /// As [`result_of`], but for a result that can't be seen here: that is a miss.
-    fn visible_result(&self, db: &Connection, key: KeyId) -> Result<Option<ResultInfo>> {
-        match result_of(db, key)? {
-            Some(result) if !self.is_visible(db, &result.snapshot)? => Ok(None),
-            result => Ok(result),
-        }
+        self.read(|db| result_of(db, key))
     }
 }
 
@@ -158,7 +150,7 @@ impl Lease {
         let now = self.store().now();
         self.store().write(|tx| {
             let known = "SELECT 1 FROM keys WHERE id = ?";
-            let has_result = self.store().visible_result(tx, key)?.is_some();
+            let has_result = result_of(tx, key)?.is_some();
             if has_result || !tx.prepare_cached(known)?.exists([key])? {
                 return Ok(());
             }
@@ -192,7 +184,7 @@ impl Lease {
             for parent in &parents {
                 link(tx, parent, new.op, new.output, key)?;
             }
-            if let (SaveMode::Keep, Some(result)) = (new.mode, store.visible_result(tx, key)?) {
+            if let (SaveMode::Keep, Some(result)) = (new.mode, result_of(tx, key)?) {
                 self.protect(std::slice::from_ref(&result.snapshot), &[])?;
                 return Ok(Saved { key, result });
             }

@@ -19,7 +19,7 @@ pub(crate) enum Form {
     Tree,
     /// None: it stacks its parents; with no parent it is an empty tree.
     Merge,
-    /// Its only parent's layers in one.
+    /// Its only parent's layers in one; or, as [`Role::Layer`], that one's own, which is an image.
     Flat,
 }
 
@@ -147,7 +147,12 @@ impl Store {
     pub(super) fn located(&self, layer: &Layer) -> Result<larder_oci::Layer> {
         match layer.packing {
             Packing::Directory => Ok(self.files(&layer.id).into()),
-            Packing::Erofs => Ok(larder_oci::Layer::Image(self.image_root(&layer.id)?)),
+            Packing::Erofs => match self.image_mounter() {
+                Some(mounter) => Ok(larder_oci::Layer::Image(
+                    self.image_root(&layer.id, mounter)?,
+                )),
+                None => Ok(self.unpacked(&layer.id)?.into()),
+            },
         }
     }
 

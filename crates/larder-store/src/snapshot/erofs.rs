@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use larder_oci::Mount;
 use larder_tree::beneath::Root;
-use rusqlite::Connection;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 
@@ -54,14 +53,20 @@ impl Mounts {
 }
 
 impl Store {
+    /// Returns who mounts images, if that can be done here.
+    pub(super) fn image_mounter(&self) -> Option<&dyn Mounter> {
+        self.mounter()
+            .filter(|mounter| mounter.no_images().is_none())
+    }
+
     /// Returns the root of a snapshot's image.
-    pub(super) fn image_root(&self, id: &SnapshotId) -> Result<Arc<OwnedFd>> {
+    pub(super) fn image_root(
+        &self,
+        id: &SnapshotId,
+        mounter: &dyn Mounter,
+    ) -> Result<Arc<OwnedFd>> {
         if let Some(root) = self.mounts().kept().get(id) {
             return Ok(Arc::clone(root));
-        }
-        let mounter = self.mounter().ok_or_else(|| unreadable(id, None))?;
-        if let Some(reason) = mounter.no_images() {
-            return Err(unreadable(id, Some(&reason)));
         }
         let failed = |error| Error::io(format_args!("cannot mount the image of `{id}`"), error);
         let file = self.open_image(id)?;
@@ -84,41 +89,19 @@ impl Store {
     /// Returns whether new layers may be images, and are wanted to be.
     pub fn makes_images(&self) -> bool {
         self.snapshotter() == Snapshotter::Overlay { userxattr: false }
-            && (self.mounter())
-                .is_some_and(|mounter| mounter.wants_images() && mounter.no_images().is_none())
+            && (self.image_mounter()).is_some_and(Mounter::wants_images)
     }
 
     /// Opens the tree that a new layer upon `parent` will lie upon.
     pub(super) fn open_below(&self, parent: &SnapshotId) -> Result<Root> {
         let view = self.view(parent)?;
         let failed = |error| Error::io(format_args!("cannot mount snapshot `{parent}`"), error);
-        let mounter = self.mounter().ok_or_else(|| unreadable(parent, None))?;
+        let mounter = self.mounter().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                "a store that mounts nothing makes no images",
+            )
+        })?;
         Ok(Root::from_fd(mounter.mount_view(&view).map_err(failed)?))
     }
-
-    /// Returns whether the files of `id` can be seen by this process: not if some are in images, and it can't
-    /// mount any.
-    pub(crate) fn is_visible(&self, db: &Connection, id: &SnapshotId) -> Result<bool> {
-        if (self.mounter()).is_some_and(|mounter| mounter.no_images().is_none()) {
-            return Ok(true);
-        }
-        self.is_in_directories(db, id)
-    }
-
-    /// Returns whether the files of `id` can be seen here: not if some are in EROFS images, and none can be
-    /// mounted. Look-ups find nothing that can't be.
-    ///
-    /// # Errors
-    /// `NotFound` if it does not exist (any more).
-    pub fn can_show(&self, id: &SnapshotId) -> Result<bool> {
-        self.read(|db| self.is_visible(db, id))
-    }
-}
-
-fn unreadable(id: &SnapshotId, reason: Option<&str>) -> Error {
-    let reason = reason.unwrap_or("this program mounts none");
-    Error::new(
-        ErrorKind::Denied,
-        format_args!("snapshot `{id}` is an EROFS image, which can't be mounted here: {reason}"),
-    )
 }

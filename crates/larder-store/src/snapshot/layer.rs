@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use larder_oci::{Descriptor, Digest, Layer};
@@ -85,12 +85,7 @@ impl Lease {
             reservation: Reservation::new(self, EMPTY_BYTES)?,
         };
         let failed = |error| Error::tree(format_args!("cannot apply layer `{diff_id}`"), error);
-        let form = match self.store().snapshotter() {
-            Snapshotter::Overlay { userxattr: false } => LayerForm::Overlay,
-            Snapshotter::Overlay { userxattr: true } | Snapshotter::Native => {
-                LayerForm::OverlayUser
-            }
-        };
+        let form = unpacked_form(self.store());
         let options = ApplyOptions {
             ownership: self.store().ownership(),
             quota: &layer.reservation,
@@ -100,7 +95,7 @@ impl Lease {
             let image = layer.image.insert(Image::new(create(&layer.path)?));
             apply_layer(image, stream, form, options)
         } else {
-            apply_layer(&layer.make_directory()?, stream, form, options)
+            apply_layer(&make_files(&layer.path)?, stream, form, options)
         };
         let stats = applied.map_err(failed)?;
         if stats.diff_id != *diff_id {
@@ -142,13 +137,8 @@ impl Lease {
                 .query_row([new.chain_id.as_str()], |row| row.get(0))
                 .optional()?;
             if let Some(winner) = found {
-                if store.is_visible(tx, &winner)? {
-                    self.protect(std::slice::from_ref(&winner), &[])?;
-                    return Ok(winner);
-                }
-                // Who can see it has it still, by the keys that lead to it.
-                tx.prepare_cached("UPDATE snapshots SET chain_id = NULL WHERE id = ?")?
-                    .execute([&winner])?;
+                self.protect(std::slice::from_ref(&winner), &[])?;
+                return Ok(winner);
             }
             let row = SnapshotRow {
                 id: &layer.id,
@@ -247,16 +237,24 @@ impl UnpackedLayer {
     fn files(&self) -> PathBuf {
         self.path.join("fs")
     }
+}
 
-    /// Makes the empty directory that takes the files.
-    fn make_directory(&self) -> Result<Root> {
-        disk::make_private_dir(&self.path)?;
-        let (files, mode) = (self.files(), Mode::from_raw_mode(0o755));
-        rustix::fs::mkdir(&files, mode)
-            .and_then(|()| rustix::fs::chmod(&files, mode))
-            .map_err(|errno| Error::io("cannot make a layer's directory", errno))?;
-        Root::open(&files).map_err(|error| Error::tree("cannot make a layer's directory", error))
+/// Returns how layers are unpacked into directories of `store`.
+pub(super) fn unpacked_form(store: &Store) -> LayerForm {
+    match store.snapshotter() {
+        Snapshotter::Overlay { userxattr: false } => LayerForm::Overlay,
+        Snapshotter::Overlay { userxattr: true } | Snapshotter::Native => LayerForm::OverlayUser,
     }
+}
+
+/// Makes a snapshot's directory with an empty one for its files, which it opens.
+pub(super) fn make_files(directory: &Path) -> Result<Root> {
+    disk::make_private_dir(directory)?;
+    let (files, mode) = (directory.join("fs"), Mode::from_raw_mode(0o755));
+    rustix::fs::mkdir(&files, mode)
+        .and_then(|()| rustix::fs::chmod(&files, mode))
+        .map_err(|errno| Error::io("cannot make a layer's directory", errno))?;
+    Root::open(&files).map_err(|error| Error::tree("cannot make a layer's directory", error))
 }
 
 impl Drop for UnpackedLayer {

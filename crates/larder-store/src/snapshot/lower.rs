@@ -1,7 +1,7 @@
 //! What snapshots show, without a mount: for what is written upon them by this process, and for what
 //! their layers change.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,8 +22,6 @@ pub(crate) struct Lowers(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     trees: HashMap<SnapshotId, Lower>,
-    /// Layers of which it is known that they, and all beneath, lie in directories.
-    in_directories: HashSet<SnapshotId>,
 }
 
 impl Lowers {
@@ -93,33 +91,6 @@ impl Store {
             packing,
         })
     }
-
-    /// Returns whether all layers of `id` lie in directories.
-    pub(super) fn is_in_directories(&self, db: &Connection, id: &SnapshotId) -> Result<bool> {
-        let mut above = Vec::new();
-        let mut current = id.clone();
-        loop {
-            if self.lowers().known().in_directories.contains(&current) {
-                break;
-            }
-            match plain_parent(db, &current)? {
-                Some((_, Packing::Erofs)) => return Ok(false),
-                Some((parent, Packing::Directory)) => {
-                    above.push(std::mem::replace(&mut current, parent));
-                }
-                None => {
-                    let layers = Ancestry::load(db, &current)?.layers(&current, Of::View);
-                    if layers.iter().any(|layer| layer.packing == Packing::Erofs) {
-                        return Ok(false);
-                    }
-                    above.push(current);
-                    break;
-                }
-            }
-        }
-        self.lowers().known().in_directories.extend(above);
-        Ok(true)
-    }
 }
 
 /// Returns what a layer lies upon, and how its files lie; `None` for the lowest, and for what is more, or
@@ -155,15 +126,14 @@ impl Files {
     fn open(&self) -> Result<Arc<OwnedFd>> {
         let store = self.store.upgrade();
         let store = store.ok_or_else(|| Error::invalid("a store that was closed is read"))?;
-        match self.packing {
-            Packing::Erofs => store.image_root(&self.id),
-            Packing::Directory => {
-                let opened = File::open(store.files(&self.id));
-                let failed =
-                    |error| Error::io(format_args!("cannot read snapshot `{}`", self.id), error);
-                opened.map(|file| Arc::new(file.into())).map_err(failed)
-            }
-        }
+        let path = match (self.packing, store.image_mounter()) {
+            (Packing::Erofs, Some(mounter)) => return store.image_root(&self.id, mounter),
+            (Packing::Erofs, None) => store.unpacked(&self.id)?,
+            (Packing::Directory, _) => store.files(&self.id),
+        };
+        let failed = |error| Error::io(format_args!("cannot read snapshot `{}`", self.id), error);
+        let opened = File::open(path).map_err(failed)?;
+        Ok(Arc::new(opened.into()))
     }
 }
 

@@ -242,7 +242,7 @@ impl Store {
                    SELECT parent FROM snapshot_parents JOIN below ON child = below.id) \
                  SELECT p.parent, s.id FROM below \
                    JOIN snapshot_parents p ON p.parent = below.id \
-                   JOIN snapshots s ON s.id = p.child AND s.form = 'flat'",
+                   JOIN snapshots s ON s.id = p.child AND s.form = 'flat' AND p.role = 'below'",
             )?;
             let rows = list.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -13,12 +13,24 @@ use crate::error::owner_failed;
 use crate::quota;
 use crate::sink::Sink;
 use crate::sink::operations::Place;
-use crate::tar::{Header, Kind, Reader};
+use crate::tar::{Header, Kind, Reader, Segment};
 use crate::xattr::{self, Attributes};
 use crate::{Error, ErrorKind, Result};
 
 /// How much of a file is written at once.
 const COPY_BYTES: usize = 256 << 10;
+
+/// What an entry holds: its runs of data, one after the other.
+pub(super) trait Content: Read {
+    /// Returns where the runs belong; between them are holes.
+    fn segments(&self) -> &[Segment];
+}
+
+impl<R: Read> Content for Reader<R> {
+    fn segments(&self) -> &[Segment] {
+        Reader::segments(self)
+    }
+}
 
 impl<S: Sink> Unpacker<'_, S> {
     /// Makes the entry at `path`, with its contents from the archive.
@@ -26,7 +38,7 @@ impl<S: Sink> Unpacker<'_, S> {
         &mut self,
         path: &Path,
         header: &Header,
-        archive: &mut Reader<impl Read>,
+        archive: &mut impl Content,
     ) -> Result<()> {
         let parent = self.parent_of(path)?;
         let name = path.file_name().unwrap_or_default();
@@ -136,7 +148,7 @@ impl<S: Sink> Unpacker<'_, S> {
         name: &OsStr,
         path: &Path,
         header: &Header,
-        archive: &mut Reader<impl Read>,
+        archive: &mut impl Content,
     ) -> Result<()> {
         let sink = self.sink;
         let mut file =
@@ -158,7 +170,7 @@ impl<S: Sink> Unpacker<'_, S> {
         file: &mut S::File,
         path: &Path,
         header: &Header,
-        archive: &mut Reader<impl Read>,
+        archive: &mut impl Content,
     ) -> Result<()> {
         let segments = archive.segments().to_vec();
         self.buffer.resize(COPY_BYTES, 0);
@@ -224,7 +236,12 @@ impl<S: Sink> Unpacker<'_, S> {
     }
 
     /// Gives an open directory its attributes but for those that come at the end.
-    fn finish_open_dir(&mut self, dir: &S::Dir, path: &Path, header: &Header) -> Result<DirEnd> {
+    pub(super) fn finish_open_dir(
+        &mut self,
+        dir: &S::Dir,
+        path: &Path,
+        header: &Header,
+    ) -> Result<DirEnd> {
         let sink = self.sink;
         self.restore_owner(Place::Dir(dir), header)
             .map_err(|errno| owner_failed(path.display(), errno))?;
@@ -358,7 +375,7 @@ impl<S: Sink> Unpacker<'_, S> {
 }
 
 /// Returns what an entry takes on the disk.
-fn entry_bytes(name: &OsStr, header: &Header, archive: &Reader<impl Read>) -> u64 {
+fn entry_bytes(name: &OsStr, header: &Header, archive: &impl Content) -> u64 {
     let content = match &header.kind {
         Kind::File => {
             let segments = archive.segments().iter();

@@ -129,7 +129,7 @@ pub(super) struct DirEnd {
 }
 
 impl<'a, S: Sink> Unpacker<'a, S> {
-    fn new(sink: &'a S, form: Option<LayerForm>, options: ApplyOptions<'a>) -> Self {
+    pub(super) fn new(sink: &'a S, form: Option<LayerForm>, options: ApplyOptions<'a>) -> Self {
         Self {
             sink,
             form,
@@ -257,7 +257,7 @@ impl<'a, S: Sink> Unpacker<'a, S> {
     }
 
     /// Gives each directory its time, which making entries changed, and its mode.
-    fn finish_dirs(&mut self) -> Result<()> {
+    pub(super) fn finish_dirs(&mut self) -> Result<()> {
         let dirs = std::mem::take(&mut self.dirs);
         // Children first, while their parents can still be entered.
         for (path, end) in dirs.into_iter().rev() {
@@ -291,7 +291,7 @@ pub(super) fn failed(path: &Path, errno: Errno) -> Error {
     Error::io(unpack_text(path), errno)
 }
 
-fn unpack_text(path: &Path) -> String {
+pub(super) fn unpack_text(path: &Path) -> String {
     format!("cannot unpack `{}`", path.display())
 }
 

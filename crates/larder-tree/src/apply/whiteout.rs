@@ -14,7 +14,7 @@ use crate::{Error, ErrorKind, Result};
 const PREFIX: &[u8] = b".wh.";
 
 /// Hides all that is beneath its directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// What aufs keeps for itself.
 const FOREIGN_PREFIX: &[u8] = b".wh..wh.";
@@ -71,7 +71,7 @@ impl<S: Sink> Unpacker<'_, S> {
         .map_err(|errno| failed(path, errno))
     }
 
-    fn hide_victim(
+    pub(super) fn hide_victim(
         &mut self,
         form: LayerForm,
         parent: &Parent<S::Dir>,

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::merged::Merged;
 use crate::beneath::read_names;
 use crate::erofs::{ReadInode, Reader};
-use crate::tar::{Header, Kind};
+use crate::tar::{Header, Kind, Segment};
 use crate::xattr::Attributes;
 
 /// How much of two files is compared at once.
@@ -146,7 +146,7 @@ impl From<&ReadInode> for Metadata {
 }
 
 /// An entry of a directory.
-pub(super) struct Node<'a> {
+pub(crate) struct Node<'a> {
     metadata: Metadata,
     file_type: FileType,
     source: Source<'a>,
@@ -208,7 +208,7 @@ impl<'a> Node<'a> {
     }
 
     /// Returns what an inode of an image is.
-    pub(super) fn in_image(image: &'a Reader, inode: ReadInode) -> Self {
+    pub(crate) fn in_image(image: &'a Reader, inode: ReadInode) -> Self {
         let metadata = (&inode).into();
         let listing = OnceCell::new();
         Self::new(
@@ -230,7 +230,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    pub(super) fn is_dir(&self) -> bool {
+    pub(crate) fn is_dir(&self) -> bool {
         self.file_type == FileType::Directory
     }
 
@@ -267,7 +267,7 @@ impl<'a> Node<'a> {
 
     /// Fills `buffer` with what the entry, a file, holds from `offset` on, as far as it goes; returns
     /// how much that is.
-    pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.source {
             Source::Name {
                 parent,
@@ -288,8 +288,19 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Returns where the entry, a file, has data; what lies between is zeros.
+    pub(crate) fn segments(&self) -> io::Result<Vec<Segment>> {
+        match &self.source {
+            Source::Name { .. } => Ok(vec![Segment {
+                offset: 0,
+                length: self.metadata.size,
+            }]),
+            Source::Image { image, inode, .. } => image.segments(inode),
+        }
+    }
+
     /// Returns the attributes; only files and directories have any that matter.
-    pub(super) fn attributes(&self) -> io::Result<&Attributes> {
+    pub(crate) fn attributes(&self) -> io::Result<&Attributes> {
         if let Some(attributes) = self.attributes.get() {
             return Ok(attributes);
         }
@@ -308,7 +319,7 @@ impl<'a> Node<'a> {
 
     /// Returns whether the entry only says that there is none: a device 0:0, or an empty file
     /// with overlayfs' mark.
-    pub(super) fn is_whiteout(&self) -> io::Result<bool> {
+    pub(crate) fn is_whiteout(&self) -> io::Result<bool> {
         match self.file_type {
             FileType::CharacterDevice => Ok(self.metadata.device == 0),
             FileType::RegularFile if self.metadata.size == 0 => {
@@ -319,13 +330,13 @@ impl<'a> Node<'a> {
     }
 
     /// Identifies the file among its hard links; `None` if it has but one name.
-    pub(super) fn link_id(&self) -> Option<(u64, u64)> {
+    pub(crate) fn link_id(&self) -> Option<(u64, u64)> {
         let has_more = !self.is_dir() && self.metadata.has_more_names;
         has_more.then_some(self.metadata.id)
     }
 
     /// Describes the entry, to be written under `path`; `None` for a socket.
-    pub(super) fn header(&self, path: PathBuf) -> io::Result<Option<Header>> {
+    pub(crate) fn header(&self, path: PathBuf) -> io::Result<Option<Header>> {
         let device = || {
             let number = self.metadata.device;
             (fs::major(number), fs::minor(number))

@@ -7,7 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, SeekFrom, seek};
+use rustix::io::Errno;
 
 use super::decode::{
     ReadInode, ReadSuperblock, XATTR_ENTRY_BYTES, damaged, read_entries, read_xattr,
@@ -15,12 +16,15 @@ use super::decode::{
 };
 use super::format::{BLOCK_BYTES, SLOT_BYTES};
 use crate::bulk;
-use crate::tar::Xattrs;
+use crate::tar::{Segment, Xattrs};
 use crate::{Error, Result};
 
 /// How much is read at once, where small things lie; and how much of it is kept.
 const WINDOW_BYTES: usize = 64 << 10;
 const WINDOW_COUNT: usize = 64;
+
+/// Files below this size are taken to have no holes.
+const SPARSE_BYTES: u64 = 64 << 10;
 
 /// The longest target of a symlink.
 const MAX_TARGET_BYTES: u64 = 4096;
@@ -189,6 +193,48 @@ impl Reader {
             self.read_at(begin + skipped, tail)?;
         }
         Ok(())
+    }
+
+    /// Returns where a file has data: what is a hole of the image is one of the file.
+    pub(crate) fn segments(&self, file: &ReadInode) -> io::Result<Vec<Segment>> {
+        let all = vec![Segment {
+            offset: 0,
+            length: file.size,
+        }];
+        let in_blocks = file.size - file.tail_bytes();
+        let Some(block) = file.first_block().filter(|_| in_blocks >= SPARSE_BYTES) else {
+            return Ok(all);
+        };
+        let begin = u64::from(block) * BLOCK_BYTES as u64;
+        if begin
+            .checked_add(in_blocks)
+            .is_none_or(|end| end > self.length)
+        {
+            return Err(damaged("data lies outside"));
+        }
+        let mut segments = Vec::new();
+        let mut offset = 0;
+        while offset < in_blocks {
+            let start = match seek(&self.file, SeekFrom::Data(begin + offset)) {
+                Ok(start) if start - begin < in_blocks => start - begin,
+                // Nothing but a hole follows.
+                Ok(_) | Err(Errno::NXIO) => break,
+                Err(Errno::INVAL) => return Ok(all),
+                Err(errno) => return Err(errno.into()),
+            };
+            offset = seek(&self.file, SeekFrom::Hole(begin + start))? - begin;
+            segments.push(Segment {
+                offset: start,
+                length: offset.min(in_blocks) - start,
+            });
+        }
+        if in_blocks < file.size {
+            segments.push(Segment {
+                offset: in_blocks,
+                length: file.size - in_blocks,
+            });
+        }
+        Ok(segments)
     }
 
     /// Returns where the whole blocks of a file's data begin, and what follows them.

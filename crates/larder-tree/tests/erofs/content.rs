@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use larder_tree::tar::{Header, Kind};
 
-use crate::support::{TestImage, apply, apply_to_both, archive, can_mount};
+use crate::support::{TestImage, apply, apply_to_both, archive, can_mount, unpack_image};
 
 fn bytes(length: usize) -> Vec<u8> {
     // No two blocks alike.
@@ -145,6 +145,11 @@ fn holes_take_no_room() {
     assert!(allocated < 1 << 20, "{allocated}");
     let mounted = test.mount_unchecked();
     let copy = File::open(mounted.at("sparse")).unwrap();
+    let unpacked = tempfile::tempdir().unwrap();
+    unpack_image(&test.path(), unpacked.path());
+    let stat = unpacked.path().join("sparse").metadata().unwrap();
+    assert_eq!(stat.len(), 5 * GIB + 100);
+    assert!(stat.blocks() * 512 < 1 << 20, "a hole stays one");
     assert_eq!(copy.metadata().unwrap().len(), 5 * GIB + 100);
     for offset in [0, 4096, GIB, GIB + 4096, 4 * GIB, 5 * GIB - 4096, 5 * GIB] {
         let mut block = [0; 4096];

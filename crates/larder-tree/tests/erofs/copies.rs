@@ -22,7 +22,7 @@ use rustix::fs::{CWD, Gid, Timespec, Timestamps, Uid, XattrFlags};
 
 use crate::support::{
     Found, TIME, TestImage, assert_same, assert_same_layers, can_mount, check, found,
-    mount_overlay, packed,
+    mount_overlay, packed, unpacked_image,
 };
 
 /// Times from here on are those of the test.
@@ -199,6 +199,7 @@ fn compare(ops: &[Op]) -> std::result::Result<BTreeMap<PathBuf, Found>, String> 
     assert_same(&seen, &normal(found(writable.path())));
     assert_eq!(layer(mounted.path(), &lower), layer(&upper, &lower));
     assert_same_layers(&test.path(), mounted.path(), Some(&lower));
+    assert_same(&unpacked_image(&test.path()), &found(mounted.path()));
     Ok(seen)
 }
 

@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use larder_tree::ErrorKind;
+use larder_tree::apply::{ApplyOptions, LayerForm, apply_image};
+use larder_tree::beneath::Root;
 use larder_tree::diff::{LayerOptions, LayerStats, Style, write_layer};
 use larder_tree::erofs::Reader;
 use larder_tree::tar::{Header, Kind};
@@ -65,6 +67,7 @@ fn pack(dir: &Path, image: &[u8]) -> larder_tree::Result<LayerStats> {
     let file = File::create(&path).unwrap();
     file.write_all_at(image, 0).unwrap();
     let reader = Reader::open(File::open(&path).unwrap())?;
+    unpack(&reader, &dir.join("unpacked"));
     write_layer(
         &reader,
         None,
@@ -72,6 +75,19 @@ fn pack(dir: &Path, image: &[u8]) -> larder_tree::Result<LayerStats> {
         io::sink(),
         &LayerOptions::default(),
     )
+}
+
+/// Unpacks an image, whatever comes of it.
+fn unpack(image: &Reader, dir: &Path) {
+    std::fs::create_dir(dir).unwrap();
+    let mut ignore = |_| {};
+    let root = Root::open(dir).unwrap();
+    let options = ApplyOptions::new(&mut ignore);
+    if let Err(error) = apply_image(&root, image, LayerForm::Overlay, options) {
+        assert!(!error.to_string().is_empty());
+    }
+    drop(root);
+    std::fs::remove_dir_all(dir).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use larder_testkit::{report_skip, unpacked};
-use larder_tree::apply::{ApplyOptions, ApplyStats, LayerForm, Warning, apply_layer};
+use larder_tree::apply::{ApplyOptions, ApplyStats, LayerForm, Warning, apply_image, apply_layer};
 use larder_tree::beneath::Root;
 use larder_tree::diff::{LayerOptions, Style, Upper, write_layer};
 use larder_tree::erofs::{Image, Reader, Summary};
@@ -277,6 +277,22 @@ pub(crate) fn assert_same(image: &BTreeMap<PathBuf, Found>, other: &BTreeMap<Pat
     }
 }
 
+/// Unpacks an image, and returns what is in the directory.
+pub(crate) fn unpacked_image(image: &Path) -> BTreeMap<PathBuf, Found> {
+    let dir = tempfile::tempdir().unwrap();
+    unpack_image(image, dir.path());
+    found(dir.path())
+}
+
+/// Unpacks an image into an empty directory.
+pub(crate) fn unpack_image(image: &Path, dir: &Path) {
+    let reader = Reader::open(File::open(image).unwrap()).unwrap();
+    let mut warn = |warning| panic!("{warning}");
+    let root = Root::open(dir).unwrap();
+    let options = ApplyOptions::new(&mut warn);
+    apply_image(&root, &reader, LayerForm::Overlay, options).unwrap();
+}
+
 /// Packs what an image holds, and what a directory shows that it is mounted at, in all ways: they must make
 /// the same layers, or fail both.
 pub(crate) fn assert_same_layers(image: &Path, mounted: &Path, lower: Option<&Path>) {
@@ -368,6 +384,7 @@ pub(crate) fn assert_image_as(
     let found = found(mounted.path());
     assert_same(&found, &self::found(dir));
     assert_same_layers(&test.path(), mounted.path(), None);
+    assert_same(&unpacked_image(&test.path()), &found);
     assert_eq!(summary.size_bytes, test.path().metadata().unwrap().len());
     Some((found, summary))
 }
