@@ -34,9 +34,11 @@ struct State {
     waiting: Vec<Waiting>,
 }
 
+type Change = Box<dyn FnOnce(&Transaction<'_>) -> Result<()> + Send>;
+
 /// A change that waits for a transaction, and what is to be let go when it is committed.
 struct Waiting {
-    change: Box<dyn FnOnce(&Transaction<'_>) -> Result<()> + Send>,
+    change: Change,
     guard: Box<dyn Send>,
 }
 

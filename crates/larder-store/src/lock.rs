@@ -222,8 +222,11 @@ impl Lease {
         loop {
             match rustix::fs::linkat(CWD, self.path(), CWD, &path, AtFlags::empty()) {
                 Ok(()) => {
-                    let _lease = self.clone();
-                    return Ok(Some(KeyLock(Some(Held::Link { path, _lease }))));
+                    let held = Held::Link {
+                        path,
+                        _lease: self.clone(),
+                    };
+                    return Ok(Some(KeyLock(Some(held))));
                 }
                 Err(Errno::EXIST) => {}
                 // The file system has no links, or no more of them.
