@@ -51,6 +51,7 @@ mod layers;
 mod login;
 mod multi;
 mod network;
+mod openpgp;
 mod ops;
 mod output;
 mod policy;

@@ -3,17 +3,20 @@
 mod partial;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use larder_llb::http::HttpSource;
+use larder_llb::http::{HttpSignature, HttpSource};
 use larder_llb::pb;
 use larder_oci::Digest;
 use larder_registry::{BlobSink, Secret, Validator, WebAnswer, WebFile, WebRequest};
 use larder_store::{FetchedSource, Lease, SnapshotId};
+use larder_tree::beneath::Root;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::source::canceled;
@@ -22,6 +25,7 @@ use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::explain::SourcePart;
 use crate::fetch::no_runtime;
+use crate::openpgp::{self, Signers};
 use crate::progress::VertexProgress;
 use crate::request::SecretProvider;
 use partial::Partial;
@@ -130,13 +134,25 @@ impl<'a> WebFiles<'a> {
         }
     }
 
-    /// Returns what a file is now. One with a checksum is not asked for: it is what that says.
+    /// Returns what a file is now. One with a checksum is not asked for: it is what that says; but it is
+    /// fetched if it must be signed, for its signature to be checked.
     ///
     /// # Errors
-    /// When its server can't be asked, or does not have it.
+    /// When its server can't be asked, or does not have it, and when it is not signed as it must be.
     pub(crate) fn resolve(&self, fetch: WebFetch<'_>) -> Result<WebSource> {
+        let found = self.find(fetch)?;
+        if let Some(signature) = &fetch.source.signature {
+            let snapshot = self.tree_of(fetch, &found)?;
+            self.verify(signature, &found, &snapshot)?;
+        }
+        Ok(found)
+    }
+
+    fn find(&self, fetch: WebFetch<'_>) -> Result<WebSource> {
         let source = fetch.source;
-        if let Some(digest) = &source.checksum {
+        if let Some(digest) = &source.checksum
+            && source.signature.is_none()
+        {
             return Ok(WebSource {
                 digest: digest.clone(),
                 filename: source.file_name(None),
@@ -147,7 +163,35 @@ impl<'a> WebFiles<'a> {
         }
         let asked = self.asked(&source.request_id());
         let found = asked.get_or_init(|| self.ask(fetch));
-        found.as_ref().map_err(BuildError::duplicate).cloned()
+        let found = found.as_ref().map_err(BuildError::duplicate).cloned()?;
+        match &source.checksum {
+            Some(wanted) if *wanted != found.digest => Err(mismatch(source, &found.digest, wanted)),
+            _ => Ok(found),
+        }
+    }
+
+    /// Checks who has signed a file.
+    fn verify(
+        &self,
+        signature: &HttpSignature,
+        found: &WebSource,
+        snapshot: &SnapshotId,
+    ) -> Result<()> {
+        let signers = Signers {
+            keys: &signature.public_keys,
+            reject_expired: false,
+            now: self.engine.now(),
+        };
+        let mount = self.lease.store().view(snapshot)?;
+        let root = Root::from_fd(larder_exec::mount::open(&mount)?);
+        let open = || {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = root.open_file(&found.filename, flags, Mode::empty());
+            Ok(File::from(file.map_err(io::Error::other)?))
+        };
+        openpgp::verify(signers, &signature.signature, open).map_err(|error| {
+            BuildError::invalid(format!("failed to verify pgp signature: {error}"))
+        })
     }
 
     /// Returns the digest of a file that was asked for in this run.
@@ -162,11 +206,15 @@ impl<'a> WebFiles<'a> {
     /// # Errors
     /// As [`Self::resolve`], and when the file is not what it was found to be.
     pub(crate) fn load(&self, fetch: WebFetch<'_>) -> Result<SnapshotId> {
-        let found = self.resolve(fetch)?;
-        if let Some(snapshot) = found.snapshot
-            && self.lease.hold_snapshots(std::slice::from_ref(&snapshot))?
+        let found = self.find(fetch)?;
+        self.tree_of(fetch, &found)
+    }
+
+    fn tree_of(&self, fetch: WebFetch<'_>, found: &WebSource) -> Result<SnapshotId> {
+        if let Some(snapshot) = &found.snapshot
+            && self.lease.hold_snapshots(std::slice::from_ref(snapshot))?
         {
-            return Ok(snapshot);
+            return Ok(snapshot.clone());
         }
         let (_, Some((snapshot, about))) = self.fetch(fetch, &[])? else {
             let message = "a file that is not there is unchanged";
@@ -175,16 +223,7 @@ impl<'a> WebFiles<'a> {
         if about.digest == found.digest {
             return Ok(snapshot);
         }
-        let (url, got, wanted) = (shown(&fetch.source.url), about.digest, found.digest);
-        let error = BuildError::invalid(format!(
-            "digest mismatch for {url}: {got} (expected: {wanted})"
-        ));
-        Err(match &fetch.source.checksum {
-            Some(_) => error.with_hint(
-                "if the file is the one that is wanted, change `--checksum`; else find out who changed it",
-            ),
-            None => error.with_hint("the file changed during the build: try again"),
-        })
+        Err(mismatch(fetch.source, &about.digest, &found.digest))
     }
 
     /// Takes a file that the user sends for what a server would answer. Returns the URL that it is at
@@ -332,6 +371,20 @@ impl<'a> WebFiles<'a> {
             self.lease.add_fetched(&source.request_id(), &fetched)?;
         }
         Ok((answer, Some((snapshot, about))))
+    }
+}
+
+/// The error for a file that is another than the one that is wanted.
+fn mismatch(source: &HttpSource, got: &Digest, wanted: &Digest) -> BuildError {
+    let url = shown(&source.url);
+    let error = BuildError::invalid(format!(
+        "digest mismatch for {url}: {got} (expected: {wanted})"
+    ));
+    match &source.checksum {
+        Some(_) => error.with_hint(
+            "if the file is the one that is wanted, change `--checksum`; else find out who changed it",
+        ),
+        None => error.with_hint("the file changed during the build: try again"),
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::graph::Problem;
 
 /// Those that larder has, sorted. The ids are BuildKit's, with its misspelling.
-const ENABLED: [&str; 82] = [
+const ENABLED: [&str; 84] = [
     "constraints",
     "diffop",
     "exec.cgroup",
@@ -63,6 +63,7 @@ const ENABLED: [&str; 82] = [
     "source.git.knownsshhosts",
     "source.git.mountsshsock",
     "source.git.mtime",
+    "source.git.signatureverify",
     "source.git.skipsubmodules",
     "source.git.subdir",
     "source.http",
@@ -70,6 +71,7 @@ const ENABLED: [&str; 82] = [
     "source.http.checksum",
     "source.http.header",
     "source.http.perm",
+    "source.http.signatureverify",
     "source.image",
     "source.image.checksum",
     "source.image.layerlimit",
@@ -89,7 +91,7 @@ const ENABLED: [&str; 82] = [
 ];
 
 /// Those that BuildKit has and larder has not, with the reason.
-const DISABLED: [(&str, &str); 8] = [
+const DISABLED: [(&str, &str); 6] = [
     (
         "cache.azblob",
         "caches in Azure's blob storage are not there yet",
@@ -101,8 +103,6 @@ const DISABLED: [(&str, &str); 8] = [
         "steps have no proxy of their own",
     ),
     ("history.filter", "the history of builds is not served yet"),
-    ("source.git.signatureverify", "signatures are not verified"),
-    ("source.http.signatureverify", "signatures are not verified"),
     (
         "source.policy.session",
         "policies that a client evaluates are not asked for yet",

@@ -14,8 +14,6 @@
 //! assert!(GitRef::parse("https://example.com/a.tar").is_none());
 //! # Ok::<(), larder_llb::git::GitError>(())
 //! ```
-//!
-//! **Limitations**: signatures (`git.sig.*`) are refused.
 
 mod reference;
 mod remote;
@@ -23,7 +21,7 @@ mod source;
 
 pub use reference::{GitRef, Mtime};
 pub use remote::{Remote, Scheme};
-pub use source::{GitSource, is_commit};
+pub use source::{GitSignature, GitSource, is_commit};
 
 /// Why a text names no repository, or a source op none that can be fetched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -32,6 +32,17 @@ pub struct HttpSource {
     pub auth_header_secret: Option<String>,
     /// Further headers of the request, sorted by name.
     pub headers: Vec<HttpHeader>,
+    /// Who must have signed it.
+    pub signature: Option<HttpSignature>,
+}
+
+/// A signature that a file must have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpSignature {
+    /// The OpenPGP keys of who may have signed, in their armor.
+    pub public_keys: String,
+    /// The detached signature, in its armor.
+    pub signature: String,
 }
 
 /// A header of a request.
@@ -46,11 +57,8 @@ pub struct HttpHeader {
 
 /// An attribute of a source that can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{attr}` of an http source {problem}")]
-pub struct HttpSourceError {
-    attr: String,
-    problem: &'static str,
-}
+#[error("{0}")]
+pub struct HttpSourceError(String);
 
 impl HttpSource {
     /// Reads the attributes of a source; `None` for one of another kind.
@@ -73,13 +81,11 @@ impl HttpSource {
             gid: 0,
             auth_header_secret: None,
             headers: Vec::new(),
+            signature: None,
         };
         let text = |value: &String| Some(value.clone()).filter(|text| !text.is_empty());
         for (attr, value) in &source.attrs {
-            let bad = |problem| HttpSourceError {
-                attr: attr.clone(),
-                problem,
-            };
+            let bad = |problem| HttpSourceError(format!("`{attr}` of an http source {problem}"));
             let number = || number(value).ok_or_else(|| bad("is no number"));
             match attr.as_str() {
                 "http.checksum" => {
@@ -91,11 +97,27 @@ impl HttpSource {
                 "http.uid" => http.uid = number()?,
                 "http.gid" => http.gid = number()?,
                 "http.authheadersecret" => http.auth_header_secret = text(value),
-                signature if signature.starts_with("http.sig") => {
-                    return Err(bad("is not available: larder can't verify signatures"));
+                "http.sig.pubkey" => {
+                    let signature = http.signature.get_or_insert_default();
+                    signature.public_keys.clone_from(value);
+                }
+                "http.sig.signature" => {
+                    let signature = http.signature.get_or_insert_default();
+                    signature.signature.clone_from(value);
+                }
+                // It may ask for a check: nothing is fetched without it.
+                signature if signature.starts_with("http.sig.") => {
+                    return Err(bad("is not known to larder"));
                 }
                 other => http.headers.extend(header(other, value)),
             }
+        }
+        let is_half = |signature: &HttpSignature| {
+            signature.public_keys.is_empty() != signature.signature.is_empty()
+        };
+        if http.signature.as_ref().is_some_and(is_half) {
+            let problem = "http signature verification requires both pubkey and signature";
+            return Err(HttpSourceError(problem.to_owned()));
         }
         http.headers.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(http)
@@ -338,7 +360,16 @@ mod tests {
             "`http.perm` of an http source is no number"
         );
         assert!(bad("http.checksum", "md5:1").contains("is no digest"));
-        assert!(bad("http.sig.pubkey", "x").contains("can't verify signatures"));
+        let half = "http signature verification requires both pubkey and signature";
+        assert_eq!(bad("http.sig.pubkey", "x"), half);
+        assert_eq!(bad("http.sig.signature", "x"), half);
+        assert!(bad("http.sig.policy", "x").contains("is not known"));
+        let signed = [("sig.pubkey", "k"), ("sig.signature", "s")];
+        let signed = source("https://x.test/a", &signed);
+        let plain = source("https://x.test/a", &[]);
+        assert_eq!(signed.signature.as_ref().unwrap().signature, "s");
+        // Who has signed changes nothing of the file.
+        assert_eq!(signed.request_id(), plain.request_id());
         let other = pb::SourceOp {
             identifier: "local://http".to_owned(),
             ..pb::SourceOp::default()

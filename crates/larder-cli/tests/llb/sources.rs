@@ -5,7 +5,7 @@ use std::process::Command;
 
 use fs_err as fs;
 use larder_oci::Digest;
-use larder_testkit::{Base, GitRepository, GitServer, Scratch, project};
+use larder_testkit::{Base, GitRepository, GitServer, Scratch, WebAnswer, WebServer, project};
 
 use crate::graph::{Graph, State, build, copy, files, files_with, mkfile, tree};
 
@@ -243,4 +243,117 @@ fn a_listing_stands_for_files_that_are_not_asked_for() {
     let bad = graph.source_with("local://source", &bad);
     let run = build(&project, &flags, &graph.of(&bad)).exit(1);
     let _ = run.says(r#"invalid value for local.metadatatransfer "maybe""#);
+}
+
+/// Keys, and what they have signed.
+const SIGNED: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../larder-engine/src/openpgp/testdata"
+);
+
+fn signed(name: &str) -> String {
+    fs::read_to_string(format!("{SIGNED}/{name}")).unwrap()
+}
+
+#[test]
+fn commits_and_tags_are_taken_if_they_are_signed() {
+    let project = project!(Base::Busybox);
+    larder_testkit::install(&["git"]).unwrap();
+    let served = project.scratch().join("served");
+    fs::create_dir(&served).unwrap();
+    let server = GitServer::start(&served);
+    let repository = GitRepository::create(&served.join("a"));
+    // The signed commit has this file.
+    let _ = repository.commit(&[("f", "one")]);
+    for (kind, reference) in [("commit", "refs/heads/main"), ("tag", "refs/tags/v1")] {
+        let object = format!("{SIGNED}/{kind}");
+        let id = repository.git(["hash-object", "-t", kind, "-w", &object]);
+        repository.git(["update-ref", reference, &id]);
+    }
+    repository.git(["branch", "other", "main"]);
+    repository.git(["checkout", "--quiet", "other"]);
+    let unsigned = repository.commit(&[("f", "two")]);
+    let url = server.url("a/.git");
+    let identifier = format!("git://{}", url.strip_prefix("http://").unwrap());
+    let git = |reference: &str, key: &str, attrs: &[(&str, &str)]| {
+        let mut graph = Graph::default();
+        let key = signed(key);
+        let all = [("git.fullurl", &*url), ("git.sig.pubkey", &*key)];
+        let attrs = [&all[..], attrs].concat();
+        let state = graph.source_with(&format!("{identifier}{reference}"), &attrs);
+        graph.of(&state)
+    };
+    let one = tree(&[("f", "one")]);
+    let must_be_tag = [("git.sig.requiresignedtag", "true")];
+    assert_eq!(files(&project, &git("#main", "signer.key", &[])), one);
+    assert_eq!(
+        files(&project, &git("#v1", "signer.key", &must_be_tag)),
+        one
+    );
+
+    // That the files are there already is no reason to take them.
+    let unknown = "signature by 8E679E625C617C56: openpgp: signature made by unknown entity";
+    let other = format!("#{unsigned}");
+    for (definition, expected) in [
+        (git("#main", "rsa.key", &[]), unknown),
+        (git("#v1", "rsa.key", &must_be_tag), unknown),
+        (
+            git("#main", "signer.key", &must_be_tag),
+            "signed tag required but no signed tag found",
+        ),
+        (
+            git(&other, "signer.key", &[]),
+            "failed to decode armored signature: EOF",
+        ),
+    ] {
+        let run = build(&project, &[], &definition).exit(1);
+        let _ = run.says(expected);
+    }
+}
+
+#[test]
+fn files_of_web_servers_are_taken_if_they_are_signed() {
+    let project = project!(Base::Busybox);
+    let server = WebServer::start(move |request, _| match &*request.target {
+        "/signed" => WebAnswer::status(200).body("payload\n"),
+        "/changed" => WebAnswer::status(200).body("paylaod\n"),
+        _ => WebAnswer::status(404),
+    });
+    let digest = Digest::sha256("payload\n").to_string();
+    let web = |path: &str, key: &str, attrs: &[(&str, &str)]| {
+        let mut graph = Graph::default();
+        let (key, signature) = (signed(key), signed("signer.sig"));
+        let all = [
+            ("http.filename", "f"),
+            ("http.sig.pubkey", &*key),
+            ("http.sig.signature", &*signature),
+        ];
+        let url = format!("http://{}{path}", server.host());
+        let state = graph.source_with(&url, &[&all[..], attrs].concat());
+        graph.of(&state)
+    };
+    let pinned = [("http.checksum", &*digest)];
+    let expected = tree(&[("f", "payload\n")]);
+    for attrs in [&[][..], &pinned] {
+        let definition = web("/signed", "signer.key", attrs);
+        assert_eq!(files(&project, &definition), expected);
+    }
+    for (definition, expected) in [
+        (
+            web("/signed", "rsa.key", &[]),
+            "failed to verify pgp signature: signature by 8E679E625C617C56",
+        ),
+        (web("/signed", "rsa.key", &pinned), "unknown entity"),
+        (
+            web("/changed", "signer.key", &[]),
+            "openpgp: invalid signature",
+        ),
+        (
+            web("/changed", "signer.key", &pinned),
+            "digest mismatch for",
+        ),
+    ] {
+        let run = build(&project, &[], &definition).exit(1);
+        let _ = run.says(expected);
+    }
 }

@@ -23,6 +23,7 @@ mod command;
 mod git_dir;
 mod repository;
 mod resolve;
+mod signature;
 mod submodules;
 
 use std::collections::HashMap;
@@ -118,6 +119,9 @@ pub(crate) fn resolve(
     let source = read(source)?;
     let checkout = checkout(worker, progress, cancel);
     let resolved = worker.repositories.resolve(&source, &checkout)?;
+    if let Some(wanted) = &source.signature {
+        checkout.verify(&source, &resolved, wanted, worker.engine.now())?;
+    }
     let line = format!("{}\t{}\n", resolved.object, resolved.reference);
     progress.log(LogStream::Stdout, line.as_bytes());
     let part = SourcePart::new(

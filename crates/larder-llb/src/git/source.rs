@@ -46,6 +46,21 @@ pub struct GitSource {
     pub bundle: Option<BlobLocator>,
     /// Whether the result is a bundle of the commit and its ancestors, in place of its files.
     pub checkout_bundle: bool,
+    /// Who must have signed the commit or the tag.
+    pub signature: Option<GitSignature>,
+}
+
+/// A signature that a commit, or a tag, must have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GitSignature {
+    /// The OpenPGP keys of who may have signed, in their armor.
+    pub public_keys: String,
+    /// Whether keys that have expired since do not count.
+    pub reject_expired: bool,
+    /// Whether the tag must be signed; a signed commit does not suffice.
+    pub require_tag: bool,
+    /// Whether the commit must be signed; a signed tag does not suffice.
+    pub ignore_tag: bool,
 }
 
 impl GitSource {
@@ -67,6 +82,7 @@ impl GitSource {
             fetch_by_commit: named.fetch_by_commit,
             bundle: None,
             checkout_bundle: false,
+            signature: None,
         }
     }
 
@@ -112,6 +128,7 @@ impl GitSource {
         let flag = |name: &str| text(name).is_some_and(|value| value == "true");
         let given = |name: &str| text(name).filter(|text| !text.is_empty());
         refuse_unknown(&op.attrs)?;
+        let has_signature = op.attrs.keys().any(|name| name.starts_with("git.sig."));
         let remote = Remote::parse(&text("fullurl").unwrap_or_else(|| address.to_owned()))?;
         let source = Self {
             remote,
@@ -138,6 +155,12 @@ impl GitSource {
             fetch_by_commit: flag("fetchbycommit"),
             bundle: given("bundle").map(|text| bundle(&text, op)).transpose()?,
             checkout_bundle: flag("checkoutbundle"),
+            signature: has_signature.then(|| GitSignature {
+                public_keys: text("sig.pubkey").unwrap_or_default(),
+                reject_expired: flag("sig.rejectexpired"),
+                require_tag: flag("sig.requiresignedtag"),
+                ignore_tag: flag("sig.ignoresignedtag"),
+            }),
         };
         check_checksum(&source.checksum)?;
         if source.fetch_by_commit && !is_commit(&source.checksum) {
@@ -267,6 +290,15 @@ impl GitSource {
             ("mtime", mtime, "mtime"),
             ("fetchbycommit", flag(self.fetch_by_commit), "fetchbycommit"),
         ];
+        if let Some(signature) = &self.signature {
+            let keys = signature.public_keys.clone();
+            attrs.extend([
+                ("sig.pubkey", keys, "signatureverify"),
+                ("sig.rejectexpired", flag(signature.reject_expired), ""),
+                ("sig.requiresignedtag", flag(signature.require_tag), ""),
+                ("sig.ignoresignedtag", flag(signature.ignore_tag), ""),
+            ]);
+        }
         if let Some(bundle) = &self.bundle {
             attrs.push(("bundle", bundle.to_string(), "bundle"));
         }
@@ -301,7 +333,11 @@ pub fn is_commit(reference: &str) -> bool {
 
 /// Attributes that are not known may ask for a check: nothing is fetched without it.
 fn refuse_unknown(attrs: &BTreeMap<String, String>) -> Result<(), GitError> {
-    const KNOWN: [&str; 13] = [
+    const KNOWN: [&str; 17] = [
+        "git.sig.pubkey",
+        "git.sig.rejectexpired",
+        "git.sig.requiresignedtag",
+        "git.sig.ignoresignedtag",
         "git.bundle",
         "git.checkoutbundle",
         "git.keepgitdir",
@@ -475,7 +511,7 @@ mod tests {
         assert_eq!(plain.remote.url(), "https://e.com/a.git");
         assert_eq!((&*plain.reference, &*plain.subdir), ("v1", ""));
         for (attr, value, expected) in [
-            ("git.sig.pubkey", "x", "`git.sig.pubkey` of a git source"),
+            ("git.sig.policy", "x", "`git.sig.policy` of a git source"),
             (
                 "git.bundle",
                 "x",
@@ -504,6 +540,35 @@ mod tests {
         }
         let error = GitSource::of_op(&op("git://e.com/a#--x", &[])).unwrap_err();
         assert_eq!(error.to_string(), "invalid git ref \"--x\"");
+    }
+
+    #[test]
+    fn signatures_are_asked_for() {
+        let plain = source("https://e.com/a.git#v1");
+        let mut op = plain.to_op();
+        let key = ("git.sig.pubkey".to_owned(), "k".to_owned());
+        op.attrs.extend([key]);
+        for name in ["rejectexpired", "requiresignedtag", "ignoresignedtag"] {
+            let attr = (format!("git.sig.{name}"), "true".to_owned());
+            op.attrs.extend([attr]);
+        }
+        let signed = GitSource::of_op(&op).unwrap();
+        let expected = GitSignature {
+            public_keys: "k".to_owned(),
+            reject_expired: true,
+            require_tag: true,
+            ignore_tag: true,
+        };
+        assert_eq!(signed.signature, Some(expected));
+        assert_eq!(signed.to_op(), op);
+        let cap = "source.git.signatureverify".to_owned();
+        assert!(signed.caps().contains(&cap));
+        // Who has signed changes nothing of the files.
+        assert_eq!(signed.key("c", "r"), plain.key("c", "r"));
+        let only = [("git.sig.rejectexpired".to_owned(), "false".to_owned())];
+        op.attrs = only.into();
+        let asked = GitSource::of_op(&op).unwrap().signature;
+        assert_eq!(asked, Some(GitSignature::default()));
     }
 
     #[test]

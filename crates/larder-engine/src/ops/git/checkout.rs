@@ -1,6 +1,7 @@
 //! The files of a commit, as a snapshot.
 
-use larder_llb::git::{GitSource, Mtime, Remote};
+use jiff::Timestamp;
+use larder_llb::git::{GitSignature, GitSource, Mtime, Remote};
 use larder_store::{ActiveSnapshot, Lease, NewSnapshot, RecordType, SnapshotId};
 use larder_tree::apply::{self, ApplyOptions};
 use larder_tree::beneath::{DirAttributes, Root};
@@ -11,7 +12,7 @@ use super::auth::Auth;
 use super::command::Git;
 use super::repository::{Kept, Repository};
 use super::submodules::{self, Submodule};
-use super::{Access, Bundles, Resolved, bundle, git_dir, resolve};
+use super::{Access, Bundles, Resolved, bundle, git_dir, resolve, signature};
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::progress::VertexProgress;
 
@@ -93,6 +94,31 @@ impl Checkout<'_> {
         let text = format!("failed to read git bundle {locator}");
         let told = told.map_err(|failure| repository.failed(failure, &text))?;
         resolve::choose(source, &told)
+    }
+
+    /// Checks that the tag that a reference leads to, or its commit, is signed as is asked for. Fetches
+    /// them if need be.
+    pub(super) fn verify(
+        &self,
+        source: &GitSource,
+        resolved: &Resolved,
+        wanted: &GitSignature,
+        now: Timestamp,
+    ) -> Result<()> {
+        let auth = Auth::new(source, self.access)?;
+        let git = Git {
+            access: self.access,
+            auth: &auth,
+        };
+        let repository = self.top_repository(&git, source, &resolved.object)?;
+        let commit = repository.commit(resolved, self.progress)?;
+        let tag = if resolved.object == commit {
+            None
+        } else {
+            Some(repository.object("tag", &resolved.object)?)
+        };
+        let commit = repository.object("commit", &commit)?;
+        signature::verify(tag.as_deref(), &commit, wanted, now)
     }
 
     fn prepare(&self, source: &GitSource) -> Result<(ActiveSnapshot, Root)> {

@@ -294,6 +294,12 @@ impl<'a> Repository<'a> {
             .run(Call::on(&self.path, args).within(&self.directory))
     }
 
+    /// Returns an object as git hashes it, without its header.
+    pub(super) fn object(&self, kind: &str, id: &str) -> Result<Vec<u8>> {
+        let told = self.run(&["cat-file", kind, id]);
+        told.map_err(|failure| self.failed(failure, &format!("failed to read {kind} {id}")))
+    }
+
     fn run_line(&self, args: &[&str]) -> Result<String, Failure> {
         self.git
             .line(Call::on(&self.path, args).within(&self.directory))
