@@ -29,6 +29,7 @@ const MAX_AHEAD_SECONDS: i64 = 5 * 60;
 const MIN_RSA_BITS: usize = 2048;
 /// What a text with keys is made of.
 const BLOCK: &str = "-----BEGIN ";
+const BLOCK_END: &str = "\n-----END ";
 
 /// Why a signature does not count.
 #[derive(Debug, thiserror::Error)]
@@ -93,14 +94,14 @@ fn read_keys(text: &str) -> Result<Vec<SignedPublicKey>> {
         return no("the public keys are larger than 1 MiB");
     }
     let mut keys = Vec::new();
-    let starts: Vec<usize> = text.match_indices(BLOCK).map(|(at, _)| at).collect();
-    for (index, start) in starts.iter().enumerate() {
-        let end = starts.get(index + 1).copied().unwrap_or(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(BLOCK) {
+        let (block, after) = split_block(&rest[start..]);
+        rest = after;
         let bad = |error: pgp::errors::Error| {
             NotVerified(format!("failed to read armored public key: {error}"))
         };
-        let (read, _) =
-            PublicOrSecret::from_armor_many(text[*start..end].as_bytes()).map_err(bad)?;
+        let (read, _) = PublicOrSecret::from_armor_many(block.as_bytes()).map_err(bad)?;
         for key in read {
             keys.push(match key.map_err(bad)? {
                 PublicOrSecret::Public(key) => key,
@@ -115,6 +116,13 @@ fn read_keys(text: &str) -> Result<Vec<SignedPublicKey>> {
         return no("failed to read armored public key: no armored data found");
     }
     Ok(keys)
+}
+
+/// Splits a text after the armor that it begins with, or after all of it.
+fn split_block(text: &str) -> (&str, &str) {
+    let last_line = text.find(BLOCK_END).map_or(text.len(), |at| at + 1);
+    let end = text[last_line..].find('\n');
+    text.split_at(end.map_or(text.len(), |end| last_line + end + 1))
 }
 
 fn check_algorithms(signature: &Signature) -> Result<()> {
