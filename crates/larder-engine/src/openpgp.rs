@@ -161,7 +161,7 @@ fn check_algorithms(signature: &Signature) -> Result<()> {
 
 /// Returns who is said to have made a signature.
 fn issuer(signature: &Signature) -> Option<String> {
-    let id = signature.issuer_key_id().first().map(|id| id.to_string());
+    let id = signature.issuer_key_id().first().map(ToString::to_string);
     let fingerprint = || {
         let fingerprint = signature.issuer_fingerprint().first()?.to_string();
         let at = fingerprint.len().checked_sub(16)?;
@@ -331,7 +331,9 @@ fn check_key(
     if made < begins {
         return no("openpgp: signature made before its key");
     }
-    let lifetime = says.key_expiration_time().map_or(0, |it| it.as_secs());
+    let lifetime = says
+        .key_expiration_time()
+        .map_or(0, pgp::types::Duration::as_secs);
     let at = if signers.reject_expired {
         made.max(signers.now.as_second())
     } else {

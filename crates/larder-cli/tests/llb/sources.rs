@@ -259,10 +259,10 @@ fn signed(name: &str) -> String {
 fn commits_and_tags_are_taken_if_they_are_signed() {
     let project = project!(Base::Busybox);
     larder_testkit::install(&["git"]).unwrap();
-    let served = project.scratch().join("served");
-    fs::create_dir(&served).unwrap();
-    let server = GitServer::start(&served);
-    let repository = GitRepository::create(&served.join("a"));
+    let repositories = project.scratch().join("repositories");
+    fs::create_dir(&repositories).unwrap();
+    let server = GitServer::start(&repositories);
+    let repository = GitRepository::create(&repositories.join("a"));
     // The signed commit has this file.
     let _ = repository.commit(&[("f", "one")]);
     for (kind, reference) in [("commit", "refs/heads/main"), ("tag", "refs/tags/v1")] {
