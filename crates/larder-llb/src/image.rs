@@ -106,6 +106,9 @@ mod tests {
         Some(parsed.map_err(|problem| problem.to_string()))
     }
 
+    /// An identifier, attributes, and what they come to.
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], ImageSource);
+
     #[test]
     fn attributes_are_read() {
         let plain = ImageSource {
@@ -119,7 +122,6 @@ mod tests {
         let image = "docker-image://example.com/a:1";
         let layout = "oci-layout://example.com/a:1";
         let checksum_text = checksum.to_string();
-        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], ImageSource);
         let cases: [Case<'_>; 5] = [
             (image, &[("image.recordtype", "frontend")], plain.clone()),
             (image, &[("image.resolvemode", "local")], plain.clone()),
