@@ -22,6 +22,7 @@ impl ImageResolver for AllImages {
             format!("RUN {}", request.image_ref),
         ];
         Ok(ResolvedImage {
+            image_ref: request.image_ref.clone(),
             digest: Digest::sha256(request.image_ref.to_string().as_bytes()),
             config,
         })
