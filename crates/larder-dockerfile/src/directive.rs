@@ -11,6 +11,9 @@ pub(crate) struct Directives {
 
 const NAMES: [&str; 3] = ["syntax", "escape", "check"];
 
+/// What BuildKit calls its own frontend for Dockerfiles, which is in no image.
+pub(crate) const BUILTIN: &str = "dockerfile.v0";
+
 impl Directives {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
@@ -77,7 +80,7 @@ pub(crate) fn detect_syntax(text: &str) -> Option<String> {
 
 /// Returns whether a frontend image is what larder itself does: Docker's Dockerfile frontend.
 pub fn is_builtin(syntax: &str) -> bool {
-    if syntax == "dockerfile.v0" {
+    if syntax == BUILTIN {
         return true;
     }
     let name = syntax.split('@').next().unwrap_or_default();

@@ -216,10 +216,12 @@ impl Dockerfile {
         )
     }
 
-    /// Returns the frontend that is asked for: by the build, else by the Dockerfile.
+    /// Returns the frontend's image that is asked for: by the build, else by the Dockerfile. `None` also if
+    /// it is the frontend that needs no image.
     pub fn frontend<'a>(&'a self, options: &'a LowerOptions) -> Option<&'a str> {
         let given = options.build_args.get("BUILDKIT_SYNTAX");
-        given.map(String::as_str).or(self.syntax.as_deref())
+        let asked = given.map(String::as_str).or(self.syntax.as_deref());
+        asked.filter(|frontend| *frontend != directive::BUILTIN)
     }
 
     fn check_frontend(&self, options: &LowerOptions) -> Result<(), Error> {
