@@ -21,6 +21,7 @@ mod bundle;
 mod checkout;
 mod command;
 mod git_dir;
+mod made;
 mod repository;
 mod resolve;
 mod signature;

@@ -8,10 +8,9 @@ use larder_llb::blob::BlobLocator;
 use larder_llb::git::{GitSource, is_commit};
 use larder_store::ActiveSnapshot;
 use larder_tree::beneath::Root;
-use larder_tree::context::Tree;
-use larder_tree::copy::{self, CopyOptions};
 
 use super::command::{Call, Failure, Git};
+use super::made::Made;
 use super::repository::{Kept, Repository};
 use super::{Checkout, Resolved};
 use crate::error::{BuildError, ErrorClass, Result};
@@ -21,10 +20,10 @@ use crate::ops::blob;
 
 /// The name of a bundle that is a result.
 const NAME: &str = "bundle";
-/// Where one is made, beside the bare repository.
-const WORK: &str = "work";
-/// Everybody may read it, whatever this process makes files like.
-const MODE: &str = "u=rw,go=r";
+const BUNDLE: Made = Made {
+    name: NAME,
+    mode: "u=rw,go=r",
+};
 /// As much as is read of a bundle in search of the kind of its hashes, which stands at its beginning.
 const MAX_HEAD_BYTES: u64 = 4096;
 /// What bundles with hashes of SHA-256 say.
@@ -122,25 +121,9 @@ pub(super) fn write(
     } else {
         &commit
     };
-    let work = repository.directory.join(WORK);
-    // A build that was killed may have left it.
-    let _ = fs_err::remove_dir_all(&work);
-    let made = make(repository, &work, object, &source.bundle_reference());
-    let copied = made.and_then(|()| {
-        let failed =
-            |error| BuildError::internal("the mode of a bundle is wrong").with_source(error);
-        let options = CopyOptions {
-            src: format!("/{NAME}"),
-            dest: format!("/{NAME}"),
-            mode: Some(MODE.parse().map_err(failed)?),
-            ..CopyOptions::default()
-        };
-        let tree = Tree::view(Root::open(&work)?)?;
-        copy::copy_within(&tree, root, &options, active.quota())?;
-        Ok(())
-    });
-    let _ = fs_err::remove_dir_all(&work);
-    copied
+    BUNDLE.copy(repository, (active, root), |work| {
+        make(repository, work, object, &source.bundle_reference())
+    })
 }
 
 /// Makes a bundle in `work`, in a repository of its own: it has no reference but this one.

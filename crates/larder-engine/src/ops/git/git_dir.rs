@@ -4,18 +4,17 @@ use std::path::Path;
 
 use larder_store::ActiveSnapshot;
 use larder_tree::beneath::Root;
-use larder_tree::context::Tree;
-use larder_tree::copy::{self, CopyOptions};
 
 use super::Resolved;
 use super::command::{Call, Failure};
+use super::made::Made;
 use super::repository::Repository;
 use crate::error::{BuildError, ErrorClass, Result};
 
-/// Where it is made, beside the bare repository.
-const WORK: &str = "work";
-/// Everybody may read it, whatever this process makes files like.
-const MODE: &str = "u=rwX,go=rX";
+const GIT_DIR: Made = Made {
+    name: ".git",
+    mode: "u=rwX,go=rX",
+};
 
 /// Writes `.git` for a commit, checked out without a branch. It has no ancestors of the commit, no
 /// hooks, and nothing that tells of this machine.
@@ -26,24 +25,9 @@ pub(super) fn write(
     active: &ActiveSnapshot,
     root: &Root,
 ) -> Result<()> {
-    let work = repository.directory.join(WORK);
-    // A build that was killed may have left it.
-    let _ = fs_err::remove_dir_all(&work);
-    let made = make(repository, resolved, commit, &work);
-    let copied = made.and_then(|()| {
-        let failed = |error| BuildError::internal("the mode of `.git` is wrong").with_source(error);
-        let options = CopyOptions {
-            src: "/.git".to_owned(),
-            dest: "/.git".to_owned(),
-            mode: Some(MODE.parse().map_err(failed)?),
-            ..CopyOptions::default()
-        };
-        let tree = Tree::view(Root::open(&work)?)?;
-        copy::copy_within(&tree, root, &options, active.quota())?;
-        Ok(())
-    });
-    let _ = fs_err::remove_dir_all(&work);
-    copied
+    GIT_DIR.copy(repository, (active, root), |work| {
+        make(repository, resolved, commit, work)
+    })
 }
 
 fn make(repository: &Repository<'_>, resolved: &Resolved, commit: &str, work: &Path) -> Result<()> {
