@@ -82,20 +82,24 @@ fn evaluate(
     if known.is_empty() {
         return policy.evaluate(source);
     }
+    let mut changed = None;
     for name in known {
         let mut told = source.clone();
         told.identifier = format!("{LOCAL}{name}");
+        // The others are looked at, too: it must not be denied by any name.
         if policy.evaluate(&mut told)? {
-            let becomes = told.identifier.strip_prefix(LOCAL);
-            let own = locals.iter().find(|(_, name)| becomes == Some(name));
-            if let Some((own, _)) = own {
-                told.identifier = format!("{LOCAL}{own}");
-            }
-            *source = told;
-            return Ok(true);
+            changed.get_or_insert(told);
         }
     }
-    Ok(false)
+    let Some(mut told) = changed else {
+        return Ok(false);
+    };
+    let becomes = told.identifier.strip_prefix(LOCAL);
+    if let Some((own, _)) = locals.iter().find(|(_, name)| becomes == Some(name)) {
+        told.identifier = format!("{LOCAL}{own}");
+    }
+    *source = told;
+    Ok(true)
 }
 
 fn failed(error: &PolicyError) -> BuildError {
@@ -109,5 +113,36 @@ impl From<GraphError> for Failed {
     fn from(error: GraphError) -> Self {
         let message = "the source policy makes a graph that can't be";
         Self(BuildError::invalid(message).with_source(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_denied_by_any_of_its_names() {
+        let rules = |of_second: &str| {
+            let text = format!(
+                r#"{{"rules":[
+                    {{"action":"CONVERT","selector":{{"identifier":"local://first"}},
+                      "updates":{{"attrs":{{"local.sharedkeyhint":"x"}}}}}},
+                    {{"action":"{of_second}","selector":{{"identifier":"local://second"}}}}]}}"#
+            );
+            SourcePolicy::from_json(text.as_bytes(), "policy.json").unwrap()
+        };
+        let known = |name: &str| ("own".to_owned(), name.to_owned());
+        let locals = vec![known("first"), known("second")];
+        let source = pb::SourceOp {
+            identifier: "local://own".to_owned(),
+            ..pb::SourceOp::default()
+        };
+        let denied = evaluate(&rules("DENY"), &mut source.clone(), &locals);
+        let identifier = "local://second".to_owned();
+        assert_eq!(denied, Err(PolicyError::Denied { identifier }));
+        let mut changed = source.clone();
+        assert_eq!(evaluate(&rules("ALLOW"), &mut changed, &locals), Ok(true));
+        assert_eq!(changed.identifier, source.identifier);
+        assert_eq!(changed.attrs["local.sharedkeyhint"], "x");
     }
 }
