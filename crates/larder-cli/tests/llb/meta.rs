@@ -1,5 +1,7 @@
 //! What is said of an op beside what it does: for whom it is, what it is called, where it was written.
 
+use std::collections::BTreeSet;
+
 use larder_llb::pb;
 use larder_llb::pb::op::Op;
 use larder_llb::{Message as _, caps};
@@ -94,7 +96,12 @@ fn steps_have_names_and_groups_and_ask_for_what_there_is() {
     let run = build(&project, &[], &graph.of(&last)).success();
     let lines = run.stderr.lines().filter_map(|line| line.split_once(' '));
     let steps = lines.filter(|(number, _)| number.starts_with('#'));
-    let named = |name: &str| steps.clone().filter(|(_, text)| *text == name).count();
+    // The heading comes again where a group goes on after a pause.
+    let named = |name: &str| {
+        let named = steps.clone().filter(|(_, text)| *text == name);
+        let numbers: BTreeSet<&str> = named.map(|(number, _)| number).collect();
+        numbers.len()
+    };
     assert_eq!(named("both together"), 1, "{}", run.stderr);
     assert_eq!(named("the third"), 1, "{}", run.stderr);
     assert!(!run.stderr.contains("/bin/sh -c"), "{}", run.stderr);
