@@ -24,7 +24,8 @@
 //! ```
 //!
 //! An image that [`copy_again`](crate::copy::copy_again) made ends with a record of what its files were
-//! copied from, so that the next copy takes over from it what has not changed: see [`Past`].
+//! copied from, so that the next copy takes over from it what has not changed: see [`Past`]. Large files need not be copied
+//! even so: the new image uses the blocks of the earlier one, which becomes its extra device.
 //!
 //! What the image holds is seen when the kernel has mounted it, after [`Image::finish`]; or a
 //! [`Reader`] reads it, of which [`write_layer`](crate::diff::write_layer) packs a layer.
@@ -37,6 +38,7 @@ mod copied;
 mod decode;
 mod directories;
 mod file;
+mod files;
 mod format;
 mod image;
 mod inodes;
@@ -51,7 +53,8 @@ mod writer;
 mod xattrs;
 
 pub(crate) use decode::ReadInode;
+pub use files::{Device, Files};
 pub use image::{Image, Summary};
 pub use past::Past;
-pub(crate) use past::PastContent;
+pub(crate) use past::{CHECKED_BYTES, PastContent};
 pub use reader::Reader;

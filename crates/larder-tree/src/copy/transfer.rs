@@ -11,15 +11,12 @@ use super::options::{CopyOptions, timespec};
 use crate::context::{
     Attributes, Entry, Kind, RecordHasher, Stamp, Tree, Xattrs, cannot_read, changed, read_xattrs,
 };
-use crate::erofs::{Past, PastContent};
+use crate::erofs::{CHECKED_BYTES, Past, PastContent};
 use crate::error::owner_failed;
 use crate::quota::{self, Quota};
 use crate::sink::Sink;
 use crate::sink::operations::Place;
 use crate::{Error, ErrorKind, Result};
-
-/// What is taken over from an earlier copy is checked up to this size: it is in memory anyway.
-const CHECKED_BYTES: u64 = 64 << 10;
 
 /// Copies single entries.
 pub(super) struct Transfer<'a, S> {
@@ -172,14 +169,15 @@ impl<'a, S: Sink> Transfer<'a, S> {
     ) -> Result<u64> {
         let failed = |errno| cannot_write(target.path, errno);
         let no_xattrs = Xattrs::new();
-        let mut file = self.begin_file(target, entry.attributes().size, &no_xattrs)?;
-        let (offset, length) = (content.blocks_offset, content.blocks_bytes);
-        if length > 0 {
-            let copied = self
-                .sink
-                .write_range(&mut file, past.image(), offset, length);
-            copied.map_err(failed)?;
-        }
+        let written = if S::SHARES_BLOCKS {
+            past.own_bytes(content)
+        } else {
+            entry.attributes().size
+        };
+        let mut file = self.begin_file(target, written, &no_xattrs)?;
+        self.sink
+            .write_past(&mut file, past, content)
+            .map_err(failed)?;
         self.sink.write(&mut file, &content.tail).map_err(failed)?;
         self.end_file(file, entry, &no_xattrs, target)
     }

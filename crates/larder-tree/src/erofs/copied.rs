@@ -3,14 +3,15 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::format::BLOCK_BYTES;
+use super::format::{BLOCK_BYTES, MAX_DEVICES};
 use super::inodes::InodeRef;
+use super::past::CHECKED_BYTES;
 
 /// What the file of an image ends with, if it has a record. The last byte is the version of the
 /// format: who knows another one takes nothing over.
-pub(super) const MAGIC: [u8; 8] = *b"LRDCOPY\x01";
+pub(super) const MAGIC: [u8; 8] = *b"LRDCOPY\x02";
 
-/// The magic, a CRC-32 of the entries, padding, and the length of the entries.
+/// The magic, a CRC-32 of what comes before it, padding, and the length of that: [`Uses`], and the entries.
 pub(super) const TRAILER_BYTES: usize = 24;
 
 /// What an entry has besides its path: the length of that, the number of the inode, the digest.
@@ -24,18 +25,68 @@ const WORTHWHILE_BYTES: u64 = 256 << 10;
 /// block, where the kernel doesn't look.
 #[derive(Debug, Default)]
 pub(super) struct Copied {
-    /// By path, in the order of the bytes: the inodes of files, and the digests that their sources
-    /// had, with attributes.
-    files: BTreeMap<Box<[u8]>, (InodeRef, [u8; 32])>,
+    /// By path, in the order of the bytes.
+    files: BTreeMap<Box<[u8]>, CopiedFile>,
     size_bytes: u64,
 }
 
+/// A file that was copied.
+#[derive(Debug)]
+pub(super) struct CopiedFile {
+    pub(super) inode: InodeRef,
+    /// The digest that its source had, with attributes.
+    pub(super) source: [u8; 32],
+    pub(super) size: u64,
+    /// The extra device that has its blocks; `None` if the image itself does.
+    pub(super) device: Option<usize>,
+}
+
+/// How much of the blocks of an image and of its extra devices is in use by files that a later copy may
+/// take over unread.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    pub(super) own_bytes: u64,
+    pub(super) device_bytes: [u64; MAX_DEVICES],
+}
+
+impl Uses {
+    /// What they take at the begin of a record.
+    pub(super) const BYTES: usize = 8 * (1 + MAX_DEVICES);
+
+    fn add(&mut self, file: &CopiedFile) {
+        if file.size >= CHECKED_BYTES {
+            *match file.device {
+                None => &mut self.own_bytes,
+                Some(index) => &mut self.device_bytes[index],
+            } += file.size;
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let numbers = [self.own_bytes].into_iter().chain(self.device_bytes);
+        numbers.flat_map(u64::to_le_bytes).collect()
+    }
+
+    pub(super) fn decode(record: &[u8]) -> Option<Self> {
+        let (numbers, _) = record.get(..Self::BYTES)?.as_chunks();
+        let mut numbers = numbers.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        let mut uses = Self {
+            own_bytes: numbers.next()?,
+            ..Self::default()
+        };
+        for bytes in &mut uses.device_bytes {
+            *bytes = numbers.next()?;
+        }
+        Some(uses)
+    }
+}
+
 impl Copied {
-    /// Takes note of a file that came from one with the digest `source`.
-    pub(super) fn add(&mut self, path: &Path, inode: InodeRef, source: [u8; 32], size: u64) {
+    /// Takes note of what lies at `path`.
+    pub(super) fn add(&mut self, path: &Path, file: CopiedFile) {
+        self.size_bytes += file.size;
         let path = path.as_os_str().as_bytes().into();
-        self.files.insert(path, (inode, source));
-        self.size_bytes += size;
+        self.files.insert(path, file);
     }
 
     /// Returns the record, to be appended to an image of whole blocks: of the files that are still
@@ -44,24 +95,28 @@ impl Copied {
         if self.files.len() < WORTHWHILE_FILES && self.size_bytes < WORTHWHILE_BYTES {
             return Vec::new();
         }
+        let mut uses = Uses::default();
         let mut entries = Vec::new();
-        for (path, (inode, source)) in &self.files {
+        for (path, file) in &self.files {
             let length = u16::try_from(path.len());
-            let number = number(Path::new(OsStr::from_bytes(path)), *inode);
+            let number = number(Path::new(OsStr::from_bytes(path)), file.inode);
             if let (Ok(length), Some(number)) = (length, number) {
+                uses.add(file);
                 entries.extend_from_slice(&length.to_le_bytes());
                 entries.extend_from_slice(path);
                 entries.extend_from_slice(&number.to_le_bytes());
-                entries.extend_from_slice(source);
+                entries.extend_from_slice(&file.source);
             }
         }
-        let length = entries.len() + TRAILER_BYTES;
+        let mut body = uses.encode();
+        body.append(&mut entries);
+        let length = body.len() + TRAILER_BYTES;
         let mut record = vec![0; length.next_multiple_of(BLOCK_BYTES) - length];
-        record.extend_from_slice(&entries);
+        record.extend_from_slice(&body);
         record.extend_from_slice(&MAGIC);
-        record.extend_from_slice(&crc32fast::hash(&entries).to_le_bytes());
+        record.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
         record.extend_from_slice(&[0; 4]);
-        record.extend_from_slice(&(entries.len() as u64).to_le_bytes());
+        record.extend_from_slice(&(body.len() as u64).to_le_bytes());
         record
     }
 }

@@ -5,8 +5,8 @@ use std::io;
 use rustix::fs::{FileType, Timespec};
 
 use super::format::{
-    BLOCK_BYTES, EPOCH_OFFSET, MAGIC, NO_BLOCK, SLOT_BYTES, SUPERBLOCK_OFFSET, Time,
-    XATTR_HEADER_BYTES, XATTR_SPACES, checksum,
+    BLOCK_BYTES, EPOCH_OFFSET, INCOMPAT_DEVICES, MAGIC, MAX_DEVICES, NO_BLOCK, SLOT_BYTES,
+    SUPERBLOCK_OFFSET, Time, XATTR_HEADER_BYTES, XATTR_SPACES, checksum,
 };
 use crate::tar::Xattrs;
 
@@ -30,6 +30,8 @@ pub(super) struct ReadSuperblock {
     pub(super) block_count: u32,
     /// The block where shared attributes begin.
     pub(super) xattr_block: u32,
+    /// How many extra devices there are.
+    pub(super) device_count: usize,
 }
 
 impl ReadSuperblock {
@@ -40,12 +42,18 @@ impl ReadSuperblock {
         let (magic, sum) = (word(bytes, 0)?, word(bytes, 4)?);
         let mut summed = bytes.to_vec();
         summed[4..8].fill(0);
+        let device_count = match word(bytes, 80)? {
+            0 => 0,
+            INCOMPAT_DEVICES => usize::from(short(bytes, 86)?),
+            _ => return None,
+        };
         let is_known = magic == MAGIC
             && sum == checksum(&summed)
             && u32::from(bytes[12]) == BLOCK_BYTES.trailing_zeros()
-            // Where inodes are numbered from, and features that one must know.
+            // Where inodes are numbered from, and where the table of devices is.
             && word(bytes, 40)? == 0
-            && word(bytes, 80)? == 0;
+            && short(bytes, 88)? == 0
+            && device_count <= MAX_DEVICES;
         is_known.then_some(Self {
             root: u64::from(short(bytes, 14)?),
             epoch: Time {
@@ -54,6 +62,7 @@ impl ReadSuperblock {
             },
             block_count: word(bytes, 36)?,
             xattr_block: word(bytes, 44)?,
+            device_count,
         })
     }
 }
@@ -233,7 +242,7 @@ fn short(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 

@@ -26,7 +26,9 @@ pub struct OpenFile {
     pub(super) name: OsString,
     pub(super) attributes: Attributes,
     first_block: Option<u32>,
-    /// The length of all that is in the stream, or left out of it.
+    /// The extra device that has its blocks; `None` if the image itself does.
+    pub(super) device: Option<usize>,
+    /// The length of all that is in the stream, or left out of it, or on the device.
     streamed: u64,
     /// What follows that: less than a block.
     tail: Vec<u8>,
@@ -41,6 +43,7 @@ impl OpenFile {
             name: name.to_owned(),
             attributes,
             first_block: None,
+            device: None,
             streamed: 0,
             tail: Vec::new(),
             source: None,
@@ -66,6 +69,15 @@ impl OpenFile {
         self.stream_blocks(&bytes[..whole], stream)?;
         self.tail.extend_from_slice(&bytes[whole..]);
         Ok(())
+    }
+
+    /// Takes for the begin of an empty file what a device has from a block of that number on, `length` bytes. What
+    /// is written behind must be less than a block.
+    pub(super) fn share(&mut self, device: usize, block: u32, length: u64) {
+        debug_assert_eq!(self.size(), 0, "its blocks follow each other");
+        self.device = Some(device);
+        self.first_block = Some(block);
+        self.streamed = length;
     }
 
     /// Leaves a hole up to `offset`, as far as it holds whole blocks.

@@ -8,8 +8,16 @@ pub(super) const BLOCK_BYTES: usize = 4096;
 /// Inodes lie at multiples of this, by which they are numbered from the start of the image.
 pub(super) const SLOT_BYTES: usize = 32;
 
-/// The largest number of blocks that an image can have.
-pub(super) const MAX_BLOCKS: u64 = u32::MAX as u64;
+/// The largest number of blocks that an image can have of its own. Those of its extra devices are numbered
+/// from here on.
+pub(super) const MAX_BLOCKS: u64 = 1 << 31;
+
+/// The most extra devices of an image: their table lies in front of the superblock, where nothing else does.
+pub(super) const MAX_DEVICES: usize = SUPERBLOCK_OFFSET / DEVICE_SLOT_BYTES;
+
+/// What the table of devices has of each: a name, the number of its blocks, and of the first of them.
+pub(super) const DEVICE_SLOT_BYTES: usize = 128;
+pub(super) const DEVICE_NAME_BYTES: usize = 64;
 
 /// Where the root directory's inode lies: in the first block, behind the superblock. The
 /// superblock has but 16 bits for its number.
@@ -28,6 +36,8 @@ pub(super) const MAGIC: u32 = 0xe0f5_e1e2;
 const COMPAT_CHECKSUM: u32 = 1;
 /// Times are those of modification, not of change.
 const COMPAT_MTIME: u32 = 2;
+/// There is a table of devices.
+pub(super) const INCOMPAT_DEVICES: u32 = 8;
 
 /// What stands for the address of no block.
 pub(super) const NO_BLOCK: u32 = u32::MAX;
@@ -49,6 +59,7 @@ pub(super) struct Superblock {
     /// The block where shared attributes begin; 0 if there are none.
     pub(super) xattr_block: u32,
     pub(super) uuid: [u8; 16],
+    pub(super) device_count: u16,
 }
 
 impl Superblock {
@@ -68,6 +79,10 @@ impl Superblock {
         put(36, &self.block_count.to_le_bytes());
         put(44, &self.xattr_block.to_le_bytes());
         put(48, &self.uuid);
+        if self.device_count > 0 {
+            put(80, &INCOMPAT_DEVICES.to_le_bytes());
+            put(86, &self.device_count.to_le_bytes());
+        }
         let sum = checksum(bytes);
         bytes[4..8].copy_from_slice(&sum.to_le_bytes());
     }

@@ -35,13 +35,15 @@ pub(super) struct Parts {
 }
 
 /// What [`Image::finish`] wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// Length of the image: a multiple of 4096. Holes of its files are holes of the image too, so
     /// that it may take less on the disk.
     pub size_bytes: u64,
     /// Files, directories, links and marks.
     pub inode_count: u64,
+    /// The names of its extra devices: images that must be there as long as this one is.
+    pub devices: Vec<String>,
 }
 
 impl Image {
@@ -194,11 +196,13 @@ impl Parts {
         let record = copied.encode(|path, inode| {
             (tree.file_at(path) == Some(inode)).then(|| writer.number(inode))
         });
+        let devices = writer.device_names();
         let (block_count, inode_count) = writer.finish(&root, dead_count, &record)?;
         let blocks_bytes = u64::from(block_count) * BLOCK_BYTES as u64;
         Ok(Summary {
             size_bytes: blocks_bytes + record.len() as u64,
             inode_count,
+            devices,
         })
     }
 }

@@ -1,7 +1,5 @@
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +12,7 @@ use super::decode::{
     ReadInode, ReadSuperblock, XATTR_ENTRY_BYTES, damaged, read_entries, read_xattr,
     read_xattr_head, read_xattrs,
 };
+use super::files::{Files, Located};
 use super::format::{BLOCK_BYTES, SLOT_BYTES};
 use crate::bulk;
 use crate::tar::{Segment, Xattrs};
@@ -38,8 +37,8 @@ const INODE_BYTES: u64 = 64;
 /// The image may be damaged: then what is wrong with it is told by an error.
 #[derive(Debug)]
 pub struct Reader {
-    file: File,
-    /// Of the file system; the file may be longer.
+    files: Files,
+    /// Of the file system's own blocks; its file may be longer.
     length: u64,
     superblock: ReadSuperblock,
     windows: Mutex<Vec<Option<Window>>>,
@@ -55,25 +54,30 @@ struct Window {
 }
 
 impl Reader {
-    /// Opens the image in `file`, which is complete and doesn't change any more.
+    /// Opens the image in `files`, which is complete and doesn't change any more.
     ///
     /// # Errors
-    /// `InvalidInput` for what is no image, or one that [`Image`](super::Image) has not written.
-    pub fn open(file: File) -> Result<Self> {
-        Self::begin(file).map_err(|error| Error::io("cannot read the image of a layer", error))
+    /// `InvalidInput` for what is no image, or one that [`Image`](super::Image) has not written, and for one that
+    /// lacks a device.
+    pub fn open(files: impl Into<Files>) -> Result<Self> {
+        let opened = Self::begin(files.into());
+        opened.map_err(|error| Error::io("cannot read the image of a layer", error))
     }
 
-    fn begin(file: File) -> io::Result<Self> {
+    fn begin(files: Files) -> io::Result<Self> {
         let mut first = [0; BLOCK_BYTES];
-        file.read_exact_at(&mut first, 0)?;
+        files.own().read_exact_at(&mut first, 0)?;
         let superblock = ReadSuperblock::decode(&first);
         let superblock = superblock.ok_or_else(|| damaged("it has no superblock"))?;
         let length = u64::from(superblock.block_count) * BLOCK_BYTES as u64;
-        if file.metadata()?.len() < length {
+        if files.own().metadata()?.len() < length {
             return Err(damaged("its end is missing"));
         }
+        if files.devices().count() != superblock.device_count {
+            return Err(damaged("an image that it uses is missing"));
+        }
         Ok(Self {
-            file,
+            files,
             length,
             superblock,
             windows: Mutex::new((0..WINDOW_COUNT).map(|_| None).collect()),
@@ -86,8 +90,8 @@ impl Reader {
         self.length
     }
 
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    pub(super) fn files(&self) -> &Files {
+        &self.files
     }
 
     /// Returns the root directory.
@@ -182,7 +186,7 @@ impl Reader {
             let block = file.first_block().ok_or_else(outside)?;
             let begin = u64::from(block) * BLOCK_BYTES as u64;
             let begin = begin.checked_add(offset).ok_or_else(outside)?;
-            self.read_at(begin, whole)?;
+            self.read_data(begin, whole)?;
         }
         if !tail.is_empty() {
             let (_, begin) = file.places().ok_or_else(outside)?;
@@ -205,24 +209,22 @@ impl Reader {
         let Some(block) = file.first_block().filter(|_| in_blocks >= SPARSE_BYTES) else {
             return Ok(all);
         };
-        let begin = u64::from(block) * BLOCK_BYTES as u64;
-        if begin
-            .checked_add(in_blocks)
-            .is_none_or(|end| end > self.length)
-        {
-            return Err(damaged("data lies outside"));
-        }
+        let Located {
+            file: holder,
+            offset: begin,
+            ..
+        } = self.locate(u64::from(block) * BLOCK_BYTES as u64, in_blocks)?;
         let mut segments = Vec::new();
         let mut offset = 0;
         while offset < in_blocks {
-            let start = match seek(&self.file, SeekFrom::Data(begin + offset)) {
+            let start = match seek(holder, SeekFrom::Data(begin + offset)) {
                 Ok(start) if start - begin < in_blocks => start - begin,
                 // Nothing but a hole follows.
                 Ok(_) | Err(Errno::NXIO) => break,
                 Err(Errno::INVAL) => return Ok(all),
                 Err(errno) => return Err(errno.into()),
             };
-            offset = seek(&self.file, SeekFrom::Hole(begin + start))? - begin;
+            offset = seek(holder, SeekFrom::Hole(begin + start))? - begin;
             segments.push(Segment {
                 offset: start,
                 length: offset.min(in_blocks) - start,
@@ -237,16 +239,48 @@ impl Reader {
         Ok(segments)
     }
 
-    /// Returns where the whole blocks of a file's data begin, and what follows them.
-    pub(super) fn content(&self, file: &ReadInode) -> io::Result<(u64, Vec<u8>)> {
+    /// Returns where the whole blocks of a file's data are, if there are any, and what follows them.
+    pub(super) fn content(&self, file: &ReadInode) -> io::Result<(Option<Located<'_>>, Vec<u8>)> {
         let mut tail = vec![0; file.tail_bytes() as usize];
         let in_blocks = file.size - tail.len() as u64;
         self.read(file, in_blocks, &mut tail)?;
         match file.first_block() {
-            Some(block) => Ok((u64::from(block) * BLOCK_BYTES as u64, tail)),
-            None if in_blocks == 0 => Ok((0, tail)),
+            _ if in_blocks == 0 => Ok((None, tail)),
+            // The last block may be one in part.
+            Some(block) => {
+                let begin = u64::from(block) * BLOCK_BYTES as u64;
+                let length = in_blocks.next_multiple_of(BLOCK_BYTES as u64);
+                Ok((Some(self.locate(begin, length)?), tail))
+            }
             None => Err(damaged("data lies outside")),
         }
+    }
+
+    fn locate(&self, offset: u64, length: u64) -> io::Result<Located<'_>> {
+        let located = self.files.locate(offset, length, self.length);
+        located.ok_or_else(|| damaged("data lies outside"))
+    }
+
+    /// Fills `buffer` with data of a file, which may lie on a device.
+    fn read_data(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let located = self.locate(offset, buffer.len() as u64)?;
+        self.read_held(located.device, located.offset, buffer)
+    }
+
+    /// Fills `buffer` with what an extra device holds, or the image's own file.
+    pub(super) fn read_held(
+        &self,
+        device: Option<usize>,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<()> {
+        let Some(index) = device else {
+            return self.read_at(offset, buffer);
+        };
+        let file = self.files.devices().nth(index);
+        let file = file.ok_or_else(|| damaged("an image that it uses is missing"))?;
+        // Only what is large lies there.
+        bulk::read_exact_at(file, buffer, offset)
     }
 
     /// Fills `buffer` with what the image holds from `offset` on.
@@ -290,9 +324,9 @@ impl Reader {
 
     fn read_file(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         if self.is_large {
-            bulk::read_exact_at(&self.file, buffer, offset)
+            bulk::read_exact_at(self.files.own(), buffer, offset)
         } else {
-            self.file.read_exact_at(buffer, offset)
+            self.files.own().read_exact_at(buffer, offset)
         }
     }
 }

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, FileType, Stat, Timespec};
 use rustix::io::Errno;
 
+use super::copied::CopiedFile;
 use super::file::OpenFile;
 use super::format::encode_device;
 use super::image::{Image, time};
+use super::past::{Past, PastContent};
 use super::tree::{Attributes, DirId, Entry, NodeKind};
 use super::xattrs;
 use crate::Result;
@@ -25,6 +27,7 @@ impl Operations for Image {
     type File = OpenFile;
     // The blocks of a file follow each other, and the same tree makes the same image.
     const IS_PARALLEL: bool = false;
+    const SHARES_BLOCKS: bool = true;
 
     fn subtree(&self, dir: &DirId) -> Result<Self> {
         Ok(self.seen_from(*dir))
@@ -181,21 +184,32 @@ impl Operations for Image {
         if let Some((path, source)) = &file.source
             && file.attributes.xattrs.is_empty()
         {
-            parts.copied.add(path, inode, *source, file.size());
+            let copied = CopiedFile {
+                inode,
+                source: *source,
+                size: file.size(),
+                device: file.device,
+            };
+            parts.copied.add(path, copied);
         }
         Ok(())
     }
 
-    fn write_range(
+    fn write_past(
         &self,
         file: &mut OpenFile,
-        source: BorrowedFd<'_>,
-        offset: u64,
-        length: u64,
+        past: &Past,
+        content: &PastContent,
     ) -> Result<(), Errno> {
-        let stream = &mut self.parts().writer.stream;
-        let copied = file.copy_range(source, offset, length, stream);
-        copied.map_err(|error| errno(&error))
+        let writer = &mut self.parts().writer;
+        let shared = past.shared(content);
+        if let Some((device, block)) = shared.and_then(|blocks| writer.share(blocks)) {
+            file.share(device, block, content.blocks_bytes);
+            return Ok(());
+        }
+        let (offset, length) = (content.blocks_offset, content.blocks_bytes);
+        file.copy_range(past.holder(content), offset, length, &mut writer.stream)
+            .map_err(|error| errno(&error))
     }
 
     fn note_source(&self, file: &mut OpenFile, path: &Path, source: &[u8; 32]) {

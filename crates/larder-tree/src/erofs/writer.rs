@@ -1,11 +1,13 @@
 use std::fs::File;
 use std::io;
 
+use super::files::DeviceSlot;
 use super::format::{
-    BLOCK_BYTES, Inode, Layout, Location, ROOT_OFFSET, SLOT_BYTES, Superblock, Time,
-    link_count_patch,
+    BLOCK_BYTES, Inode, Layout, Location, MAX_BLOCKS, MAX_DEVICES, ROOT_OFFSET, SLOT_BYTES,
+    Superblock, Time, link_count_patch,
 };
 use super::inodes::{InodeRef, Inodes, fits_inline};
+use super::past::SharedBlocks;
 use super::stream::Stream;
 use super::tree::Attributes;
 use super::xattrs::SharedXattrs;
@@ -20,6 +22,7 @@ pub(super) struct Writer {
     /// The time of compact inodes: that of the first one.
     epoch: Option<Time>,
     inode_count: u32,
+    devices: Vec<DeviceSlot>,
     /// Digests all inodes with their attributes, and all directories.
     hasher: blake3::Hasher,
 }
@@ -43,8 +46,47 @@ impl Writer {
             inodes: Inodes::default(),
             epoch: None,
             inode_count: 0,
+            devices: Vec::new(),
             hasher: blake3::Hasher::new(),
         }
+    }
+
+    /// Returns which extra device has `blocks`, and the number that the first of them has in this image. `None` if
+    /// there is no room for another device.
+    pub(super) fn share(&mut self, blocks: SharedBlocks<'_>) -> Option<(usize, u32)> {
+        let known = self
+            .devices
+            .iter()
+            .position(|slot| slot.name == blocks.name);
+        let index = match known {
+            Some(index) => index,
+            None => self.add_device(&blocks)?,
+        };
+        let block = self.devices[index].first_block.checked_add(blocks.first)?;
+        Some((index, block))
+    }
+
+    fn add_device(&mut self, blocks: &SharedBlocks<'_>) -> Option<usize> {
+        if self.devices.len() == MAX_DEVICES {
+            return None;
+        }
+        let last = self.devices.last();
+        let slot = DeviceSlot {
+            name: blocks.name.to_owned(),
+            block_count: blocks.block_count,
+            first_block: last.map_or(MAX_BLOCKS as u32, |slot| {
+                slot.first_block + slot.block_count
+            }),
+        };
+        slot.first_block.checked_add(slot.block_count)?;
+        slot.encode()?;
+        self.devices.push(slot);
+        Some(self.devices.len() - 1)
+    }
+
+    /// Returns the names of the extra devices.
+    pub(super) fn device_names(&self) -> Vec<String> {
+        self.devices.iter().map(|slot| slot.name.clone()).collect()
     }
 
     /// Places an inode that has `link_count` names, for now.
@@ -153,8 +195,13 @@ impl Writer {
         let inode_count = u64::from(self.inode_count) - dead_count;
         let epoch = self.epoch();
         let digest = self.hasher.finalize();
+        let slots: Vec<u8> = (self.devices.iter())
+            .filter_map(DeviceSlot::encode)
+            .flatten()
+            .collect();
         let block_count = self.stream.finish(record, |block_count| {
             let mut block = vec![0; BLOCK_BYTES];
+            block[..slots.len()].copy_from_slice(&slots);
             block[ROOT_OFFSET..ROOT_OFFSET + root.len()].copy_from_slice(root);
             let superblock = Superblock {
                 inode_count,
@@ -162,6 +209,7 @@ impl Writer {
                 block_count,
                 xattr_block,
                 uuid: uuid(digest.as_bytes()),
+                device_count: self.devices.len() as u16,
             };
             superblock.encode(&mut block);
             block

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use crate::Result;
 use crate::beneath::DirAttributes;
 use crate::copy::ContentCopier;
+use crate::erofs::{Past, PastContent};
 
 /// How much of a range is read at once.
 const RANGE_BUFFER_BYTES: usize = 256 << 10;
@@ -25,6 +26,9 @@ pub trait Operations: Sync {
 
     /// Whether several threads may make entries at a time.
     const IS_PARALLEL: bool;
+
+    /// Whether files may use blocks of an earlier image, where that lets them.
+    const SHARES_BLOCKS: bool = false;
 
     /// Returns the tree of a directory, out of which paths do not lead.
     fn subtree(&self, dir: &Self::Dir) -> Result<Self>
@@ -108,19 +112,19 @@ pub trait Operations: Sync {
         file: &mut Self::File,
     ) -> Result<u64, Errno>;
 
-    /// Appends `length` bytes of `source` from `offset` on, which it has.
-    fn write_range(
+    /// Appends the whole blocks of `content` to the empty `file`.
+    fn write_past(
         &self,
         file: &mut Self::File,
-        source: BorrowedFd<'_>,
-        offset: u64,
-        length: u64,
+        past: &Past,
+        content: &PastContent,
     ) -> Result<(), Errno> {
+        let (offset, length) = (content.blocks_offset, content.blocks_bytes);
         let mut buffer = vec![0; RANGE_BUFFER_BYTES.min(length as usize)];
         let mut at = 0;
         while at < length {
             let wanted = buffer.len().min((length - at) as usize);
-            match rustix::io::pread(source, &mut buffer[..wanted], offset + at) {
+            match rustix::io::pread(past.holder(content), &mut buffer[..wanted], offset + at) {
                 Ok(0) => return Err(Errno::IO),
                 Ok(count) => {
                     self.write(file, &buffer[..count])?;

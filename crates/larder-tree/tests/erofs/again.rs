@@ -21,7 +21,7 @@ const DIRS: [&str; 5] = ["d0", "d1", "d2", "d3", "d2-"];
 const READ_ANYWAY: [&str; 3] = ["marked", "linked", "link"];
 
 /// Returns bytes that occur in no file of another number.
-fn pattern(number: usize, length: usize) -> Vec<u8> {
+pub(crate) fn pattern(number: usize, length: usize) -> Vec<u8> {
     let byte = |at| (at * (7 + 2 * number) + number) as u8;
     (0..length).map(byte).collect()
 }
@@ -47,7 +47,7 @@ fn context() -> TempDir {
 }
 
 /// Scans a context whose files are old, and digests them as far as `cache` doesn't know them.
-fn digested(context: &Path, cache: StatCache) -> Tree {
+pub(crate) fn digested(context: &Path, cache: StatCache) -> Tree {
     let options = ScanOptions {
         started_at_nanos: i64::MAX,
         ..ScanOptions::default()
@@ -57,7 +57,7 @@ fn digested(context: &Path, cache: StatCache) -> Tree {
     tree
 }
 
-fn image_of(tree: &Tree, past: Option<&Past>) -> TestImage {
+pub(crate) fn image_of(tree: &Tree, past: Option<&Past>) -> TestImage {
     let image = TestImage::new();
     let options = CopyOptions {
         src: "/".to_owned(),

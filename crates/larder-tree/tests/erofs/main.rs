@@ -8,5 +8,6 @@ mod copies;
 mod damaged;
 mod hostile;
 mod shapes;
+mod shared;
 mod support;
 mod upon;

@@ -35,7 +35,7 @@ pub(crate) fn can_mount() -> bool {
         let image = TestImage::new();
         let finished = image.begin().finish();
         finished.map_err(|error| error.to_string())?;
-        let mounted = image.try_mount();
+        let mounted = image.try_mount(&[]);
         mounted
             .map(drop)
             .map_err(|error| format!("the kernel mounts no EROFS from a file: {error}"))
@@ -73,13 +73,20 @@ impl TestImage {
         options.open(self.path()).unwrap()
     }
 
+    pub(crate) fn file_again(&self) -> File {
+        File::open(self.path()).unwrap()
+    }
+
     pub(crate) fn begin(&self) -> Image {
         Image::new(self.file())
     }
 
-    fn try_mount(&self) -> rustix::io::Result<Mounted> {
+    fn try_mount(&self, devices: &[PathBuf]) -> rustix::io::Result<Mounted> {
         let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&context, "source", self.path())?;
+        for device in devices {
+            fsconfig_set_string(&context, "device", device)?;
+        }
         fsconfig_create(&context)?;
         let flags = MountAttrFlags::MOUNT_ATTR_RDONLY;
         let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
@@ -96,13 +103,18 @@ impl TestImage {
 
     /// Mounts a finished image, which Debian's tools have found sound.
     pub(crate) fn mount(&self) -> Mounted {
-        check(&self.path());
-        self.mount_unchecked()
+        self.mount_with(&[])
+    }
+
+    /// As [`mount`](Self::mount), of an image that has extra devices.
+    pub(crate) fn mount_with(&self, devices: &[PathBuf]) -> Mounted {
+        check_with(&self.path(), devices);
+        self.try_mount(devices).unwrap()
     }
 
     /// Mounts a finished image that would take the tools too long, or is too deep for them.
     pub(crate) fn mount_unchecked(&self) -> Mounted {
-        self.try_mount().unwrap()
+        self.try_mount(&[]).unwrap()
     }
 }
 
@@ -142,6 +154,10 @@ pub(crate) fn mount_overlay(lowers: &[&Path], upper: Option<[&Path; 2]>, at: &Pa
 
 /// Has Debian's tools read an image, where they can be had.
 pub(crate) fn check(image: &Path) {
+    check_with(image, &[]);
+}
+
+fn check_with(image: &Path, devices: &[PathBuf]) {
     static TOOLS: OnceLock<Option<PathBuf>> = OnceLock::new();
     let tools = TOOLS.get_or_init(|| match unpacked("erofs-utils") {
         Ok(files) => Some(files.join("usr/bin")),
@@ -151,9 +167,16 @@ pub(crate) fn check(image: &Path) {
         }
     });
     let Some(tools) = tools else { return };
-    for (tool, flag) in [("fsck.erofs", "--extract"), ("dump.erofs", "-S")] {
+    // Version 1.5 can't read what lies on a device, but knows that there is one.
+    let fsck_flag = if devices.is_empty() { "--extract" } else { "-d3" };
+    for (tool, flag) in [("fsck.erofs", fsck_flag), ("dump.erofs", "-S")] {
         let output = Command::new(tools.join(tool))
             .arg(flag)
+            .args(
+                devices
+                    .iter()
+                    .map(|device| format!("--device={}", device.display())),
+            )
             .arg(image)
             .output()
             .unwrap();
@@ -297,6 +320,11 @@ pub(crate) fn unpack_image(image: &Path, dir: &Path) {
 /// the same layers, or fail both.
 pub(crate) fn assert_same_layers(image: &Path, mounted: &Path, lower: Option<&Path>) {
     let reader = Reader::open(File::open(image).unwrap()).unwrap();
+    assert_read_as(&reader, mounted, lower);
+}
+
+/// As [`assert_same_layers`], of an image that was opened.
+pub(crate) fn assert_read_as(reader: &Reader, mounted: &Path, lower: Option<&Path>) {
     let mounted = Root::open(mounted).unwrap();
     let lower = lower.map(|lower| Root::open(lower).unwrap());
     for (lower, style) in [
@@ -305,7 +333,7 @@ pub(crate) fn assert_same_layers(image: &Path, mounted: &Path, lower: Option<&Pa
         (None, Style::Overlay),
     ] {
         let expected = packed(&mounted, lower, style);
-        let layer = packed(&reader, lower, style);
+        let layer = packed(reader, lower, style);
         assert_eq!(layer.is_ok(), expected.is_ok(), "{layer:?} {expected:?}");
         if let (Ok(layer), Ok(expected)) = (layer, expected) {
             assert!(layer == expected, "{style:?}: the layers differ");
