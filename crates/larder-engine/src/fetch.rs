@@ -8,7 +8,7 @@ use std::thread::ScopedJoinHandle;
 
 use jiff::Timestamp;
 use larder_llb::cache_map::chain_id;
-use larder_oci::{Descriptor, Digest, ImageRef};
+use larder_oci::{Descriptor, Digest, ImageRef, Sha256};
 use larder_registry::{BlobSink, Partial};
 use larder_store::{BlobWriter, Lease, NewLayer, SnapshotId, UnpackedLayer};
 
@@ -213,7 +213,7 @@ impl Fetcher<'_> {
         let mut sink = self.sink(descriptor, &status, arrival)?;
         let partial = Partial {
             offset_bytes: sink.writer.offset(),
-            hash: sink.writer.hasher(),
+            ..Partial::default()
         };
         status.set(sink.writer.offset());
         let mut client = self.engine.registry().clone();
@@ -358,5 +358,9 @@ impl BlobSink for Sink<'_> {
             arrival.break_off();
         }
         self.writer.restart().map_err(io::Error::other)
+    }
+
+    fn sha256(&self) -> Option<Sha256> {
+        Some(self.writer.hasher())
     }
 }

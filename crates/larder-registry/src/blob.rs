@@ -37,6 +37,12 @@ pub trait BlobSink: Send {
     /// that has passed them on already returns an error, which ends the fetch.
     fn restart(&mut self) -> io::Result<()>;
 
+    /// Returns the hash over all bytes that it has, those from before the fetch included, if it computes
+    /// one; else the fetch does.
+    fn sha256(&self) -> Option<Sha256> {
+        None
+    }
+
     /// Tells how many bytes there will be in all, where the blob's descriptor does not.
     fn size_known(&mut self, size_bytes: u64) {
         let _ = size_bytes;
@@ -72,7 +78,7 @@ impl BlobSink for std::fs::File {
 pub struct Partial {
     /// How many bytes.
     pub offset_bytes: u64,
-    /// Over these bytes.
+    /// Over these bytes; without meaning where the sink [has](BlobSink::sha256) a hash.
     pub hash: Sha256,
 }
 
@@ -82,7 +88,9 @@ pub(crate) struct Download<'a> {
     image_ref: &'a ImageRef,
     descriptor: &'a Descriptor,
     sink: &'a mut dyn BlobSink,
+    /// Its hash is left alone where the sink has one.
     have: Partial,
+    is_hashed_by_sink: bool,
     /// Whether parts of it can't be had at once.
     is_whole_only: bool,
 }
@@ -99,6 +107,7 @@ impl<'a> Download<'a> {
             transport,
             image_ref,
             descriptor,
+            is_hashed_by_sink: sink.sha256().is_some(),
             sink,
             have: partial,
             is_whole_only: false,
@@ -287,7 +296,9 @@ impl<'a> Download<'a> {
         self.sink
             .write(chunk)
             .map_err(|error| self.sink_failed(error))?;
-        self.have.hash.update(chunk);
+        if !self.is_hashed_by_sink {
+            self.have.hash.update(chunk);
+        }
         self.have.offset_bytes += chunk.len() as u64;
         let observer = &self.transport.config.observer;
         observer.received(self.descriptor, self.have.offset_bytes);
@@ -296,7 +307,8 @@ impl<'a> Download<'a> {
 
     fn check(&self, endpoint: &Endpoint) -> Result<(), Error> {
         let is_whole = self.have.offset_bytes == self.descriptor.size_bytes;
-        if is_whole && self.have.hash.clone().finish() == self.descriptor.digest {
+        let hash = || self.sink.sha256().unwrap_or_else(|| self.have.hash.clone());
+        if is_whole && hash().finish() == self.descriptor.digest {
             return Ok(());
         }
         Err(self.lies(endpoint, "sent other bytes as"))

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use larder_oci::{Descriptor, Sha256, media_type};
 use larder_registry::{
-    Client, Config, CredentialSource, Credentials, DockerConfig, ErrorKind, Partial, RegistryConfig,
+    BlobSink, Client, Config, CredentialSource, Credentials, DockerConfig, ErrorKind, Partial,
+    RegistryConfig,
 };
 use larder_testkit::{
     Registry, RegistryOptions, WebAnswer as Answer, WebServer as Server, skip, write_tree,
@@ -179,6 +180,63 @@ async fn a_fetch_goes_on_where_an_earlier_one_ended() {
         if beginning.len() < bytes.len() {
             assert_eq!(requests[0].header("range"), Some("bytes=100000-"));
         }
+    }
+}
+
+#[tokio::test]
+async fn a_sink_that_hashes_is_believed_and_nothing_else() {
+    /// Hashes other bytes than it is given, if it is so `wrong`.
+    struct Hashing {
+        hash: Sha256,
+        wrong: bool,
+        restarts: usize,
+    }
+    impl BlobSink for Hashing {
+        fn write(&mut self, chunk: &[u8]) -> std::io::Result<()> {
+            self.hash.update(chunk);
+            Ok(())
+        }
+        fn restart(&mut self) -> std::io::Result<()> {
+            self.hash = Sha256::new();
+            self.restarts += 1;
+            Ok(())
+        }
+        fn sha256(&self) -> Option<Sha256> {
+            let mut hash = self.hash.clone();
+            if self.wrong {
+                hash.update(b"more");
+            }
+            Some(hash)
+        }
+    }
+    let fixture = fixture!();
+    let host = fixture.registry.host();
+    let (layer, bytes) = (fixture.layer(), fixture.layer_bytes());
+    // What is right or wrong before the fetch, and in the sink; how often it begins anew, and what of that comes out.
+    for (beginning, wrong, restarts, is_fetched) in [
+        (&bytes[..0], false, 0, true),
+        (&bytes[..100_000], false, 0, true),
+        (&[7; 100_000][..], false, 1, true),
+        (&bytes[..0], true, 1, false),
+    ] {
+        let mut hash = Sha256::new();
+        hash.update(beginning);
+        let mut sink = Hashing {
+            hash,
+            wrong,
+            restarts: 0,
+        };
+        let partial = Partial {
+            offset_bytes: beginning.len() as u64,
+            ..Partial::default()
+        };
+        let fetched = client(host)
+            .fetch_blob(&busybox(host), &layer, partial, &mut sink)
+            .await;
+        let outcome = fetched.map_err(|error| error.kind());
+        let expected = is_fetched.then_some(()).ok_or(ErrorKind::Corrupt);
+        assert_eq!(outcome, expected);
+        assert_eq!(sink.restarts, restarts);
     }
 }
 
