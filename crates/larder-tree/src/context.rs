@@ -50,7 +50,7 @@ mod tree;
 pub use attributes::{Attributes, Kind};
 pub(crate) use attributes::{Stamp, Xattrs, read_xattrs};
 pub use metadata::{METADATA_NAME, metadata};
-pub(crate) use record::{FileDigest, RecordHasher};
+pub(crate) use record::RecordHasher;
 pub use scan::{ScanOptions, scan};
 pub use stat_cache::StatCache;
 pub use tree::{Entry, Tree};

@@ -9,7 +9,7 @@ use larder_llb::pb;
 use larder_oci::Digest;
 use larder_store::{ActiveSnapshot, Lease, NewSnapshot, RecordType, SnapshotId};
 use larder_tree::beneath::Root;
-use larder_tree::context::{Entry, Kind, ScanOptions, StatCache, Tree, scan};
+use larder_tree::context::{ScanOptions, StatCache, Tree, scan};
 use larder_tree::copy::{self, CopyOptions};
 
 use crate::error::{BuildError, Result};
@@ -155,12 +155,7 @@ pub(crate) fn load(
         .map(StatCache::load)
         .unwrap_or_default();
     let tree = scan(context.root.try_clone()?, &options, cache)?;
-    let files = tree.entries()?;
-    let files = files
-        .iter()
-        .map(Entry::attributes)
-        .filter(|attributes| attributes.kind == Kind::File);
-    status.set(files.map(|attributes| attributes.size).sum());
+    status.set(tree.file_bytes());
     status.done();
     let context = LocalContext {
         tree,

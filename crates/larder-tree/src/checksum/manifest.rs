@@ -1,8 +1,9 @@
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
 
 use super::digest::normalize;
 use super::select::{Selection, Selector};
-use crate::context::{Entry, FileDigest, Kind, Tree, compute_digests};
+use crate::context::{Entry, Kind, Tree, compute_digests};
 use crate::{Error, ErrorKind, Result};
 
 /// The version of the encoding: the first byte. Another version is refused, so that a record made
@@ -28,7 +29,17 @@ const KINDS: [Kind; 7] = [
 /// For explanations only: digests are shortened, and do not decide about the cache.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Manifest {
-    entries: BTreeMap<Vec<u8>, Record>,
+    /// All paths, one behind the other.
+    paths: Vec<u8>,
+    /// In the order of the paths, each of which is there once.
+    entries: Vec<Listed>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listed {
+    /// Where its path ends among all paths; it begins at the end of the one before.
+    path_end: usize,
+    record: Record,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,19 +95,28 @@ impl Manifest {
     /// # Errors
     /// Those of [`content_digest`](super::content_digest).
     pub fn of(tree: &Tree, selectors: &[Selector]) -> Result<Self> {
-        let mut manifest = Self::default();
+        let mut entries = Vec::new();
         for selector in normalize(selectors) {
             match selector.select(tree)? {
-                Selection::Whole(entry) => manifest.add_whole(&entry)?,
+                Selection::Whole(entry) => entries.extend(entry.with_descendants()?),
                 Selection::List(items) => {
-                    for item in &items {
-                        match &item.target {
-                            Some(target) => manifest.add_whole(target)?,
-                            None => manifest.add(&item.entry)?,
+                    for item in items {
+                        match item.target {
+                            Some(target) => entries.extend(target.with_descendants()?),
+                            None => entries.push(item.entry),
                         }
                     }
                 }
             }
+        }
+        entries.retain(|entry| !entry.is_context_top());
+        compute_digests(&entries)?;
+        entries.sort_by(|a, b| a.path_bytes().cmp(b.path_bytes()));
+        entries.dedup_by(|a, b| a.path_bytes() == b.path_bytes());
+        let mut manifest = Self::default();
+        manifest.entries.reserve_exact(entries.len());
+        for entry in &entries {
+            manifest.push(entry.path_bytes(), Record::of(entry)?);
         }
         Ok(manifest)
     }
@@ -113,37 +133,43 @@ impl Manifest {
 
     /// Returns what has to be done to `old` to make it `new`, in the order of the paths.
     pub fn compare(old: &Self, new: &Self) -> Vec<Difference> {
-        let mut removed: Vec<&Vec<u8>> = Vec::new();
-        let mut found: BTreeMap<&Vec<u8>, Change> = BTreeMap::new();
-        for (path, before) in &old.entries {
-            match new.entries.get(path) {
-                None => removed.push(path),
-                Some(after) => {
-                    found.extend(before.change_to(after).map(|change| (path, change)));
+        let (mut removed, mut added, mut found) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut before, mut after) = (old.iter().peekable(), new.iter().peekable());
+        loop {
+            let order = match (before.peek(), after.peek()) {
+                (Some((before, _)), Some((after, _))) => before.cmp(after),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => break,
+            };
+            match order {
+                Ordering::Less => removed.extend(before.next()),
+                Ordering::Greater => added.extend(after.next()),
+                Ordering::Equal => {
+                    let change = before.next().zip(after.next());
+                    found.extend(change.and_then(|((path, before), (_, after))| {
+                        Some((path, before.change_to(after)?))
+                    }));
                 }
             }
         }
         // Empty files are all alike, so they say nothing about names.
-        let mut gone: HashMap<[u8; DIGEST_BYTES], Vec<&Vec<u8>>> = HashMap::new();
-        for path in removed.iter().rev() {
-            let record = &old.entries[*path];
+        let mut gone: HashMap<[u8; DIGEST_BYTES], Vec<&[u8]>> = HashMap::new();
+        for (path, record) in removed.iter().rev() {
             if record.kind == Kind::File && record.size > 0 {
                 gone.entry(record.digest).or_default().push(path);
             }
         }
-        for (path, record) in &new.entries {
-            if old.entries.contains_key(path) {
-                continue;
-            }
+        let mut renamed = HashSet::new();
+        for (path, record) in added {
             let from = gone.get_mut(&record.digest).and_then(Vec::pop);
-            removed.retain(|path| Some(*path) != from);
-            let change = match from {
-                Some(from) => Change::Renamed { from: show(from) },
-                None => Change::Added,
-            };
-            found.insert(path, change);
+            renamed.extend(from);
+            let renamed = from.map(|from| Change::Renamed { from: show(from) });
+            found.push((path, renamed.unwrap_or(Change::Added)));
         }
-        found.extend(removed.into_iter().map(|path| (path, Change::Removed)));
+        removed.retain(|(path, _)| !renamed.contains(path));
+        found.extend(removed.into_iter().map(|(path, _)| (path, Change::Removed)));
+        found.sort_by_key(|(path, _)| *path);
         let differences = found.into_iter().map(|(path, change)| Difference {
             path: show(path),
             change,
@@ -156,7 +182,7 @@ impl Manifest {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         let mut previous: &[u8] = &[];
-        for (path, record) in &self.entries {
+        for (path, record) in self.iter() {
             let same = path.iter().zip(previous).take_while(|(a, b)| a == b);
             let shared = same.count();
             write_number(&mut out, shared as u64);
@@ -184,48 +210,56 @@ impl Manifest {
             let message = "manifest is not of version 1";
             return Err(Error::new(ErrorKind::Unsupported, message));
         };
-        let mut entries = BTreeMap::new();
+        let malformed = || Error::new(ErrorKind::InvalidInput, "manifest is malformed");
+        let mut manifest = Self::default();
         let mut path = Vec::new();
         while !rest.is_empty() {
-            let record = read_entry(&mut rest, &mut path)
-                .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "manifest is malformed"))?;
-            entries.insert(path.clone(), record);
+            let record = read_entry(&mut rest, &mut path).ok_or_else(malformed)?;
+            let last = manifest.entries.len().checked_sub(1);
+            if last.is_some_and(|last| manifest.path(last) >= &*path) {
+                return Err(malformed());
+            }
+            manifest.push(&path, record);
         }
-        Ok(Self { entries })
+        Ok(manifest)
     }
 
-    fn add_whole(&mut self, entry: &Entry<'_>) -> Result<()> {
-        let entries = entry.with_descendants()?;
-        compute_digests(&entries)?;
-        entries.iter().try_for_each(|entry| self.add(entry))
+    /// Appends a path that comes after all others.
+    fn push(&mut self, path: &[u8], record: Record) {
+        self.paths.extend_from_slice(path);
+        let path_end = self.paths.len();
+        self.entries.push(Listed { path_end, record });
     }
 
-    fn add(&mut self, entry: &Entry<'_>) -> Result<()> {
-        if entry.is_context_top() {
-            return Ok(());
-        }
-        let FileDigest {
-            record,
-            content_crc,
-        } = entry.digest()?;
+    fn path(&self, index: usize) -> &[u8] {
+        let before = index.checked_sub(1);
+        let begin = before.map_or(0, |before| self.entries[before].path_end);
+        &self.paths[begin..self.entries[index].path_end]
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &Record)> {
+        let entries = self.entries.iter().enumerate();
+        entries.map(|(index, listed)| (self.path(index), &listed.record))
+    }
+}
+
+impl Record {
+    fn of(entry: &Entry<'_>) -> Result<Self> {
+        let digests = entry.digest()?;
         let attributes = entry.attributes();
         let mut digest = [0; DIGEST_BYTES];
-        digest.copy_from_slice(&record[..DIGEST_BYTES]);
-        let record = Record {
+        digest.copy_from_slice(&digests.record[..DIGEST_BYTES]);
+        Ok(Self {
             kind: attributes.kind,
             mode: attributes.mode,
             uid: attributes.uid,
             gid: attributes.gid,
             size: attributes.size,
             digest,
-            content_crc,
-        };
-        self.entries.insert(entry.path_bytes().to_vec(), record);
-        Ok(())
+            content_crc: digests.content_crc,
+        })
     }
-}
 
-impl Record {
     fn change_to(&self, new: &Self) -> Option<Change> {
         if self.kind != new.kind {
             Some(Change::Kind)

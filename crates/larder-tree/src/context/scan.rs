@@ -1,6 +1,6 @@
-use std::ffi::OsStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -64,7 +64,7 @@ struct Pending<'a> {
 pub fn scan(root: Root, options: &ScanOptions<'_>, cache: StatCache) -> Result<Tree> {
     let filter = Filter::new(&root, options)?;
     let stat = fs::fstat(&root).map_err(|errno| Error::io("cannot look up `.`", errno))?;
-    let mut top = Node::new(&[], Attributes::new(&stat));
+    let mut top = Node::new(Box::default(), Attributes::new(&stat));
     reset_owner(&mut top);
     list_all(&root, &top, &filter)?;
     drop_unselected(&mut top);
@@ -110,22 +110,14 @@ impl<'a> Pending<'a> {
     }
 
     fn list(&self, root: &Root, filter: &Filter) -> Result<()> {
-        let listed = match list_dir(root, &self.path, filter, &self.filter) {
+        let mut listed = match list_dir(root, &self.path, filter, &self.filter) {
             Ok(listed) => listed,
-            Err(error) if self.may_be_unreadable(&error) => Vec::new(),
+            Err(error) if self.may_be_unreadable(&error) => Listed::default(),
             Err(error) => return Err(error),
         };
-        let mut nodes = Vec::with_capacity(listed.len());
-        let mut filters = Vec::new();
-        for (mut node, filter) in listed {
-            reset_owner(&mut node);
-            if node.attributes.is_dir() {
-                filters.push(filter);
-            }
-            nodes.push(node);
-        }
-        self.node.children.get_or_init(|| nodes);
-        self.listed.get_or_init(|| filters);
+        listed.nodes.iter_mut().for_each(reset_owner);
+        self.node.children.get_or_init(|| listed.nodes);
+        self.listed.get_or_init(|| listed.filters);
         Ok(())
     }
 
@@ -141,60 +133,81 @@ impl<'a> Pending<'a> {
     }
 }
 
-/// Lists the directory at `path`, in the order of the names; what `filter` has no use for is left
-/// out.
+/// What a directory holds.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// In the order of the names.
+    pub(super) nodes: Vec<Node>,
+    /// What the filter knows of those that are directories.
+    filters: Vec<DirFilter>,
+}
+
+/// Lists the directory at `path`; what `filter` has no use for is left out.
 pub(super) fn list_dir(
     root: &Root,
     path: &[u8],
     filter: &Filter,
     dir_filter: &DirFilter,
-) -> Result<Vec<(Node, DirFilter)>> {
+) -> Result<Listed> {
     let shown = Path::new(OsStr::from_bytes(path));
     let dir = root.open_dir(shown)?;
-    let mut listed = Vec::new();
-    let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-    let mut entries = RawDir::new(&dir, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry.map_err(|errno| cannot_read(shown, errno))?;
-        let name = entry.file_name().to_bytes();
-        if name == b"." || name == b".." {
-            continue;
-        }
-        let child_path = join(path, name);
-        let may_be_dir = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
-        let Some((is_selected, below)) = filter.decide(&child_path, may_be_dir, dir_filter) else {
+    let names = read_names(&dir).map_err(|errno| cannot_read(shown, errno))?;
+    let mut listed = Listed::default();
+    listed.nodes.reserve_exact(names.len());
+    for (name, file_type) in names {
+        let may_be_dir = matches!(file_type, FileType::Directory | FileType::Unknown);
+        let decided = filter.decide((path, name.as_bytes()), may_be_dir, dir_filter);
+        let Some((is_selected, below)) = decided else {
             continue;
         };
-        match look_up(&dir, name) {
-            Ok(node) if is_selected || node.attributes.is_dir() => {
-                listed.push((
-                    Node {
-                        is_selected,
-                        ..node
-                    },
-                    below,
-                ));
+        let found = look_up(&dir, &name);
+        match found {
+            Ok((attributes, link_target)) if is_selected || attributes.is_dir() => {
+                if attributes.is_dir() {
+                    listed.filters.push(below);
+                }
+                listed.nodes.push(Node {
+                    link_target,
+                    is_selected,
+                    ..Node::new(name.into_bytes().into(), attributes)
+                });
             }
             // Gone meanwhile, or not selected after all.
             Ok(_) | Err(Errno::NOENT) => {}
             Err(errno) => {
-                let child_path = Path::new(OsStr::from_bytes(&child_path));
-                return Err(cannot_read(child_path, errno));
+                let path = join(path, name.as_bytes());
+                return Err(cannot_read(Path::new(OsStr::from_bytes(&path)), errno));
             }
         }
     }
-    listed.sort_unstable_by(|(a, _), (b, _)| a.name.cmp(&b.name));
     Ok(listed)
 }
 
-fn look_up(dir: &OwnedFd, name: &[u8]) -> Result<Node, Errno> {
-    let stat = fs::statat(dir.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let mut node = Node::new(name, Attributes::new(&stat));
-    if node.attributes.kind == Kind::Symlink {
-        let target = fs::readlinkat(dir.as_fd(), name, Vec::new())?;
-        node.link_target = target.into_bytes().into();
+/// Returns the names in a directory, in order, and what its listing says of their types.
+fn read_names(dir: &OwnedFd) -> Result<Vec<(CString, FileType)>, Errno> {
+    let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+    let mut entries = RawDir::new(dir, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push((name.to_owned(), entry.file_type()));
+        }
     }
-    Ok(node)
+    names.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(names)
+}
+
+/// Returns the attributes of an entry, and the target if it is a symlink.
+fn look_up(dir: &OwnedFd, name: &CStr) -> Result<(Attributes, Box<[u8]>), Errno> {
+    let attributes = Attributes::new(&fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?);
+    let target = if attributes.kind == Kind::Symlink {
+        fs::readlinkat(dir, name, Vec::new())?.into_bytes().into()
+    } else {
+        Box::default()
+    };
+    Ok((attributes, target))
 }
 
 impl Filter {
@@ -215,16 +228,20 @@ impl Filter {
         })
     }
 
-    /// Returns whether the entry at `path` is selected, and what its own entries need; `None` if
-    /// neither it nor anything beneath it can be.
+    /// Returns whether the entry under a name in a directory is selected, and what its own entries
+    /// need; `None` if neither it nor anything beneath it can be.
     fn decide(
         &self,
-        path: &[u8],
+        (dir, name): (&[u8], &[u8]),
         may_be_dir: bool,
         parent: &DirFilter,
     ) -> Option<(bool, DirFilter)> {
         let mut is_selected = true;
         let mut below = DirFilter::default();
+        if self.include.is_none() && self.exclude.is_none() {
+            return Some((is_selected, below));
+        }
+        let path = &join(dir, name);
         if let Some(include) = &self.include {
             let matched;
             (matched, below.include) = evaluate(include, path, may_be_dir, &parent.include);
@@ -276,7 +293,8 @@ fn reset_owner(node: &mut Node) {
     node.attributes.gid = 0;
 }
 
-fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+/// Returns the path of what is called `name` in a directory.
+pub(super) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     match dir {
         [] => name.to_vec(),
         dir => [dir, b"/", name].concat(),

@@ -82,21 +82,22 @@ impl StatCache {
     /// Returns a cache of `fresh` entries and of those of `self` that are about other files and
     /// not too old.
     pub(super) fn renewed(&self, mut fresh: Vec<CacheEntry>) -> Self {
-        let key = |entry: &CacheEntry| (entry.stamp.device, entry.stamp.inode);
-        fresh.sort_unstable_by_key(key);
-        fresh.dedup_by_key(|entry| key(entry));
-        let known = fresh.len();
+        fresh.sort_by_key(CacheEntry::key);
+        fresh.dedup_by_key(|entry| entry.key());
+        let mut entries = Vec::with_capacity(self.entries.len().max(fresh.len() * ENTRY_BYTES));
+        let mut fresh = fresh.into_iter().peekable();
         for index in 0..self.len() {
             let old = self.entry(index);
-            let found = fresh[..known].binary_search_by_key(&key(&old), key);
-            if found.is_err() && old.age < MAX_AGE {
+            while let Some(entry) = fresh.next_if(|entry| entry.key() < old.key()) {
+                entry.encode(&mut entries);
+            }
+            let is_known = fresh.peek().is_some_and(|entry| entry.key() == old.key());
+            if !is_known && old.age < MAX_AGE {
                 let age = old.age + 1;
-                fresh.push(CacheEntry { age, ..old });
+                CacheEntry { age, ..old }.encode(&mut entries);
             }
         }
-        fresh.sort_unstable_by_key(key);
-        let mut entries = Vec::with_capacity(fresh.len() * ENTRY_BYTES);
-        for entry in &fresh {
+        for entry in fresh {
             entry.encode(&mut entries);
         }
         Self { entries }
@@ -105,21 +106,28 @@ impl StatCache {
     /// Returns a cache with the entries of both: what scans of several parts of one context have
     /// learned. Of two about one file the one that was of use later.
     #[must_use]
-    pub fn merged(&self, other: &Self) -> Self {
-        let all = |cache: &Self| {
-            (0..cache.len())
-                .map(|at| cache.entry(at))
-                .collect::<Vec<_>>()
-        };
-        let mut entries = all(self);
-        entries.extend(all(other));
-        entries.sort_by_key(|entry| (entry.stamp.device, entry.stamp.inode, entry.age));
-        entries.dedup_by_key(|entry| (entry.stamp.device, entry.stamp.inode));
-        let mut merged = Vec::with_capacity(entries.len() * ENTRY_BYTES);
-        for entry in &entries {
-            entry.encode(&mut merged);
+    pub fn merged(self, other: &Self) -> Self {
+        if other.is_empty() {
+            return self;
         }
-        Self { entries: merged }
+        let mut entries = Vec::with_capacity(self.entries.len().max(other.entries.len()));
+        let mut theirs = (0..other.len()).map(|at| other.entry(at)).peekable();
+        for index in 0..self.len() {
+            let mut ours = self.entry(index);
+            while let Some(entry) = theirs.next_if(|entry| entry.key() < ours.key()) {
+                entry.encode(&mut entries);
+            }
+            if let Some(entry) = theirs.next_if(|entry| entry.key() == ours.key())
+                && entry.age < ours.age
+            {
+                ours = entry;
+            }
+            ours.encode(&mut entries);
+        }
+        for entry in theirs {
+            entry.encode(&mut entries);
+        }
+        Self { entries }
     }
 
     fn find(&self, device: u64, inode: u64) -> Option<usize> {
@@ -163,6 +171,11 @@ impl StatCache {
 }
 
 impl CacheEntry {
+    /// What entries are sorted by.
+    fn key(&self) -> (u64, u64) {
+        (self.stamp.device, self.stamp.inode)
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         let stamp = &self.stamp;
         out.extend_from_slice(&stamp.device.to_le_bytes());
@@ -313,11 +326,11 @@ mod tests {
         let known = StatCache::default().renewed(vec![entry(1, 0), entry(2, 0)]);
         let first = known.renewed(vec![entry(1, 0), entry(3, 0)]);
         let second = known.renewed(vec![entry(2, 0)]);
-        for merged in [first.merged(&second), second.merged(&first)] {
+        for merged in [first.clone().merged(&second), second.merged(&first)] {
             let entries: Vec<_> = (0..merged.len()).map(|at| merged.entry(at)).collect();
             let entries: Vec<_> = entries.iter().map(|it| (it.stamp.inode, it.age)).collect();
             assert_eq!(entries, [(1, 0), (2, 0), (3, 0)]);
         }
-        assert_eq!(first.merged(&StatCache::default()).len(), first.len());
+        assert_eq!(first.merged(&StatCache::default()).len(), 3);
     }
 }

@@ -1,9 +1,10 @@
 use std::ffi::OsStr;
 use std::fmt;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::prelude::*;
 use rustix::fs::{self, Mode, OFlags};
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 
 use super::attributes::{Attributes, Kind, Stamp, Xattrs, read_xattrs};
 use super::record::{FileDigest, RecordHasher};
-use super::scan::{DirFilter, Filter, list_dir};
+use super::scan::{DirFilter, Filter, Listed, join, list_dir};
 use super::stat_cache::{CacheEntry, StatCache};
 use crate::beneath::Root;
 use crate::{Error, ErrorKind, Result};
@@ -79,7 +80,9 @@ pub(crate) struct FileContent {
 pub struct Entry<'a> {
     tree: &'a Tree,
     node: &'a Node,
-    path: Vec<u8>,
+    /// What holds its path, and those of others that were listed with it.
+    paths: Arc<[u8]>,
+    path: Range<usize>,
 }
 
 impl Tree {
@@ -89,7 +92,7 @@ impl Tree {
         let stat = fs::fstat(&root).map_err(|errno| Error::io("cannot look up `/`", errno))?;
         Ok(Self {
             root,
-            top: Node::new(&[], Attributes::new(&stat)),
+            top: Node::new(Box::default(), Attributes::new(&stat)),
             is_context: false,
             cache: StatCache::default(),
             started_at_nanos: i64::MAX,
@@ -103,7 +106,8 @@ impl Tree {
         Entry {
             tree: self,
             node: &self.top,
-            path: Vec::new(),
+            paths: Arc::default(),
+            path: 0..0,
         }
     }
 
@@ -121,9 +125,7 @@ impl Tree {
             return None;
         }
         let mut known = Vec::new();
-        let mut pending = vec![&self.top];
-        while let Some(node) = pending.pop() {
-            pending.extend(node.children.get().into_iter().flatten());
+        for node in self.listed() {
             let stamp = node.attributes.stamp;
             if let Some(&digest) = node.digest.get()
                 && self.is_trusted(&stamp)
@@ -136,6 +138,23 @@ impl Tree {
             }
         }
         Some(self.cache.renewed(known))
+    }
+
+    /// Returns how many bytes the files have that are listed: of a context, all.
+    pub fn file_bytes(&self) -> u64 {
+        let files = self.listed().map(|node| &node.attributes);
+        let files = files.filter(|attributes| attributes.kind == Kind::File);
+        files.map(|attributes| attributes.size).sum()
+    }
+
+    /// Returns what is listed so far, in no particular order.
+    fn listed(&self) -> impl Iterator<Item = &Node> {
+        let mut pending = vec![&self.top];
+        std::iter::from_fn(move || {
+            let node = pending.pop()?;
+            pending.extend(node.children.get().into_iter().flatten());
+            Some(node)
+        })
     }
 
     /// Returns the handle that paths of entries are relative to.
@@ -233,9 +252,9 @@ impl fmt::Debug for Tree {
 }
 
 impl Node {
-    pub(super) fn new(name: &[u8], attributes: Attributes) -> Self {
+    pub(super) fn new(name: Box<[u8]>, attributes: Attributes) -> Self {
         Self {
-            name: name.into(),
+            name,
             attributes,
             link_target: Box::default(),
             children: OnceLock::new(),
@@ -250,7 +269,7 @@ impl<'a> Entry<'a> {
     /// Returns the path relative to the tree's topmost directory, whose own is empty. No name in
     /// it is that of a symlink but the last one.
     pub fn path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(&self.path))
+        Path::new(OsStr::from_bytes(self.path_bytes()))
     }
 
     /// Returns the last name of the path.
@@ -284,13 +303,28 @@ impl<'a> Entry<'a> {
     /// Returns this entry and all beneath it, each directory before its entries.
     pub fn with_descendants(&self) -> Result<Vec<Self>> {
         self.list_below()?;
+        let mut paths = Vec::new();
         let mut found = Vec::new();
-        let mut pending = vec![self.clone()];
-        while let Some(entry) = pending.pop() {
-            pending.extend(entry.children()?.into_iter().rev());
-            found.push(entry);
+        let mut pending = vec![(self.node, None)];
+        while let Some((node, dir)) = pending.pop() {
+            let begin = paths.len();
+            match dir {
+                Some(dir) => push_path(&mut paths, dir, &node.name),
+                None => paths.extend_from_slice(self.path_bytes()),
+            }
+            let path = begin..paths.len();
+            let children = node.children.get().into_iter().flatten().rev();
+            pending.extend(children.map(|child| (child, Some(path.clone()))));
+            found.push((node, path));
         }
-        Ok(found)
+        let paths = Arc::<[u8]>::from(paths);
+        let entries = found.into_iter().map(|(node, path)| Self {
+            tree: self.tree,
+            node,
+            paths: Arc::clone(&paths),
+            path,
+        });
+        Ok(entries.collect())
     }
 
     /// Returns the entry's digest; that of a directory covers its header only. Computed once, if
@@ -356,18 +390,19 @@ impl<'a> Entry<'a> {
 
     /// Returns whether this is the topmost directory of a build context.
     pub(crate) fn is_context_top(&self) -> bool {
-        self.tree.is_context && self.path.is_empty()
+        self.tree.is_context && self.path_bytes().is_empty()
     }
 
     pub(crate) fn path_bytes(&self) -> &[u8] {
-        &self.path
+        &self.paths[self.path.clone()]
     }
 
     /// Returns whether this entry is beneath the directory `dir`.
     pub(crate) fn lies_in(&self, dir: &Self) -> bool {
-        let rest = self.path.strip_prefix(&*dir.path);
+        let dir = dir.path_bytes();
+        let rest = self.path_bytes().strip_prefix(dir);
         rest.is_some_and(|rest| {
-            if dir.path.is_empty() {
+            if dir.is_empty() {
                 !rest.is_empty()
             } else {
                 rest.starts_with(b"/")
@@ -392,16 +427,12 @@ impl<'a> Entry<'a> {
     }
 
     fn child_entry(&self, node: &'a Node) -> Self {
-        let mut path = Vec::with_capacity(self.path.len() + 1 + node.name.len());
-        path.extend_from_slice(&self.path);
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(&node.name);
+        let paths: Arc<[u8]> = join(self.path_bytes(), &node.name).into();
         Self {
             tree: self.tree,
             node,
-            path,
+            path: 0..paths.len(),
+            paths,
         }
     }
 
@@ -409,18 +440,13 @@ impl<'a> Entry<'a> {
         if let Some(children) = self.node.children.get() {
             return Ok(children);
         }
-        let mut nodes = Vec::new();
+        let mut listed = Listed::default();
         if self.attributes().is_dir() {
             // A scan has listed all; what is missing is a view's.
-            let listed = list_dir(
-                &self.tree.root,
-                &self.path,
-                &Filter::default(),
-                &DirFilter::default(),
-            )?;
-            nodes.extend(listed.into_iter().map(|(node, _)| node));
+            let (all, nothing) = (Filter::default(), DirFilter::default());
+            listed = list_dir(&self.tree.root, self.path_bytes(), &all, &nothing)?;
         }
-        Ok(self.node.children.get_or_init(|| nodes))
+        Ok(self.node.children.get_or_init(|| listed.nodes))
     }
 }
 
@@ -428,6 +454,16 @@ impl fmt::Debug for Entry<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Entry").field(&self.path()).finish()
     }
+}
+
+/// Appends the path of what is called `name` in the directory whose path lies at `dir`.
+fn push_path(paths: &mut Vec<u8>, dir: Range<usize>, name: &[u8]) {
+    let is_top = dir.is_empty();
+    paths.extend_from_within(dir);
+    if !is_top {
+        paths.push(b'/');
+    }
+    paths.extend_from_slice(name);
 }
 
 /// Computes the digests of all `entries` that have one, on all processors if files must be read.

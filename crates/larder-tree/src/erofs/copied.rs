@@ -1,7 +1,5 @@
-use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::format::{BLOCK_BYTES, MAX_DEVICES};
 use super::inodes::InodeRef;
@@ -25,8 +23,8 @@ const WORTHWHILE_BYTES: u64 = 256 << 10;
 /// block, where the kernel doesn't look.
 #[derive(Debug, Default)]
 pub(super) struct Copied {
-    /// By path, in the order of the bytes.
-    files: BTreeMap<Box<[u8]>, CopiedFile>,
+    /// With their paths, in the order in which they were copied.
+    files: Vec<(PathBuf, CopiedFile)>,
     size_bytes: u64,
 }
 
@@ -83,23 +81,26 @@ impl Uses {
 
 impl Copied {
     /// Takes note of what lies at `path`.
-    pub(super) fn add(&mut self, path: &Path, file: CopiedFile) {
+    pub(super) fn add(&mut self, path: PathBuf, file: CopiedFile) {
         self.size_bytes += file.size;
-        let path = path.as_os_str().as_bytes().into();
-        self.files.insert(path, file);
+        self.files.push((path, file));
     }
 
     /// Returns the record, to be appended to an image of whole blocks: of the files that are still
-    /// where they were made, by the `number`s of their inodes. Empty if it is not worth it.
-    pub(super) fn encode(&self, number: impl Fn(&Path, InodeRef) -> Option<u64>) -> Vec<u8> {
+    /// where they were made, by the `number`s of their inodes; in the order of the paths' bytes. Empty if it
+    /// is not worth it.
+    pub(super) fn encode(mut self, number: impl Fn(&Path, InodeRef) -> Option<u64>) -> Vec<u8> {
         if self.files.len() < WORTHWHILE_FILES && self.size_bytes < WORTHWHILE_BYTES {
             return Vec::new();
         }
+        self.files
+            .sort_by(|(a, _), (b, _)| path_bytes(a).cmp(path_bytes(b)));
         let mut uses = Uses::default();
         let mut entries = Vec::new();
         for (path, file) in &self.files {
+            let number = number(path, file.inode);
+            let path = path_bytes(path);
             let length = u16::try_from(path.len());
-            let number = number(Path::new(OsStr::from_bytes(path)), file.inode);
             if let (Ok(length), Some(number)) = (length, number) {
                 uses.add(file);
                 entries.extend_from_slice(&length.to_le_bytes());
@@ -119,4 +120,8 @@ impl Copied {
         record.extend_from_slice(&(body.len() as u64).to_le_bytes());
         record
     }
+}
+
+fn path_bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_bytes()
 }

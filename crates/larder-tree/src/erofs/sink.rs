@@ -181,13 +181,14 @@ impl Operations for Image {
         parts
             .tree
             .insert(file.dir, &file.name, Entry::File(inode))?;
-        if let Some((path, source)) = &file.source
-            && file.attributes.xattrs.is_empty()
+        let size = file.size();
+        if file.attributes.xattrs.is_empty()
+            && let Some((path, source)) = file.source
         {
             let copied = CopiedFile {
                 inode,
-                source: *source,
-                size: file.size(),
+                source,
+                size,
                 device: file.device,
             };
             parts.copied.add(path, copied);

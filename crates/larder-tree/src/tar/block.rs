@@ -44,8 +44,11 @@ impl Block {
         let Ok(stored) = self.number(CHECKSUM) else {
             return false;
         };
-        let (unsigned, signed) = self.checksums();
-        stored == unsigned || stored == signed
+        let signed = || -> i64 {
+            let bytes = self.summed();
+            bytes.iter().map(|byte| i64::from(byte.cast_signed())).sum()
+        };
+        stored == i64::from(self.checksum()) || stored == signed()
     }
 
     /// Returns the name, with the prefix where the format has one.
@@ -98,32 +101,42 @@ impl Block {
 
     /// Writes `number` in octal with leading zeros and a NUL; 0 if it doesn't fit.
     pub(super) fn set_number(&mut self, field: Range<usize>, number: i64) {
-        let digits = field.len() - 1;
         let number = if fits_octal(&field, number) {
-            number
+            number.cast_unsigned()
         } else {
             0
         };
-        let text = format!("{number:0digits$o}");
-        self.0[field][..digits].copy_from_slice(text.as_bytes());
+        if let Some((_, digits)) = self.0[field].split_last_mut() {
+            write_octal(digits, number);
+        }
     }
 
     /// Marks the block as ustar and writes the checksum, which ends in NUL and space.
     pub(super) fn seal(&mut self) {
         self.0[MAGIC].copy_from_slice(b"ustar\x0000");
-        let (sum, _) = self.checksums();
-        let text = format!("{sum:06o}\0 ");
-        self.0[CHECKSUM].copy_from_slice(text.as_bytes());
+        let sum = self.checksum();
+        let field = &mut self.0[CHECKSUM];
+        field.copy_from_slice(b"000000\0 ");
+        write_octal(&mut field[..6], sum.into());
     }
 
-    fn checksums(&self) -> (i64, i64) {
-        let mut sums = (0, 0);
-        for (at, byte) in self.0.iter().enumerate() {
-            let byte = if CHECKSUM.contains(&at) { b' ' } else { *byte };
-            sums.0 += i64::from(byte);
-            sums.1 += i64::from(byte.cast_signed());
-        }
-        sums
+    fn checksum(&self) -> u32 {
+        self.summed().iter().map(|byte| u32::from(*byte)).sum()
+    }
+
+    /// Returns what the checksum is the sum of: itself counts as spaces.
+    fn summed(&self) -> [u8; BLOCK_SIZE] {
+        let mut bytes = self.0;
+        bytes[CHECKSUM].fill(b' ');
+        bytes
+    }
+}
+
+/// Fills `digits` with a number in octal, which has no more of them.
+fn write_octal(digits: &mut [u8], mut number: u64) {
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number & 7) as u8;
+        number >>= 3;
     }
 }
 
