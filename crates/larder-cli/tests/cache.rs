@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use fs_err as fs;
-use larder_testkit::{Base, Project, Run, install, project, skip};
+use larder_testkit::{Base, Larder, Project, Run, install, project, skip};
 
 const NOTHING: [&str; 0] = [];
 
@@ -274,7 +274,8 @@ fn a_failed_step_is_not_cached_but_those_before_it_are() {
     check(&project, &[], &NOTHING);
 }
 
-/// Where layers are images, a changed file costs a changed file: no other is opened.
+/// Where layers are images, a changed file costs a changed file: no other is opened, and large ones
+/// are not stored again.
 #[test]
 fn a_copy_takes_over_what_has_not_changed() {
     let project = project!(Base::Busybox);
@@ -297,6 +298,7 @@ fn a_copy_takes_over_what_has_not_changed() {
     project.write(&[
         ("Dockerfile", "FROM busybox\nCOPY tree /tree\n"),
         ("tree/main", "1"),
+        ("tree/large", &"large ".repeat(1 << 20)),
     ]);
     let log = project.scratch().join("strace");
     let build = |args: &[&str]| {
@@ -329,11 +331,37 @@ fn a_copy_takes_over_what_has_not_changed() {
         ("4", &["--no-cache"], (true, true)),
     ] {
         project.write(&[("tree/main", version)]);
+        let before = bytes_of_images(&larder);
         assert_eq!(build(args), expected, "version {version}");
+        let added = bytes_of_images(&larder) - before;
+        let is_whole = args.contains(&"--no-cache");
+        assert_eq!(
+            added > 6 << 20,
+            is_whole,
+            "{added} bytes for version {version}"
+        );
         let mut export = larder.command(["build", "-t", "made"]);
         let _ = Run::of(export.arg(project.context())).success();
-        let script = "cat /tree/main /tree/same-7; ls /tree | wc -l";
+        let script =
+            "cat /tree/main /tree/same-7; ls /tree | wc -l; grep -o large /tree/large | wc -l";
         let shown = larder.run(["run", "made", "sh", "-c", script]).success();
-        assert_eq!(shown.text(), format!("{version}tree/same-741"));
+        assert_eq!(shown.text(), format!("{version}tree/same-742\n1048576"));
     }
+    let _ = larder.run(["rmi", "made"]).success();
+    let kept = bytes_of_images(&larder);
+    let _ = larder.run(["prune", "--force", "--all"]).success();
+    assert!(
+        bytes_of_images(&larder) + (12 << 20) <= kept,
+        "both copies are gone"
+    );
+}
+
+/// What all layers take that are images.
+fn bytes_of_images(larder: &Larder) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let stat = |entry: std::io::Result<fs::DirEntry>| entry?.metadata();
+    let entries = fs::read_dir(larder.root().join("snapshots")).expect("it has layers");
+    let stats = entries.map(|entry| stat(entry).expect("nobody removes layers meanwhile"));
+    let images = stats.filter(std::fs::Metadata::is_file);
+    images.map(|stat| stat.blocks() * 512).sum()
 }

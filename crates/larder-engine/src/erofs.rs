@@ -2,15 +2,15 @@
 
 mod trial;
 
-use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use larder_exec::mount;
 use larder_exec::rootless::{self, IdMap};
 use larder_store::{Mounter, Snapshotter};
+use larder_tree::erofs::Files;
 
 use crate::config::LayersConfig;
 use crate::error::{BuildError, ErrorClass, Result};
@@ -18,7 +18,7 @@ use crate::error::{BuildError, ErrorClass, Result};
 /// Holds what the last trial said, and of which kernel.
 const FILE: &str = "layers";
 /// Raised when the trial tries something else.
-const TRIAL_VERSION: u32 = 1;
+const TRIAL_VERSION: u32 = 2;
 
 /// Mounts images and views for the store of one engine.
 #[derive(Debug)]
@@ -119,8 +119,9 @@ impl Mounter for Mounts {
         self.layers != LayersConfig::Directory
     }
 
-    fn mount_image(&self, file: &File) -> io::Result<OwnedFd> {
-        mount::image(file).map_err(io::Error::other)
+    fn mount_image(&self, files: &Files) -> io::Result<OwnedFd> {
+        let devices: Vec<_> = files.devices().map(AsFd::as_fd).collect();
+        mount::image(files.own(), &devices).map_err(io::Error::other)
     }
 
     fn mount_view(&self, view: &larder_oci::Mount) -> io::Result<OwnedFd> {

@@ -66,17 +66,20 @@ fn bind_layer(layer: &Layer, access: Access) -> Result<OwnedFd> {
     }
 }
 
-/// Mounts the EROFS image in `file`, read-only. Its files are read as they are asked for; it may be unlinked
-/// meanwhile.
+/// Mounts the EROFS image in `file`, read-only, which uses blocks of other images: its extra `devices`. Its files are read as
+/// they are asked for; all of them may be unlinked meanwhile.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] where the kernel has no EROFS, or none that takes files (Linux 6.12);
 /// [`ErrorKind::System`] otherwise, also for a file that is no image.
-pub fn image(file: impl AsFd) -> Result<OwnedFd> {
+pub fn image(file: impl AsFd, devices: &[BorrowedFd<'_>]) -> Result<OwnedFd> {
+    let path = |file: BorrowedFd<'_>| format!("/proc/self/fd/{}", file.as_raw_fd());
     let mount = || {
         let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        let source = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-        rustix::mount::fsconfig_set_string(context.as_fd(), "source", source)?;
+        rustix::mount::fsconfig_set_string(context.as_fd(), "source", path(file.as_fd()))?;
+        for device in devices {
+            rustix::mount::fsconfig_set_string(context.as_fd(), "device", path(*device))?;
+        }
         rustix::mount::fsconfig_set_flag(context.as_fd(), "ro")?;
         create(&context, MountAttrFlags::MOUNT_ATTR_RDONLY)
     };

@@ -246,7 +246,7 @@ fn images_are_layers_as_directories_are() {
     };
     larder_tree::copy::mkfile(&sink, "/top", 0o644, b"image", attributes).unwrap();
     sink.finish().unwrap();
-    let root = match image(&file) {
+    let root = match image(&file, &[]) {
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             println!("skipped: {error}");
             return;
@@ -294,5 +294,5 @@ fn what_is_no_image_is_not_mounted() {
     }
     let file = tempfile::tempfile().unwrap();
     file.set_len(8192).unwrap();
-    assert!(image(&file).is_err());
+    assert!(image(&file, &[]).is_err());
 }

@@ -1,18 +1,10 @@
 use std::fmt;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
+use larder_tree::erofs::Reader;
 use rusqlite::Connection;
 
 use crate::snapshot::{Packing, digest_column};
 use crate::{Error, Result, SnapshotId, Store};
-
-/// Where an EROFS image has its superblock, what that begins with, and where in it the size of a block and the
-/// number of blocks are.
-const SUPERBLOCK_AT: u64 = 1024;
-const MAGIC: u32 = 0xe0f5_e1e2;
-const BLOCK_BITS_AT: u64 = 12;
-const BLOCK_COUNT_AT: u64 = 36;
 
 /// Something in the store that should not be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +44,9 @@ impl Store {
             let path = self.layout().snapshot(&id);
             let is_there = match packing {
                 Packing::Directory => path.join("fs").is_dir(),
-                Packing::Erofs => is_image(&path),
+                Packing::Erofs => self
+                    .open_image(&id)
+                    .is_ok_and(|it| Reader::open(it).is_ok()),
             };
             if !is_there {
                 problems.push(Problem::Missing(format!("snapshot `{id}`")));
@@ -87,22 +81,6 @@ impl Store {
         }
         Ok(problems)
     }
-}
-
-/// Whether there is a file with a superblock of EROFS, and as long as that says.
-fn is_image(path: &Path) -> bool {
-    let read = || -> std::io::Result<bool> {
-        let file = std::fs::File::open(path)?;
-        let field = |at: u64| {
-            let mut bytes = [0; 4];
-            file.read_exact_at(&mut bytes, SUPERBLOCK_AT + at)?;
-            Ok::<u32, std::io::Error>(u32::from_le_bytes(bytes))
-        };
-        let block_bits = (field(BLOCK_BITS_AT)? & 0xff).min(16);
-        let length = u64::from(field(BLOCK_COUNT_AT)?) << block_bits;
-        Ok(field(0)? == MAGIC && file.metadata()?.len() >= length)
-    };
-    read().unwrap_or(false)
 }
 
 fn check_database(db: &Connection) -> Result<Vec<Problem>> {

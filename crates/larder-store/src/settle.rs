@@ -142,7 +142,8 @@ fn forget(tx: &Transaction<'_>, boot: &str) -> Result<()> {
     let lost_blobs = "SELECT digest FROM blobs WHERE unsettled IS NOT NULL AND unsettled <> ?1";
     let lost_snapshots = "WITH RECURSIVE lost (id) AS ( \
            SELECT id FROM snapshots WHERE unsettled IS NOT NULL AND unsettled <> ?1 \
-           UNION SELECT p.child FROM snapshot_parents p JOIN lost ON p.parent = lost.id) \
+           UNION SELECT p.child FROM snapshot_parents p JOIN lost ON p.parent = lost.id \
+           UNION SELECT d.snapshot FROM snapshot_devices d JOIN lost ON d.device = lost.id) \
          SELECT id FROM lost";
     tx.execute(
         &format!(
@@ -163,6 +164,7 @@ fn forget(tx: &Transaction<'_>, boot: &str) -> Result<()> {
         .collect::<rusqlite::Result<_>>()?;
     for id in &lost {
         tx.execute("DELETE FROM snapshot_parents WHERE child = ?", [id])?;
+        tx.execute("DELETE FROM snapshot_devices WHERE snapshot = ?", [id])?;
     }
     for id in &lost {
         tx.execute("DELETE FROM snapshots WHERE id = ?", [id])?;

@@ -359,7 +359,7 @@ impl FileOp<'_> {
                 return None;
             }
             let key = self.worker.history.key_before(self.vertex)?;
-            let past = self.worker.store().past(key);
+            let past = self.worker.lease.past(key);
             past.unwrap_or_else(|error| {
                 tracing::debug!(%error, "nothing is taken over");
                 None

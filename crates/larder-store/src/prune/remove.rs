@@ -109,6 +109,7 @@ fn remove_snapshot(
     }
     let needed = "SELECT 1 FROM snapshot_parents JOIN snapshots ON id = child \
           WHERE parent = ?1 AND form <> 'flat' \
+        UNION ALL SELECT 1 FROM snapshot_devices WHERE device = ?1 \
         UNION ALL SELECT 1 FROM images JOIN tags USING (manifest) WHERE snapshot = ?1 \
         UNION ALL SELECT 1 FROM image_platforms JOIN tags ON tags.manifest = image \
           WHERE snapshot = ?1";

@@ -186,6 +186,7 @@ impl ActiveSnapshot {
             form,
             packing: Packing::Directory,
             parent: self.parent.clone(),
+            devices: Vec::new(),
             record_type: self.record_type,
             description: self.description.clone(),
             size_bytes,
@@ -270,6 +271,8 @@ pub(super) struct Made {
     pub(super) form: Form,
     pub(super) packing: Packing,
     pub(super) parent: Option<SnapshotId>,
+    /// The snapshots whose images it uses blocks of.
+    pub(super) devices: Vec<SnapshotId>,
     pub(super) record_type: RecordType,
     pub(super) description: String,
     pub(super) size_bytes: u64,
@@ -282,6 +285,7 @@ impl Made {
             form: self.form,
             packing: self.packing,
             parents: self.parent.as_slice(),
+            devices: &self.devices,
             record_type: self.record_type,
             description: &self.description,
             size_bytes: self.size_bytes,
@@ -312,6 +316,7 @@ pub(super) struct SnapshotRow<'a> {
     pub(super) form: Form,
     pub(super) packing: Packing,
     pub(super) parents: &'a [SnapshotId],
+    pub(super) devices: &'a [SnapshotId],
     pub(super) record_type: RecordType,
     pub(super) description: &'a str,
     pub(super) size_bytes: u64,
@@ -342,15 +347,21 @@ impl SnapshotRow<'_> {
             now,
             boot,
         ])?;
-        for (position, parent) in self.parents.iter().enumerate() {
+        for parent in self.parents.iter().chain(self.devices) {
             let exists = "SELECT 1 FROM snapshots WHERE id = ?";
             if !tx.prepare_cached(exists)?.exists([parent])? {
                 return Err(super::info::missing(parent));
             }
+        }
+        for (position, parent) in self.parents.iter().enumerate() {
             tx.prepare_cached(
                 "INSERT INTO snapshot_parents (child, position, parent) VALUES (?, ?, ?)",
             )?
             .execute(params![self.id, position as i64, parent])?;
+        }
+        for device in self.devices {
+            let sql = "INSERT INTO snapshot_devices (snapshot, device) VALUES (?, ?)";
+            tx.prepare_cached(sql)?.execute(params![self.id, device])?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use larder_oci::Mount;
 use larder_tree::beneath::Root;
+use larder_tree::erofs::Files;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 
@@ -24,11 +25,11 @@ pub trait Mounter: fmt::Debug + Send + Sync {
     /// Returns whether new layers are to be images, where they can be.
     fn wants_images(&self) -> bool;
 
-    /// Mounts the image in `file`, attached nowhere and read-only; returns the root of it.
+    /// Mounts the image in `files`, attached nowhere and read-only; returns the root of it.
     ///
     /// # Errors
     /// What the kernel says.
-    fn mount_image(&self, file: &File) -> io::Result<OwnedFd>;
+    fn mount_image(&self, files: &Files) -> io::Result<OwnedFd>;
 
     /// Mounts a view, attached nowhere; returns the root of it.
     ///
@@ -69,8 +70,8 @@ impl Store {
             return Ok(Arc::clone(root));
         }
         let failed = |error| Error::io(format_args!("cannot mount the image of `{id}`"), error);
-        let file = self.open_image(id)?;
-        let root = Arc::new(mounter.mount_image(&file).map_err(failed)?);
+        let files = self.open_image(id)?;
+        let root = Arc::new(mounter.mount_image(&files).map_err(failed)?);
         let mut kept = self.mounts().kept();
         if kept.len() >= MAX_KEPT {
             kept.retain(|_, root| Arc::strong_count(root) > 1);
@@ -78,12 +79,16 @@ impl Store {
         Ok(Arc::clone(kept.entry(id.clone()).or_insert(root)))
     }
 
-    /// Opens the file of a snapshot's image.
-    pub(super) fn open_image(&self, id: &SnapshotId) -> Result<File> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::open(self.layout().snapshot(id), flags, Mode::empty());
-        let failed = |errno| Error::io(format_args!("cannot open the image of `{id}`"), errno);
-        file.map(File::from).map_err(failed)
+    /// Opens the files of a snapshot's image. Its extra devices have the names of snapshots.
+    pub(crate) fn open_image(&self, id: &SnapshotId) -> Result<Files> {
+        let open = |id: &SnapshotId| {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let file = rustix::fs::open(self.layout().snapshot(id), flags, Mode::empty());
+            Ok(File::from(file?))
+        };
+        let device = |name: &str| open(&name.parse().map_err(io::Error::other)?);
+        let files = open(id).and_then(|own| Files::open(own, device));
+        files.map_err(|error| Error::io(format_args!("cannot open the image of `{id}`"), error))
     }
 
     /// Returns whether new layers may be images, and are wanted to be.

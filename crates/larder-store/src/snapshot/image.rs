@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use larder_tree::erofs::{Image, Past};
 use larder_tree::quota::Quota;
+use rusqlite::OptionalExtension as _;
 use rustix::fs::{Mode, OFlags, Timespec};
 
 use super::active::{Made, NewSnapshot, When};
 use super::chain::{Form, Packing};
 use crate::ceiling::Reservation;
-use crate::{Error, KeyId, Lease, RecordType, Result, SnapshotId, Store, disk};
+use crate::{Error, KeyId, Lease, RecordType, Result, SnapshotId, disk};
 
 /// What an image of nothing takes.
 const EMPTY_BYTES: u64 = 8 << 10;
@@ -55,22 +56,28 @@ impl Lease {
     }
 }
 
-impl Store {
-    /// Opens the image that the result of `key` lies in, for what is in it to be taken over. It can be
-    /// read though the result is pruned meanwhile. `None` where there is no result (any more), or no image
-    /// that tells what its files were copied from.
+impl Lease {
+    /// Opens the image that the result of `key` lies in, for what is in it to be taken over, and protects it: an image
+    /// that is [made](Self::prepare_image) for the lease may use its blocks. `None` where there is no result (any more), or
+    /// no image that tells what its files were copied from.
     pub fn past(&self, key: KeyId) -> Result<Option<Past>> {
-        let Some(result) = self.result(key)? else {
+        let _no_removals = self.store().lock_publication()?;
+        let found = self.store().read(|db| {
+            let mut find = db.prepare_cached(
+                "SELECT id, packing FROM results JOIN snapshots ON id = snapshot WHERE key = ?",
+            )?;
+            let found = find.query_row([key], |row| Ok((row.get(0)?, row.get(1)?)));
+            Ok(found.optional()?)
+        })?;
+        let Some((id, Packing::Erofs)) = found else {
             return Ok(None);
         };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let path = self.layout().snapshot(&result.snapshot);
-        let file = rustix::fs::open(path, flags, Mode::empty()).map(File::from);
-        // It may be a directory, or gone by now.
-        let file = file
-            .ok()
-            .filter(|file| file.metadata().is_ok_and(|it| it.is_file()));
-        Ok(file.and_then(Past::open))
+        let files = self.store().open_image(&id)?;
+        let past = Past::open(files).map(|past| past.shared_as(id.as_str()));
+        if past.is_some() {
+            self.protect(std::slice::from_ref(&id), &[])?;
+        }
+        Ok(past)
     }
 }
 
@@ -117,10 +124,11 @@ impl ActiveImage {
     fn publish(mut self, when: When) -> Result<SnapshotId> {
         let failed = |error: std::io::Error| Error::io("cannot commit a snapshot", error);
         let store = self.lease.store().clone();
-        if let Some(image) = self.image.take() {
-            let finished = image.finish();
-            finished.map_err(|error| Error::tree("cannot commit a snapshot", error))?;
-        }
+        let finished = self.image.take().map(Image::finish).transpose();
+        let finished = finished.map_err(|error| Error::tree("cannot commit a snapshot", error))?;
+        let devices = finished.map(|image| image.devices).unwrap_or_default();
+        let devices = devices.iter().map(|name| name.parse());
+        let devices = devices.collect::<Result<_>>()?;
         let size_bytes = disk::allocated_entry(&self.path).map_err(failed)?;
         self.reservation.cover(size_bytes)?;
         let made = Made {
@@ -128,6 +136,7 @@ impl ActiveImage {
             form: Form::Directory,
             packing: Packing::Erofs,
             parent: self.parent.clone(),
+            devices,
             record_type: self.record_type,
             description: self.description.clone(),
             size_bytes,

@@ -145,6 +145,7 @@ impl Lease {
                 form,
                 packing,
                 parents: new.parent.map_or(&[], std::slice::from_ref),
+                devices: &[],
                 record_type: RecordType::Regular,
                 description: new.description,
                 size_bytes,

@@ -73,6 +73,7 @@ impl Lease {
             form: Form::Flat,
             packing: Packing::Directory,
             parents: std::slice::from_ref(image),
+            devices: &[],
             record_type: RecordType::Internal,
             description: &description,
             size_bytes,

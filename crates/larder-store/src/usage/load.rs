@@ -111,14 +111,19 @@ pub(crate) fn overhead_bytes(store: &Store, left_out: &[&str]) -> Result<u64> {
     Ok(size_bytes + disk::allocated_entry(&layout.blobs()).map_err(failed)?)
 }
 
-/// Returns the snapshots; a flattened one counts as part of the snapshot that it shows.
+/// Returns the snapshots; a flattened one counts as part of the snapshot that it shows. What has blocks of a
+/// snapshot's image is one of its parents.
 fn snapshots(db: &Connection) -> Result<Vec<Loaded>> {
     let mut parents: HashMap<SnapshotId, Vec<SnapshotId>> = HashMap::new();
-    let mut list =
-        db.prepare_cached("SELECT child, parent FROM snapshot_parents ORDER BY child, position")?;
-    for row in list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
-        let (child, parent) = row?;
-        parents.entry(child).or_default().push(parent);
+    for list in [
+        "SELECT child, parent FROM snapshot_parents ORDER BY child, position",
+        "SELECT snapshot, device FROM snapshot_devices ORDER BY snapshot, device",
+    ] {
+        let mut list = db.prepare_cached(list)?;
+        for row in list.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            let (child, parent) = row?;
+            parents.entry(child).or_default().push(parent);
+        }
     }
     let mut list = db.prepare_cached(
         "SELECT id, created_at, last_used_at, usage_count, \

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder_store::{
@@ -11,7 +12,9 @@ use larder_store::{
 };
 use larder_tree::apply::Ownership;
 
+use crate::devices::Context;
 use crate::images::add;
+use crate::mounter::Images;
 use crate::support::{OVERLAY, TestStore, digest, layer, leftovers, lowers, new_snapshot, upper};
 
 /// Tells a copy of this test program to be the victim: the state directory.
@@ -38,7 +41,7 @@ fn store_of_victim() -> Option<Store> {
         clock: Clock::new(|| jiff::Timestamp::UNIX_EPOCH),
         snapshotter: OVERLAY,
         ownership: Ownership::Preserve,
-        mounter: None,
+        mounter: Images::new().map(|images| Arc::new(images) as _),
         ceiling: None,
         settle_after: Some(Duration::from_millis(5)),
     };
@@ -51,9 +54,17 @@ fn victim_works_until_killed() {
     let Some(store) = store_of_victim() else {
         return;
     };
+    let mut context = Context::new();
+    let mut copied = None;
     println!("ready");
     for round in 0_u64.. {
         work(&store, round);
+        if store.makes_images() {
+            // Each image uses blocks of those before.
+            context.write(round as usize % 3, round as u8);
+            let lease = store.lease().unwrap();
+            copied = Some(context.copy(&lease, &format!("copy {round}"), copied).1);
+        }
     }
 }
 

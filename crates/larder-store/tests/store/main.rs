@@ -11,6 +11,7 @@ mod cache_mounts;
 mod ceiling;
 mod commits;
 mod crash;
+mod devices;
 mod images;
 mod keys;
 mod mounter;

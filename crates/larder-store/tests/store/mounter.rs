@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use larder_oci::{Layer, Mount, MountKind};
 use larder_store::Mounter;
+use larder_tree::erofs::Files;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
     fsmount, fsopen, open_tree,
@@ -27,7 +28,7 @@ impl Images {
         let file = tempfile::tempfile().unwrap();
         let image = larder_tree::erofs::Image::new(file.try_clone().unwrap());
         image.finish().unwrap();
-        match images.mount_image(&file) {
+        match images.mount_image(&file.into()) {
             Ok(_) => Some(images),
             Err(error) => {
                 println!("skipped: EROFS images can't be mounted here: {error}");
@@ -46,9 +47,14 @@ impl Mounter for Images {
         true
     }
 
-    fn mount_image(&self, file: &File) -> io::Result<OwnedFd> {
-        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-        Ok(mounted("erofs", &[("source", source)])?)
+    fn mount_image(&self, files: &Files) -> io::Result<OwnedFd> {
+        let path = |file: &File| format!("/proc/self/fd/{}", file.as_raw_fd());
+        let devices = files.devices().map(|file| ("device", path(file)));
+        let settings: Vec<_> = [("source", path(files.own()))]
+            .into_iter()
+            .chain(devices)
+            .collect();
+        Ok(mounted("erofs", &settings)?)
     }
 
     fn mount_view(&self, view: &Mount) -> io::Result<OwnedFd> {

@@ -35,7 +35,7 @@ fn a_store_is_made_once_and_found_again() {
     assert!(open(&root).unwrap().has_blob(&digest).unwrap());
     assert_eq!(
         std::fs::read_to_string(root.join("version")).unwrap(),
-        "7\n"
+        "8\n"
     );
     let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&root).unwrap());
     assert_eq!(mode & 0o777, 0o700);
@@ -62,7 +62,7 @@ fn a_store_from_before_images_loses_nothing() {
     }
     db.execute_batch(
         "ALTER TABLE snapshots DROP COLUMN packing; \
-         DROP TABLE totals; DROP TABLE collected; DROP INDEX cache_mounts_detached; \
+         DROP TABLE snapshot_devices; DROP TABLE totals; DROP TABLE collected; DROP INDEX cache_mounts_detached; \
          CREATE TABLE leases (id); CREATE TABLE held_snapshots (id); CREATE TABLE held_blobs (id); \
          PRAGMA user_version = 5",
     )

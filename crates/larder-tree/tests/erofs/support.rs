@@ -168,7 +168,11 @@ fn check_with(image: &Path, devices: &[PathBuf]) {
     });
     let Some(tools) = tools else { return };
     // Version 1.5 can't read what lies on a device, but knows that there is one.
-    let fsck_flag = if devices.is_empty() { "--extract" } else { "-d3" };
+    let fsck_flag = if devices.is_empty() {
+        "--extract"
+    } else {
+        "-d3"
+    };
     for (tool, flag) in [("fsck.erofs", fsck_flag), ("dump.erofs", "-S")] {
         let output = Command::new(tools.join(tool))
             .arg(flag)
