@@ -175,9 +175,11 @@ impl<'a, S: Sink> Transfer<'a, S> {
             entry.attributes().size
         };
         let mut file = self.begin_file(target, written, &no_xattrs)?;
-        self.sink
-            .write_past(&mut file, past, content)
-            .map_err(failed)?;
+        if content.blocks_bytes > 0 {
+            self.sink
+                .write_past(&mut file, past, content)
+                .map_err(failed)?;
+        }
         self.sink.write(&mut file, &content.tail).map_err(failed)?;
         self.end_file(file, entry, &no_xattrs, target)
     }

@@ -96,23 +96,27 @@ impl Copied {
         self.files
             .sort_by(|(a, _), (b, _)| path_bytes(a).cmp(path_bytes(b)));
         let mut uses = Uses::default();
-        let mut entries = Vec::new();
+        let lengths = self.files.iter().map(|(path, _)| path_bytes(path).len());
+        let room = Uses::BYTES + lengths.map(|length| ENTRY_BYTES + length).sum::<usize>();
+        let mut body = Vec::with_capacity(room);
+        body.resize(Uses::BYTES, 0);
         for (path, file) in &self.files {
             let number = number(path, file.inode);
             let path = path_bytes(path);
             let length = u16::try_from(path.len());
             if let (Ok(length), Some(number)) = (length, number) {
                 uses.add(file);
-                entries.extend_from_slice(&length.to_le_bytes());
-                entries.extend_from_slice(path);
-                entries.extend_from_slice(&number.to_le_bytes());
-                entries.extend_from_slice(&file.source);
+                body.extend_from_slice(&length.to_le_bytes());
+                body.extend_from_slice(path);
+                body.extend_from_slice(&number.to_le_bytes());
+                body.extend_from_slice(&file.source);
             }
         }
-        let mut body = uses.encode();
-        body.append(&mut entries);
+        body[..Uses::BYTES].copy_from_slice(&uses.encode());
         let length = body.len() + TRAILER_BYTES;
-        let mut record = vec![0; length.next_multiple_of(BLOCK_BYTES) - length];
+        let whole = length.next_multiple_of(BLOCK_BYTES);
+        let mut record = Vec::with_capacity(whole);
+        record.resize(whole - length, 0);
         record.extend_from_slice(&body);
         record.extend_from_slice(&MAGIC);
         record.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
