@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use larder_tree::context::StatCache;
 use larder_tree::diff::Style;
 use larder_tree::erofs::{Files, Past, Reader};
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::again::{digested, image_of, pattern};
@@ -257,4 +258,37 @@ fn shared_holes_stay_holes() {
     generations.check();
     let own = fs::metadata(generations.images[2].path()).unwrap();
     assert!(own.blocks() * 512 < METADATA_BYTES);
+}
+
+/// What a change does to a file of a number: gives it new content of a length, or removes it.
+fn changes() -> impl Strategy<Value = Vec<(usize, Option<usize>)>> {
+    let length = prop_oneof![
+        0_usize..200_000,
+        65_000_usize..66_000,
+        (0_usize..40).prop_map(|blocks| blocks * 4096),
+        (1_usize..40).prop_map(|blocks| blocks * 4096 - 20),
+    ];
+    prop::collection::vec((0_usize..12, prop::option::weighted(0.9, length)), 1..5)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_changes_the_rest_is_what_it_was(all in prop::collection::vec(changes(), 2..8)) {
+        let mut generations = Generations::new(3);
+        let mut seed = 5000;
+        for changes in all {
+            for (number, length) in changes {
+                let path = generations.context.path().join(format!("any{number}"));
+                seed += 1;
+                match length {
+                    Some(length) => fs::write(path, pattern(seed, length)).unwrap(),
+                    None => drop(fs::remove_file(path)),
+                }
+            }
+            generations.add();
+            generations.check();
+        }
+    }
 }
