@@ -212,11 +212,12 @@ async fn a_sink_that_hashes_is_believed_and_nothing_else() {
     let fixture = fixture!();
     let host = fixture.registry.host();
     let (layer, bytes) = (fixture.layer(), fixture.layer_bytes());
+    let other = vec![7; 100_000];
     // What is right or wrong before the fetch, and in the sink; how often it begins anew, and what of that comes out.
     for (beginning, wrong, restarts, is_fetched) in [
         (&bytes[..0], false, 0, true),
         (&bytes[..100_000], false, 0, true),
-        (&[7; 100_000][..], false, 1, true),
+        (&other, false, 1, true),
         (&bytes[..0], true, 1, false),
     ] {
         let mut hash = Sha256::new();
