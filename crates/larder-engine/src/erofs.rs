@@ -123,8 +123,4 @@ impl Mounter for Mounts {
         let devices: Vec<_> = files.devices().map(AsFd::as_fd).collect();
         mount::image(files.own(), &devices).map_err(io::Error::other)
     }
-
-    fn mount_view(&self, view: &larder_oci::Mount) -> io::Result<OwnedFd> {
-        mount::open(view).map_err(io::Error::other)
-    }
 }

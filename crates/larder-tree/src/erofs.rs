@@ -52,7 +52,7 @@ mod walk;
 mod writer;
 mod xattrs;
 
-pub(crate) use decode::ReadInode;
+pub(crate) use decode::{ReadEntry, ReadInode};
 pub use files::{Device, Files};
 pub use image::{Image, Summary};
 pub use past::Past;

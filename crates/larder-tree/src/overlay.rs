@@ -16,9 +16,11 @@
 //! understood. A new directory gets the mark "opaque" only where it hides something; overlayfs sets it
 //! more often, as a hint for itself.
 
+mod directory;
 mod index;
 mod lower;
 mod upper;
 
+pub(crate) use directory::LayerDir;
 pub use lower::{Layer, Lower};
 pub use upper::{Marks, Upper, UpperDir};

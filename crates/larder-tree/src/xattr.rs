@@ -94,6 +94,12 @@ pub(crate) fn read_all(fd: impl AsFd) -> Result<Xattrs, Errno> {
     Ok(attributes)
 }
 
+/// Returns all attributes but those of overlayfs.
+pub(crate) fn without_marks(mut xattrs: Xattrs) -> Xattrs {
+    xattrs.retain(|name, _| overlay_mark(name).is_none());
+    xattrs
+}
+
 /// Returns whether an attribute belongs to a layer: users' own and file capabilities. The rest
 /// belongs to the host: its labels, access lists and administrators.
 pub(crate) fn is_kept(name: &[u8]) -> bool {

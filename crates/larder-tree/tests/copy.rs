@@ -275,7 +275,8 @@ fn copies_make_what_buildkit_makes() {
                 tv_sec: TIME as i64 + 1,
                 tv_nsec: 0,
             };
-            let image = Image::upon(test.file(), destination.root(), now).unwrap();
+            let image =
+                Image::upon(test.file(), images::lower_of(&destination.at("")), now).unwrap();
             copy(&source, &image, &options).unwrap();
             image.finish().unwrap();
             let mounted = test.mount();

@@ -216,14 +216,12 @@ impl ActiveSnapshot {
         let (mode, owner) = match &self.lower {
             None => (Mode::from_raw_mode(0o755), None),
             Some(lower) => {
-                let top = lower
-                    .top()
-                    .ok_or_else(|| Error::invalid("a snapshot without layers can't be built on"))?;
-                let root = top.root();
+                let root = lower.root_attributes();
                 let root = root.map_err(|error| Error::io("cannot prepare a snapshot", error))?;
-                let stat = rustix::fs::fstat(&root).map_err(failed)?;
-                let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-                (Mode::from_raw_mode(stat.st_mode), Some(owner))
+                let (mode, uid, gid) = root
+                    .ok_or_else(|| Error::invalid("a snapshot without layers can't be built on"))?;
+                let owner = (Uid::from_raw(uid), Gid::from_raw(gid));
+                (Mode::from_raw_mode(mode), Some(owner))
             }
         };
         let upper = self.upper();

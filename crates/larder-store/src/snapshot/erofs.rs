@@ -6,18 +6,16 @@ use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use larder_oci::Mount;
-use larder_tree::beneath::Root;
 use larder_tree::erofs::Files;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 
-use crate::{Error, ErrorKind, Result, SnapshotId, Snapshotter, Store};
+use crate::{Error, Result, SnapshotId, Snapshotter, Store};
 
 /// More mounts than this are not kept for later. A view may need more at a time.
 const MAX_KEPT: usize = 128;
 
-/// Mounts what the store needs to see, which mounts nothing by itself: layers may then be EROFS images.
+/// Mounts images for the store, which mounts nothing by itself: layers may then be EROFS images.
 pub trait Mounter: fmt::Debug + Send + Sync {
     /// Returns why images can't be mounted here; `None` if they can.
     fn no_images(&self) -> Option<String>;
@@ -30,12 +28,6 @@ pub trait Mounter: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the kernel says.
     fn mount_image(&self, files: &Files) -> io::Result<OwnedFd>;
-
-    /// Mounts a view, attached nowhere; returns the root of it.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    fn mount_view(&self, view: &Mount) -> io::Result<OwnedFd>;
 }
 
 /// The images that this process has mounted: those in use, and some that were.
@@ -95,18 +87,5 @@ impl Store {
     pub fn makes_images(&self) -> bool {
         self.snapshotter() == Snapshotter::Overlay { userxattr: false }
             && (self.image_mounter()).is_some_and(Mounter::wants_images)
-    }
-
-    /// Opens the tree that a new layer upon `parent` will lie upon.
-    pub(super) fn open_below(&self, parent: &SnapshotId) -> Result<Root> {
-        let view = self.view(parent)?;
-        let failed = |error| Error::io(format_args!("cannot mount snapshot `{parent}`"), error);
-        let mounter = self.mounter().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Internal,
-                "a store that mounts nothing makes no images",
-            )
-        })?;
-        Ok(Root::from_fd(mounter.mount_view(&view).map_err(failed)?))
     }
 }

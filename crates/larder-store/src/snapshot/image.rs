@@ -39,7 +39,7 @@ impl Lease {
             tv_nsec: nanos.rem_euclid(NANOS) as _,
         };
         let image = match new.parent {
-            Some(parent) => Image::upon(file, store.open_below(parent)?, now).map_err(failed)?,
+            Some(parent) => Image::upon(file, store.lower(parent)?, now).map_err(failed)?,
             None => Image::made_at(file, now),
         };
         Ok(Some(ActiveImage {

@@ -7,6 +7,7 @@ use larder_tree::apply::{ApplyOptions, LayerForm, Warning, apply_layer};
 use larder_tree::beneath::Root;
 use larder_tree::diff::{DigestWriter, LayerOptions, Style, Upper, write_layer, write_layer_upon};
 use larder_tree::erofs::{Image, Reader};
+use larder_tree::overlay::Lower;
 use rusqlite::{OptionalExtension, params};
 use rustix::fs::Mode;
 
@@ -215,21 +216,14 @@ impl Lease {
         parent: Option<&SnapshotId>,
     ) -> Result<()> {
         let failed = |error| Error::tree("cannot store a layer", error);
-        if let Some(parent) = parent {
-            let below = self.store().open_below(parent)?;
-            image.inherit(&layer.implied, &below).map_err(failed)?;
-            image
-                .drop_whiteouts(&layer.whiteouts, &below)
-                .map_err(failed)?;
-        } else if !layer.whiteouts.is_empty() {
-            let nothing = self.tmp()?.join(random_text());
-            disk::make_private_dir(&nothing)?;
-            let below = Root::open(&nothing).map_err(failed)?;
-            image
-                .drop_whiteouts(&layer.whiteouts, &below)
-                .map_err(failed)?;
-            disk::remove(&nothing)?;
-        }
+        let below = match parent {
+            Some(parent) => self.store().lower(parent)?,
+            None => Lower::new(Vec::new()),
+        };
+        image.inherit(&layer.implied, &below).map_err(failed)?;
+        image
+            .drop_whiteouts(&layer.whiteouts, &below)
+            .map_err(failed)?;
         image.finish().map(drop).map_err(failed)
     }
 }

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use larder_tree::erofs::Reader;
 use larder_tree::overlay::{self, Lower};
 use rusqlite::Connection;
 use rustix::fd::OwnedFd;
@@ -89,6 +90,7 @@ impl Store {
             store: self.downgrade(),
             id: id.clone(),
             packing,
+            image: OnceLock::new(),
         })
     }
 }
@@ -120,12 +122,13 @@ struct Files {
     store: WeakStore,
     id: SnapshotId,
     packing: Packing,
+    /// Once it was asked for.
+    image: OnceLock<Arc<Reader>>,
 }
 
 impl Files {
     fn open(&self) -> Result<Arc<OwnedFd>> {
-        let store = self.store.upgrade();
-        let store = store.ok_or_else(|| Error::invalid("a store that was closed is read"))?;
+        let store = self.store()?;
         let path = match (self.packing, store.image_mounter()) {
             (Packing::Erofs, Some(mounter)) => return store.image_root(&self.id, mounter),
             (Packing::Erofs, None) => store.unpacked(&self.id)?,
@@ -135,10 +138,31 @@ impl Files {
         let opened = File::open(path).map_err(failed)?;
         Ok(Arc::new(opened.into()))
     }
+
+    fn reader(&self) -> Result<Option<Arc<Reader>>> {
+        if self.packing == Packing::Directory {
+            return Ok(None);
+        }
+        if let Some(image) = self.image.get() {
+            return Ok(Some(Arc::clone(image)));
+        }
+        let failed = |error| Error::tree(format_args!("cannot read snapshot `{}`", self.id), error);
+        let image = Reader::open(self.store()?.open_image(&self.id)?).map_err(failed)?;
+        Ok(Some(Arc::clone(self.image.get_or_init(|| Arc::new(image)))))
+    }
+
+    fn store(&self) -> Result<Store> {
+        let store = self.store.upgrade();
+        store.ok_or_else(|| Error::invalid("a store that was closed is read"))
+    }
 }
 
 impl overlay::Layer for Files {
     fn root(&self) -> io::Result<Arc<OwnedFd>> {
         self.open().map_err(io::Error::other)
+    }
+
+    fn image(&self) -> io::Result<Option<Arc<Reader>>> {
+        self.reader().map_err(io::Error::other)
     }
 }

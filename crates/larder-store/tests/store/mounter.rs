@@ -4,15 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use larder_oci::{Layer, Mount, MountKind};
 use larder_store::Mounter;
 use larder_tree::erofs::Files;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
-    fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount,
+    fsopen,
 };
-
-use crate::support::path;
 
 /// Wants images, and mounts them.
 #[derive(Debug, Default)]
@@ -56,22 +53,6 @@ impl Mounter for Images {
             .collect();
         Ok(mounted("erofs", &settings)?)
     }
-
-    fn mount_view(&self, view: &Mount) -> io::Result<OwnedFd> {
-        let lowers = match &view.kind {
-            MountKind::Bind { source } => std::slice::from_ref(source),
-            MountKind::Overlay { lowers, .. } => lowers,
-        };
-        if let [only] = lowers {
-            return Ok(cloned(only)?);
-        }
-        let shown = |layer: &Layer| path(layer).display().to_string();
-        let settings: Vec<_> = lowers
-            .iter()
-            .map(|layer| ("lowerdir+", shown(layer)))
-            .collect();
-        Ok(mounted("overlay", &settings)?)
-    }
 }
 
 fn mounted(kind: &str, settings: &[(&str, String)]) -> rustix::io::Result<OwnedFd> {
@@ -82,12 +63,4 @@ fn mounted(kind: &str, settings: &[(&str, String)]) -> rustix::io::Result<OwnedF
     fsconfig_create(context.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-}
-
-fn cloned(layer: &Layer) -> rustix::io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    match layer {
-        Layer::Directory(path) => open_tree(rustix::fs::CWD, path, flags),
-        Layer::Image(root) => open_tree(root.as_fd(), "", flags | OpenTreeFlags::AT_EMPTY_PATH),
-    }
 }

@@ -1,16 +1,20 @@
 //! Layers that are images, beside layers that are directories.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use larder_oci::{Digest, Layer};
 use larder_store::{
-    ErrorKind, KeyDep, Lease, NewKey, NewLayer, PruneRequest, SaveMode, SnapshotId, Store,
+    ActiveTree, ErrorKind, KeyDep, Lease, Mounter, NewKey, NewLayer, PruneRequest, SaveMode,
+    SnapshotId, Store,
 };
 use larder_tree::copy::{self, FileAttributes};
 use larder_tree::diff::LayerOptions;
-use larder_tree::tar::{Header, Kind, Writer};
+use larder_tree::erofs::Files;
+use larder_tree::tar::{Header, Kind, Reader, Writer};
 
 use crate::mounter::Images;
 use crate::support::{TestStore, digest, disk_usage, layer, leftovers, lowers, new_snapshot};
@@ -158,6 +162,79 @@ fn an_image_can_be_written_upon_what_is_there() {
     assert_eq!(lease.store().check().unwrap(), []);
     drop(lease);
     assert_eq!(leftovers(&store), Vec::<String>::new());
+}
+
+/// Wants images, and would mount them if it had to.
+#[derive(Debug)]
+struct Unasked;
+
+impl Mounter for Unasked {
+    fn no_images(&self) -> Option<String> {
+        None
+    }
+
+    fn wants_images(&self) -> bool {
+        true
+    }
+
+    fn mount_image(&self, _files: &Files) -> io::Result<OwnedFd> {
+        Err(io::Error::other("an image is mounted"))
+    }
+}
+
+#[test]
+fn what_lies_beneath_is_not_mounted_to_be_written_upon() {
+    let place = TestStore::new();
+    let store = place.again_by(Some(Arc::new(Unasked)));
+    let lease = store.lease().unwrap();
+    let base = [
+        Header::new("tmp", Kind::Directory, 0o1777),
+        Header::file("tmp/gone", 0),
+        Header::new("to", Kind::Symlink("tmp".into()), 0o777),
+    ];
+    let base = pull(&lease, &base, None);
+    let top = [
+        Header::file("tmp/f", 0),
+        Header::file("tmp/.wh.gone", 0),
+        Header::file("nowhere/.wh.idle", 0),
+    ];
+    let top = pull(&lease, &top, Some(&base));
+    assert!(is_image(&store, &base) && is_image(&store, &top));
+
+    let attributes = FileAttributes {
+        owner: None,
+        timestamp: Some(0),
+    };
+    let image = lease.prepare_image(&new_snapshot(Some(&top), "image"));
+    let image = image.unwrap().expect("the store makes images");
+    for path in ["/to/f", "/to/gone"] {
+        copy::mkfile(image.tree(), path, 0o600, b"new", attributes).unwrap();
+    }
+    let image = image.commit().unwrap();
+    let active = lease.prepare(&new_snapshot(Some(&image), "directory"));
+    let active = active.unwrap();
+    let ActiveTree::Upper(tree) = active.tree().unwrap() else {
+        panic!("overlayfs is there");
+    };
+    for path in ["/to/f", "/to/gone"] {
+        copy::mkfile(&tree, path, 0o600, b"newer", attributes).unwrap();
+    }
+    let directory = active.commit().unwrap();
+
+    for id in [&base, &top, &image, &directory] {
+        let mut tar = Vec::new();
+        let packed = store.write_layer(id, &mut tar, &LayerOptions::default());
+        packed.unwrap();
+        let mut reader = Reader::new(&tar[..]);
+        let mut found = Vec::new();
+        while let Some(header) = reader.next_entry().unwrap() {
+            found.push((header.path.display().to_string(), header.mode));
+        }
+        if id == &image || id == &directory {
+            let expected = [("tmp/", 0o1777), ("tmp/f", 0o600), ("tmp/gone", 0o600)];
+            assert_eq!(found, expected.map(|(path, mode)| (path.to_owned(), mode)));
+        }
+    }
 }
 
 #[test]

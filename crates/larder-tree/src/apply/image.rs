@@ -10,7 +10,7 @@ use super::place::Content;
 use super::unpacker::{Unpacker, failed, unpack_text};
 use super::whiteout::OPAQUE;
 use crate::diff::Node;
-use crate::erofs::Reader;
+use crate::erofs::{ReadEntry, Reader};
 use crate::sink::Sink;
 use crate::sink::operations::Place;
 use crate::tar::{Header, Kind, Segment};
@@ -45,7 +45,9 @@ pub fn apply_image<'a>(
             let text = format!("{}: the directory has two names", unpack_text(&path));
             return Err(Error::new(ErrorKind::InvalidInput, text));
         }
-        for (name, number) in image.list(&dir).map_err(|error| unreadable(&path, error))? {
+        for ReadEntry { name, number, .. } in
+            image.list(&dir).map_err(|error| unreadable(&path, error))?
+        {
             let path = path.join(name);
             let inode = image
                 .inode(number)

@@ -2,18 +2,16 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use crate::overlay::Lower;
+use crate::overlay::{LayerDir, Lower};
 
 /// A directory that layers show together.
 pub(super) struct Merged<'a> {
     lower: &'a Lower,
     path: PathBuf,
     /// It, as those layers have it of which something was looked at.
-    opened: RefCell<HashMap<usize, Arc<OwnedFd>>>,
+    opened: RefCell<HashMap<usize, LayerDir>>,
 }
 
 impl<'a> Merged<'a> {
@@ -42,15 +40,15 @@ impl<'a> Merged<'a> {
     }
 
     /// Opens it in the layer whose entry is seen under `name`; `None` if there is none.
-    pub(super) fn layer_of(&self, name: &OsStr) -> io::Result<Option<Arc<OwnedFd>>> {
+    pub(super) fn layer_of(&self, name: &OsStr) -> io::Result<Option<LayerDir>> {
         let Some(found) = self.lower.find(&self.path, name)? else {
             return Ok(None);
         };
         if let Some(dir) = self.opened.borrow().get(&found.layer) {
-            return Ok(Some(Arc::clone(dir)));
+            return Ok(Some(dir.clone()));
         }
-        let dir = Arc::new(self.lower.open(found.layer, &self.path)?);
+        let dir = self.lower.open_layer(found.layer, &self.path)?;
         let mut opened = self.opened.borrow_mut();
-        Ok(Some(Arc::clone(opened.entry(found.layer).or_insert(dir))))
+        Ok(Some(opened.entry(found.layer).or_insert(dir).clone()))
     }
 }

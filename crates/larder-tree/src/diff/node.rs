@@ -1,6 +1,7 @@
 use std::cell::OnceCell;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -11,7 +12,8 @@ use rustix::io::Errno;
 
 use super::merged::Merged;
 use crate::beneath::read_names;
-use crate::erofs::{ReadInode, Reader};
+use crate::erofs::{ReadEntry, ReadInode, Reader};
+use crate::overlay::LayerDir;
 use crate::tar::{Header, Kind, Segment};
 use crate::xattr::Attributes;
 
@@ -31,19 +33,23 @@ pub(super) enum Dir<'a> {
 
 /// A directory of an image.
 pub(super) struct Listing<'a> {
-    image: &'a Reader,
+    image: Image<'a>,
     /// The number of its inode.
     pub(super) number: u64,
-    /// The names in it, in order, with the numbers of their inodes.
-    names: Vec<(OsString, u64)>,
+    /// In the order of their names.
+    entries: Vec<ReadEntry>,
 }
 
 impl<'a> Listing<'a> {
     pub(super) fn read(image: &'a Reader, dir: &ReadInode) -> io::Result<Self> {
+        Self::of(Image::Borrowed(image), dir)
+    }
+
+    fn of(image: Image<'a>, dir: &ReadInode) -> io::Result<Self> {
         Ok(Self {
-            image,
             number: dir.number,
-            names: image.list(dir)?,
+            entries: image.list(dir)?,
+            image,
         })
     }
 }
@@ -57,7 +63,10 @@ impl<'a> Dir<'a> {
                 names.sort_unstable();
                 Ok(names)
             }
-            Self::Listed(dir) => Ok(dir.names.iter().map(|(name, _)| name.clone()).collect()),
+            Self::Listed(dir) => {
+                let names = dir.entries.iter().map(|entry| entry.name.clone());
+                Ok(names.collect())
+            }
             Self::Merged(dir) => dir.names(),
         }
     }
@@ -67,24 +76,24 @@ impl<'a> Dir<'a> {
         match self {
             Self::Open(dir) => Ok(Node::find(dir, name)?.map(Box::new)),
             Self::Listed(dir) => {
-                let found = dir
-                    .names
-                    .binary_search_by(|(other, _)| other.as_os_str().cmp(name));
-                let inode = found.ok().map(|at| dir.image.inode(dir.names[at].1));
-                Ok(inode
-                    .transpose()?
-                    .map(|inode| Box::new(Node::in_image(dir.image, inode))))
+                let entries = &dir.entries;
+                let found = entries.binary_search_by(|entry| entry.name.as_os_str().cmp(name));
+                let inode = found.ok().map(|at| dir.image.inode(entries[at].number));
+                let node = |inode| Box::new(Node::of_inode(dir.image.clone(), inode));
+                Ok(inode.transpose()?.map(node))
             }
             Self::Merged(dir) => {
                 let Some(parent) = dir.layer_of(name)? else {
                     return Ok(None);
                 };
-                let mut node = Node::look_up(Parent::Shared(parent), name)?;
+                let mut node = match parent {
+                    LayerDir::Open(parent) => Node::look_up(Parent::Shared(parent), name)?,
+                    LayerDir::Listed(image, entries) => Node::listed(image, &entries, name)?,
+                };
                 if let Some(node) = &mut node
                     && node.is_dir()
-                    && let Source::Name { merged, .. } = &mut node.source
                 {
-                    *merged = Some(dir.enter(name));
+                    node.merged = Some(dir.enter(name));
                 }
                 Ok(node.map(Box::new))
             }
@@ -151,6 +160,8 @@ pub(crate) struct Node<'a> {
     file_type: FileType,
     source: Source<'a>,
     attributes: OnceCell<Attributes>,
+    /// What is in a directory, where that is more than one layer of it tells.
+    merged: Option<Merged<'a>>,
 }
 
 /// Where an entry is read.
@@ -159,14 +170,30 @@ enum Source<'a> {
         parent: Parent<'a>,
         name: &'a OsStr,
         handle: OnceCell<OwnedFd>,
-        /// What is in a directory, where that is more than one layer of it tells.
-        merged: Option<Merged<'a>>,
     },
     Image {
-        image: &'a Reader,
+        image: Image<'a>,
         inode: ReadInode,
         listing: OnceCell<Listing<'a>>,
     },
+}
+
+/// The image that an entry lies in.
+#[derive(Clone)]
+enum Image<'a> {
+    Borrowed(&'a Reader),
+    Shared(Arc<Reader>),
+}
+
+impl Deref for Image<'_> {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        match self {
+            Self::Borrowed(image) => image,
+            Self::Shared(image) => image,
+        }
+    }
 }
 
 /// The directory that an entry is opened in.
@@ -198,7 +225,6 @@ impl<'a> Node<'a> {
                     parent,
                     name,
                     handle,
-                    merged: None,
                 };
                 Ok(Some(Self::new((&stat).into(), source)))
             }
@@ -209,6 +235,18 @@ impl<'a> Node<'a> {
 
     /// Returns what an inode of an image is.
     pub(crate) fn in_image(image: &'a Reader, inode: ReadInode) -> Self {
+        Self::of_inode(Image::Borrowed(image), inode)
+    }
+
+    /// Looks up what has a name among the entries of a directory; `None` if nothing has.
+    fn listed(image: Arc<Reader>, entries: &[ReadEntry], name: &OsStr) -> io::Result<Option<Self>> {
+        let found = entries.binary_search_by(|entry| entry.name.as_os_str().cmp(name));
+        let inode = found.ok().map(|at| image.inode(entries[at].number));
+        let inode = inode.transpose()?;
+        Ok(inode.map(|inode| Self::of_inode(Image::Shared(image), inode)))
+    }
+
+    fn of_inode(image: Image<'a>, inode: ReadInode) -> Self {
         let metadata = (&inode).into();
         let listing = OnceCell::new();
         Self::new(
@@ -227,6 +265,7 @@ impl<'a> Node<'a> {
             file_type: FileType::from_raw_mode(metadata.mode),
             source,
             attributes: OnceCell::new(),
+            merged: None,
         }
     }
 
@@ -240,11 +279,10 @@ impl<'a> Node<'a> {
 
     /// Returns what is in the entry, which is a directory.
     pub(super) fn dir(&self) -> io::Result<Dir<'_>> {
+        if let Some(merged) = &self.merged {
+            return Ok(Dir::Merged(merged));
+        }
         match &self.source {
-            Source::Name {
-                merged: Some(merged),
-                ..
-            } => Ok(Dir::Merged(merged)),
             Source::Name {
                 parent,
                 name,
@@ -259,7 +297,7 @@ impl<'a> Node<'a> {
                 if let Some(listing) = listing.get() {
                     return Ok(Dir::Listed(listing));
                 }
-                let read = Listing::read(image, inode)?;
+                let read = Listing::of(image.clone(), inode)?;
                 Ok(Dir::Listed(listing.get_or_init(|| read)))
             }
         }
@@ -372,7 +410,8 @@ impl<'a> Node<'a> {
     /// unpacked from an archive, which drops them; then its contents decide.
     pub(super) fn is_same_as(&self, below: &Node<'_>) -> io::Result<bool> {
         let (ours, theirs) = (&self.metadata, &below.metadata);
-        if ours.id == theirs.id {
+        // Two images may have the same number for different inodes.
+        if ours.id.0 != IMAGE_DEVICE && ours.id == theirs.id {
             return Ok(true);
         }
         let basics = |it: &Metadata| (it.mode, it.owner, it.device);

@@ -1,12 +1,14 @@
 //! What is read of an image, which may be damaged: the counterpart of `format`.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fs::{FileType, Timespec};
 
 use super::format::{
     BLOCK_BYTES, EPOCH_OFFSET, INCOMPAT_DEVICES, MAGIC, MAX_DEVICES, NO_BLOCK, SLOT_BYTES,
-    SUPERBLOCK_OFFSET, Time, XATTR_HEADER_BYTES, XATTR_SPACES, checksum,
+    SUPERBLOCK_OFFSET, Time, XATTR_HEADER_BYTES, XATTR_SPACES, checksum, file_type_of,
 };
 use crate::tar::Xattrs;
 
@@ -167,9 +169,19 @@ impl ReadInode {
     }
 }
 
-/// Appends the names in one block of a directory, with the numbers of their inodes; `.` and `..` are
-/// left out. `None` unless they are names, in their order.
-pub(super) fn read_entries(block: &[u8], names: &mut Vec<(Vec<u8>, u64)>) -> Option<()> {
+/// An entry of a directory.
+#[derive(Debug, Clone)]
+pub(crate) struct ReadEntry {
+    pub(crate) name: OsString,
+    /// Of its inode.
+    pub(crate) number: u64,
+    /// The type of that, as the directory tells it.
+    pub(crate) file_type: FileType,
+}
+
+/// Appends the entries in one block of a directory; `.` and `..` are left out. `None` unless they have names, in
+/// their order.
+pub(super) fn read_entries(block: &[u8], entries: &mut Vec<ReadEntry>) -> Option<()> {
     let heads = usize::from(short(block, 8)?);
     if heads == 0 || !heads.is_multiple_of(ENTRY_BYTES) {
         return None;
@@ -192,10 +204,15 @@ pub(super) fn read_entries(block: &[u8], names: &mut Vec<(Vec<u8>, u64)>) -> Opt
         if matches!(name, b"." | b"..") {
             continue;
         }
-        if names.last().is_some_and(|(last, _)| &last[..] >= name) {
+        let last = entries.last().map(|last| last.name.as_bytes());
+        if last.is_some_and(|last| last >= name) {
             return None;
         }
-        names.push((name.to_vec(), long(block, at)?));
+        entries.push(ReadEntry {
+            name: OsString::from_vec(name.to_vec()),
+            number: long(block, at)?,
+            file_type: file_type_of(*block.get(at + 10)?)?,
+        });
     }
     Some(())
 }

@@ -223,6 +223,20 @@ pub(super) fn entry_type(file_type: FileType) -> u8 {
     }
 }
 
+/// Returns the type that a directory has as `number`.
+pub(super) fn file_type_of(number: u8) -> Option<FileType> {
+    let types = [
+        FileType::RegularFile,
+        FileType::Directory,
+        FileType::CharacterDevice,
+        FileType::BlockDevice,
+        FileType::Fifo,
+        FileType::Socket,
+        FileType::Symlink,
+    ];
+    types.into_iter().find(|known| entry_type(*known) == number)
+}
+
 /// What comes before the attributes of an inode.
 pub(super) const XATTR_HEADER_BYTES: usize = 12;
 

@@ -12,8 +12,8 @@ use super::format::{BLOCK_BYTES, Time};
 use super::lower::{self, Lower};
 use super::tree::{Attributes, DirId, Tree};
 use super::writer::Writer;
-use crate::beneath::{Root, failed};
-use crate::{Error, ErrorKind, Result};
+use crate::beneath::failed;
+use crate::{Error, Result, overlay};
 
 /// An EROFS image in the making. One operation at a time may write to it.
 #[derive(Debug)]
@@ -64,13 +64,12 @@ impl Image {
         Self::begin(file, Tree::new(root, defaults(time(now)), None))
     }
 
-    /// Begins an image of what is changed in the tree `lower`, the merged view of the layers
-    /// beneath. Names are looked up as in an overlay of both; what is changed takes its attributes
+    /// Begins an image of what is changed in the tree `lower`, which the layers beneath show. Names are looked up as in an overlay of both; what is changed takes its attributes
     /// from `lower`, and what is removed gets whiteouts. `now` is the time of what is given none.
     ///
     /// # Errors
     /// Those of reading the attributes of the root of `lower`.
-    pub fn upon(file: File, lower: Root, now: Timespec) -> Result<Self> {
+    pub fn upon(file: File, lower: overlay::Lower, now: Timespec) -> Result<Self> {
         let lower = Lower::new(lower);
         let path = Path::new("");
         let root = lower.attributes(path);
@@ -105,7 +104,7 @@ impl Image {
     ///
     /// # Errors
     /// Those of reading `lower`.
-    pub fn inherit(&self, paths: &[PathBuf], lower: &Root) -> Result<()> {
+    pub fn inherit(&self, paths: &[PathBuf], lower: &overlay::Lower) -> Result<()> {
         let mut parts = self.parts();
         for path in paths {
             let mut inherit = || {
@@ -131,16 +130,12 @@ impl Image {
     ///
     /// # Errors
     /// Those of reading `lower`.
-    pub fn drop_whiteouts(&self, paths: &[PathBuf], lower: &Root) -> Result<()> {
+    pub fn drop_whiteouts(&self, paths: &[PathBuf], lower: &overlay::Lower) -> Result<()> {
         let mut parts = self.parts();
         for path in paths {
-            match lower.open_path(path) {
-                Ok(_) => continue,
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => match error.io_source().and_then(Errno::from_io_error) {
-                    Some(Errno::NOTDIR) => {}
-                    _ => return Err(error),
-                },
+            let hides = lower::has(lower, path);
+            if hides.map_err(|errno| failed("look up", path, errno))? {
+                continue;
             }
             if let Some((dir, name)) = parts.tree.own(path) {
                 parts.tree.drop_whiteout(dir, name);

@@ -1,116 +1,94 @@
 use std::ffi::{OsStr, OsString};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use super::format::Time;
-use super::tree::{Attributes, DirId};
+use super::format::MAX_NAME_BYTES;
+use super::image::time;
+use super::tree::Attributes;
 use super::xattrs;
-use crate::beneath::{Root, read_names};
-use crate::xattr;
-use crate::{Error, ErrorKind};
+use crate::overlay;
+use crate::sink::walk::{self, Seen, Walk};
 
 /// The tree beneath an image, of which only directories are read.
 #[derive(Debug)]
-pub(super) struct Lower {
-    root: Root,
-    /// The directory that was looked into last, which most often is the next one too; nothing if
-    /// it isn't there.
-    last: Option<(DirId, Option<OwnedFd>)>,
-}
+pub(super) struct Lower(overlay::Lower);
 
 impl Lower {
-    pub(super) fn new(root: Root) -> Self {
-        Self { root, last: None }
+    pub(super) fn new(lower: overlay::Lower) -> Self {
+        Self(lower)
     }
 
-    /// Returns the type of what is under `name` in the directory at `path`, which the image knows
-    /// as `id`.
-    pub(super) fn file_type(
-        &mut self,
-        id: DirId,
-        path: &Path,
-        name: &OsStr,
-    ) -> Result<Option<FileType>, Errno> {
-        if self.last.as_ref().is_none_or(|(last, _)| *last != id) {
-            let flags = OFlags::PATH | OFlags::DIRECTORY;
-            let fd = found(self.root.open_file(path, flags, Mode::empty()))?;
-            self.last = Some((id, fd));
+    /// Returns the type of what is under `name` in the directory `dir`.
+    pub(super) fn file_type(&self, dir: &Path, name: &OsStr) -> Result<Option<FileType>, Errno> {
+        if name.len() > MAX_NAME_BYTES {
+            return Err(Errno::NAMETOOLONG);
         }
-        let Some((_, Some(dir))) = &self.last else {
-            return Ok(None);
-        };
-        match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(errno),
-        }
+        Ok(self.0.find(dir, name)?.map(|found| found.file_type))
     }
 
-    pub(super) fn read_link(&self, path: &Path) -> Result<PathBuf, Errno> {
-        self.root.read_link(path).map_err(|error| errno(&error))
+    pub(super) fn read_link(&self, dir: &Path, name: &OsStr) -> Result<PathBuf, Errno> {
+        let found = self.0.find(dir, name)?.ok_or(Errno::NOENT)?;
+        self.0.read_link(found.layer, dir, name)
     }
 
     pub(super) fn resolve(&self, path: &Path) -> Result<PathBuf, Errno> {
-        self.root.resolve(path).map_err(|error| errno(&error))
+        walk::resolve(&mut &*self, &PathBuf::new(), path)
     }
 
+    /// Returns whether anything is at a path without symlinks.
     pub(super) fn has(&self, path: &Path) -> Result<bool, Errno> {
-        found(self.root.open_path(path)).map(|found| found.is_some())
+        has(&self.0, path)
     }
 
-    pub(super) fn names(&self, path: &Path) -> Result<Vec<OsString>, Errno> {
-        match found(self.root.open_dir(path))? {
-            Some(dir) => read_names(dir),
-            None => Ok(Vec::new()),
-        }
+    pub(super) fn names(&self, dir: &Path) -> Result<Vec<OsString>, Errno> {
+        self.0.names(dir)
     }
 
     /// Returns the attributes of the directory at `path`.
     pub(super) fn attributes(&self, path: &Path) -> Result<Attributes, Errno> {
-        attributes(&self.root, path)?.ok_or(Errno::NOENT)
+        attributes(&self.0, path)?.ok_or(Errno::NOENT)
+    }
+}
+
+impl Walk for &Lower {
+    type Dir = PathBuf;
+
+    fn look(&mut self, dir: &PathBuf, name: &OsStr) -> Result<Seen<PathBuf>, Errno> {
+        match self.file_type(dir, name)? {
+            None => Ok(Seen::Nothing),
+            Some(FileType::Directory) => Ok(Seen::Dir(dir.join(name))),
+            Some(FileType::Symlink) => self.read_link(dir, name).map(Seen::Link),
+            Some(file_type) => Ok(Seen::Other(file_type)),
+        }
+    }
+}
+
+/// Returns whether `lower` shows anything at a path without symlinks.
+pub(super) fn has(lower: &overlay::Lower, path: &Path) -> Result<bool, Errno> {
+    match (path.parent(), path.file_name()) {
+        (Some(dir), Some(name)) => Ok(lower.find(dir, name)?.is_some()),
+        _ => Ok(true),
     }
 }
 
 /// Returns the attributes of the directory at `path`, `None` if there is none.
-pub(super) fn attributes(root: &Root, path: &Path) -> Result<Option<Attributes>, Errno> {
-    let Some(dir) = found(root.open_dir(path))? else {
+pub(super) fn attributes(lower: &overlay::Lower, path: &Path) -> Result<Option<Attributes>, Errno> {
+    let Some(dir) = lower.attributes(path)? else {
         return Ok(None);
     };
-    let stat = fs::fstat(&dir)?;
     let mut attributes = Attributes {
-        mode: stat.st_mode & 0o7777,
-        owner: (stat.st_uid, stat.st_gid),
-        time: Time {
-            seconds: stat.st_mtime,
-            nanos: stat.st_mtime_nsec as u32,
-        },
+        mode: dir.mode,
+        owner: dir.owner,
+        time: time(dir.modified_at),
         ..Attributes::default()
     };
-    for (name, value) in xattr::read_all(&dir)? {
+    for (name, value) in dir.xattrs {
         // What the image can't have is of no file system that a layer comes from.
         if xattrs::check(&attributes.xattrs, &name, &value).is_ok() {
             attributes.xattrs.insert(name, value);
         }
     }
     Ok(Some(attributes))
-}
-
-/// Returns `None` for what isn't there.
-fn found<T>(opened: crate::Result<T>) -> Result<Option<T>, Errno> {
-    match opened {
-        Ok(opened) => Ok(Some(opened)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => match errno(&error) {
-            Errno::NOTDIR => Ok(None),
-            errno => Err(errno),
-        },
-    }
-}
-
-fn errno(error: &Error) -> Errno {
-    let errno = error.io_source().and_then(Errno::from_io_error);
-    errno.unwrap_or(Errno::IO)
 }

@@ -1,6 +1,6 @@
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use rustix::fs::{FileType, SeekFrom, seek};
 use rustix::io::Errno;
 
 use super::decode::{
-    ReadInode, ReadSuperblock, XATTR_ENTRY_BYTES, damaged, read_entries, read_xattr,
+    ReadEntry, ReadInode, ReadSuperblock, XATTR_ENTRY_BYTES, damaged, read_entries, read_xattr,
     read_xattr_head, read_xattrs,
 };
 use super::files::{Files, Located};
@@ -106,11 +106,12 @@ impl Reader {
             if inode.file_type() != FileType::Directory {
                 return Ok(None);
             }
-            let names = self.list(&inode)?;
-            let Ok(found) = names.binary_search_by(|(other, _)| other.as_os_str().cmp(name)) else {
+            let entries = self.list(&inode)?;
+            let Ok(found) = entries.binary_search_by(|entry| entry.name.as_os_str().cmp(name))
+            else {
                 return Ok(None);
             };
-            inode = self.inode(names[found].1)?;
+            inode = self.inode(entries[found].number)?;
         }
         Ok(Some(inode))
     }
@@ -127,20 +128,19 @@ impl Reader {
         inode.ok_or_else(|| damaged("an inode has no known form"))
     }
 
-    /// Returns the names in a directory, in order, and the numbers of their inodes.
-    pub(crate) fn list(&self, dir: &ReadInode) -> io::Result<Vec<(OsString, u64)>> {
-        let mut names = Vec::new();
+    /// Returns the entries of a directory, in the order of their names.
+    pub(crate) fn list(&self, dir: &ReadInode) -> io::Result<Vec<ReadEntry>> {
+        let mut entries = Vec::new();
         let mut block = [0; BLOCK_BYTES];
         let mut offset = 0;
         while offset < dir.size {
             let length = (dir.size - offset).min(BLOCK_BYTES as u64);
             let block = &mut block[..length as usize];
             self.read(dir, offset, block)?;
-            read_entries(block, &mut names).ok_or_else(|| damaged("a directory is none"))?;
+            read_entries(block, &mut entries).ok_or_else(|| damaged("a directory is none"))?;
             offset += length;
         }
-        let text = |(name, number)| (OsString::from_vec(name), number);
-        Ok(names.into_iter().map(text).collect())
+        Ok(entries)
     }
 
     /// Returns all attributes of an inode.

@@ -218,13 +218,10 @@ impl Tree {
                 NodeKind::Symlink(target) => Ok(Some(OsStr::from_bytes(target).into())),
                 NodeKind::Special(..) => Ok(None),
             },
-            Found::Beneath(FileType::Symlink) => {
-                let path = self.dir(dir).lower.as_ref().map(|dir| dir.join(name));
-                match (path, &self.lower) {
-                    (Some(path), Some(lower)) => lower.read_link(&path).map(Some),
-                    _ => Ok(None),
-                }
-            }
+            Found::Beneath(FileType::Symlink) => match (&self.dir(dir).lower, &self.lower) {
+                (Some(path), Some(lower)) => lower.read_link(path, name).map(Some),
+                _ => Ok(None),
+            },
             _ => Ok(None),
         }
     }
@@ -505,10 +502,9 @@ impl Tree {
     }
 
     /// Returns what the tree beneath has under a name of a directory that shows it.
-    fn beneath(&mut self, dir: DirId, name: &OsStr) -> Result<Option<FileType>, Errno> {
-        let path = &self.dirs[dir.0 as usize].lower;
-        match (&mut self.lower, path) {
-            (Some(lower), Some(path)) => lower.file_type(dir, path, name),
+    fn beneath(&self, dir: DirId, name: &OsStr) -> Result<Option<FileType>, Errno> {
+        match (&self.lower, &self.dir(dir).lower) {
+            (Some(lower), Some(path)) => lower.file_type(path, name),
             _ => Ok(None),
         }
     }

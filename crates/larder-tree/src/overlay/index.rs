@@ -1,17 +1,14 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{self, AtFlags, Dir, FileType};
+use rustix::fs::{self, FileType};
 use rustix::io::Errno;
 
-use super::lower::{Layer, open_dir};
-
-/// What overlayfs keeps the mark of a directory in that hides what is beneath it.
-const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
+use super::directory::{self, Kind};
+use super::lower::Layer;
 
 /// What is seen under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +39,6 @@ struct Entry {
     /// Of a directory, the lowest layer whose entries show in it, as far as its own marks and what
     /// stands in its place in other layers tell.
     floor: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Whiteout,
-    Opaque,
-    Other(FileType),
 }
 
 /// Which layers show in a directory: from `floor` on; `top` is the topmost that has it.
@@ -146,26 +136,17 @@ impl Index {
 impl Listing {
     /// Adds the names that a layer has.
     fn read(&mut self, layer: usize, files: &dyn Layer, dir: &Path) -> Result<(), Errno> {
-        let mut entries = Dir::new(open_dir(files, dir)?)?;
-        while let Some(entry) = entries.next() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
-            let name = OsString::from_vec(name.to_vec());
+        directory::list(files, dir, |name, kind| {
             let below = self.names.get(&name).and_then(|all| all.last()).copied();
-            let kind = kind(entries.fd()?, &name, entry.file_type(), below.is_some())?;
+            let kind = kind(below.is_some())?;
             let floor = match (kind, below) {
                 (Kind::Other(FileType::Directory), Some(below)) if below.is_dir() => below.floor,
                 _ => layer,
             };
-            self.names
-                .entry(name)
-                .or_default()
-                .push(Entry { layer, kind, floor });
-        }
-        Ok(())
+            let entries = self.names.entry(name).or_default();
+            entries.push(Entry { layer, kind, floor });
+            Ok(())
+        })
     }
 
     /// Returns the entry that is seen under `name` through the lowest `height` layers.
@@ -194,30 +175,6 @@ impl Entry {
             file_type,
         }
     }
-}
-
-/// Returns what an entry of a layer is. Marks of a directory matter only if something `is_below`.
-fn kind(dir: impl AsFd, name: &OsStr, known: FileType, is_below: bool) -> Result<Kind, Errno> {
-    let mut file_type = known;
-    if matches!(known, FileType::Unknown | FileType::CharacterDevice) {
-        let stat = fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        file_type = FileType::from_raw_mode(stat.st_mode);
-        if file_type == FileType::CharacterDevice && stat.st_rdev == 0 {
-            return Ok(Kind::Whiteout);
-        }
-    }
-    if file_type == FileType::Directory && is_below && is_opaque(super::lower::enter(&dir, name)?) {
-        return Ok(Kind::Opaque);
-    }
-    Ok(Kind::Other(file_type))
-}
-
-/// Returns whether a directory hides what is beneath it.
-pub(super) fn is_opaque(dir: impl AsFd) -> bool {
-    OPAQUE.iter().any(|mark| {
-        let mut value = [0; 1];
-        fs::fgetxattr(&dir, *mark, &mut value[..]) == Ok(1) && value == *b"y"
-    })
 }
 
 /// Returns whether what `stat` is about is a whiteout.

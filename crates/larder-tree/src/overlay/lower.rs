@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::directory::{self, Attributes, LayerDir};
 use super::index::{Found, Index};
+use crate::erofs::Reader;
 
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -23,6 +25,15 @@ pub trait Layer: fmt::Debug + Send + Sync {
     /// # Errors
     /// What the system says.
     fn root(&self) -> io::Result<Arc<OwnedFd>>;
+
+    /// Returns the image that the layer lies in, if it does: names, and attributes of directories, are read
+    /// there, and nothing is mounted for them. It is asked for often.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn image(&self) -> io::Result<Option<Arc<Reader>>> {
+        Ok(None)
+    }
 }
 
 /// The tree that layers show together. Cheap to clone.
@@ -74,11 +85,18 @@ impl Lower {
         Self::new(below.iter().cloned().chain([top]).collect())
     }
 
-    /// Returns the topmost layer, whose root directory has the attributes that the tree's root shows; `None`
-    /// for no layers.
-    pub fn top(&self) -> Option<Arc<dyn Layer>> {
-        let top = self.height.checked_sub(1)?;
-        self.chain().layers.get(top).cloned()
+    /// Returns permissions, user and group of the tree's root; `None` for no layers.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn root_attributes(&self) -> io::Result<Option<(u32, u32, u32)>> {
+        let root = self.attributes(Path::new(""))?;
+        Ok(root.map(|root| (root.mode, root.owner.0, root.owner.1)))
+    }
+
+    /// Opens the directory `dir` of a layer as it lies, to look its entries up.
+    pub(crate) fn open_layer(&self, layer: usize, dir: &Path) -> Result<LayerDir, Errno> {
+        directory::open(&*self.layer(layer)?, dir)
     }
 
     /// Returns what is seen under `name` in the directory `dir`; nothing if there is no such directory.
@@ -93,20 +111,20 @@ impl Lower {
         index.names(&layers[..self.height], dir)
     }
 
-    /// Opens a directory in the topmost layer that has it: its attributes are those that are seen. `None`
-    /// if there is no such directory.
-    pub(crate) fn open_topmost(&self, dir: &Path) -> Result<Option<OwnedFd>, Errno> {
+    /// Returns the attributes of a directory: those of the topmost layer that has it. `None` if there is no such
+    /// directory.
+    pub(crate) fn attributes(&self, dir: &Path) -> Result<Option<Attributes>, Errno> {
         let span = {
             let Chain { layers, index } = &mut *self.chain();
             index.span(&layers[..self.height], dir)?
         };
-        span.map(|span| self.open(span.top, dir)).transpose()
+        let attributes = span.map(|span| directory::attributes(&*self.layer(span.top)?, dir));
+        attributes.transpose()
     }
 
     /// Opens the directory `dir` of a layer, for reading.
     pub(crate) fn open(&self, layer: usize, dir: &Path) -> Result<OwnedFd, Errno> {
-        let layer = self.chain().layers.get(layer).cloned();
-        open_dir(&*layer.ok_or(Errno::INVAL)?, dir)
+        open_dir(&*self.layer(layer)?, dir)
     }
 
     /// Returns the target of the symlink `name` of a layer's directory `dir`.
@@ -116,7 +134,12 @@ impl Lower {
         dir: &Path,
         name: &OsStr,
     ) -> Result<PathBuf, Errno> {
-        read_link(self.open(layer, dir)?, name)
+        directory::read_link(&*self.layer(layer)?, dir, name)
+    }
+
+    fn layer(&self, layer: usize) -> Result<Arc<dyn Layer>, Errno> {
+        let layer = self.chain().layers.get(layer).cloned();
+        layer.ok_or(Errno::INVAL)
     }
 
     fn chain(&self) -> MutexGuard<'_, Chain> {
@@ -142,7 +165,7 @@ pub(super) fn open_dir(layer: &dyn Layer, path: &Path) -> Result<OwnedFd, Errno>
 }
 
 /// Returns the target of a symlink.
-pub(super) fn read_link(dir: impl AsFd, name: &OsStr) -> Result<PathBuf, Errno> {
+pub(super) fn read_link_at(dir: impl AsFd, name: &OsStr) -> Result<PathBuf, Errno> {
     let target = fs::readlinkat(dir, name, Vec::new())?;
     Ok(OsString::from_vec(target.into_bytes()).into())
 }

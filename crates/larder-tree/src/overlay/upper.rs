@@ -9,12 +9,13 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::index::{Found, check_name, is_opaque, is_whiteout};
+use super::directory::{Attributes, is_opaque};
+use super::index::{Found, check_name, is_whiteout};
 use super::lower::{self, Lower};
+use crate::Result;
 use crate::beneath::{Root, read_names, remove_entry};
 use crate::copy::ContentCopier;
 use crate::sink::walk::{Seen, Walk};
-use crate::{Result, xattr};
 
 /// Where overlayfs keeps its marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,7 +279,7 @@ impl Upper {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let target = fs::openat(&own, name, flags, Mode::RUSR | Mode::WUSR)?;
             ContentCopier::default().copy(source.as_fd(), &stat, target.as_fd())?;
-            give_attributes(&source, &stat, &target)?;
+            give_attributes(Attributes::of(&source, &stat)?, &target)?;
         } else {
             if found.file_type == FileType::Symlink {
                 let target = fs::readlinkat(&from, name, Vec::new())?;
@@ -320,13 +321,13 @@ impl Upper {
         };
         for dir in missing.into_iter().rev() {
             let name = dir.0.path.file_name().ok_or(Errno::NOENT)?;
-            let from = self.shared.lower.open_topmost(&dir.0.path)?;
+            let from = self.shared.lower.attributes(&dir.0.path)?;
             let from = from.ok_or(Errno::NOENT)?;
             // That it is held here, too, is no change of the directory above.
             let times = times(&fs::fstat(&above)?);
             fs::mkdirat(&above, name, Mode::RWXU)?;
             let made = Arc::new(lower::enter(&above, name)?);
-            give_attributes(&from, &fs::fstat(&from)?, &made)?;
+            give_attributes(from, &made)?;
             fs::futimens(&above, &times)?;
             above = Arc::clone(dir.0.own.get_or_init(|| made));
         }
@@ -376,27 +377,30 @@ impl Walk for &Upper {
             }
             (Some(FileType::Symlink), _) => {
                 let own = dir.own()?.ok_or(Errno::NOENT)?;
-                lower::read_link(&own, name).map(Seen::Link)
+                lower::read_link_at(&own, name).map(Seen::Link)
             }
             (Some(file_type), _) => Ok(Seen::Other(file_type)),
         }
     }
 }
 
-/// Gives `target` owner, mode, extended attributes and times of `source`, in the order in which the kernel
-/// undoes none.
-fn give_attributes(source: &OwnedFd, stat: &Stat, target: &OwnedFd) -> Result<(), Errno> {
-    let (uid, gid) = owner(stat);
-    fs::fchown(target, uid, gid)?;
-    fs::fchmod(target, Mode::from_raw_mode(stat.st_mode))?;
-    for (name, value) in xattr::read_all(source)? {
+/// Gives `target` owner, mode, extended attributes and times, in the order in which the kernel undoes none.
+fn give_attributes(attributes: Attributes, target: &OwnedFd) -> Result<(), Errno> {
+    let (uid, gid) = attributes.owner;
+    fs::fchown(target, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+    fs::fchmod(target, Mode::from_raw_mode(attributes.mode))?;
+    for (name, value) in attributes.xattrs {
         match fs::fsetxattr(target, &name, &value, XattrFlags::empty()) {
             // What isn't ours to give is the host's, and no part of a layer.
             Ok(()) | Err(Errno::NOTSUP | Errno::PERM) => {}
             Err(errno) => return Err(errno),
         }
     }
-    fs::futimens(target, &times(stat))
+    let times = Timestamps {
+        last_access: attributes.accessed_at,
+        last_modification: attributes.modified_at,
+    };
+    fs::futimens(target, &times)
 }
 
 fn owner(stat: &Stat) -> (Option<Uid>, Option<Gid>) {

@@ -21,12 +21,12 @@ use proptest::prelude::*;
 use rustix::fs::{CWD, Gid, Timespec, Timestamps, Uid, XattrFlags};
 
 use crate::support::{
-    Found, TIME, TestImage, assert_same, assert_same_layers, can_mount, check, found,
+    Found, TIME, TestImage, assert_same, assert_same_layers, can_mount, check, found, lower_of,
     mount_overlay, packed, unpacked_image,
 };
 
 /// Times from here on are those of the test.
-const RECENT: i64 = 1_750_000_000;
+pub(crate) const RECENT: i64 = 1_750_000_000;
 
 /// One file operation.
 #[derive(Debug, Clone)]
@@ -181,7 +181,7 @@ fn compare(ops: &[Op]) -> std::result::Result<BTreeMap<PathBuf, Found>, String> 
         tv_sec: RECENT + 1,
         tv_nsec: 0,
     };
-    let image = Image::upon(test.file(), Root::open(&lower).unwrap(), now).unwrap();
+    let image = Image::upon(test.file(), lower_of(&lower), now).unwrap();
     let made: Result<()> = ops.iter().try_for_each(|op| op.run(&image, &source));
     match (made, expected) {
         (Ok(()), Ok(())) => {}
@@ -321,7 +321,7 @@ fn nothing_is_copied_up_that_does_not_change() {
     let dir = tempfile::tempdir().unwrap();
     let lower = make_lower(dir.path());
     let now = Timespec::default();
-    let image = Image::upon(test.file(), Root::open(&lower).unwrap(), now).unwrap();
+    let image = Image::upon(test.file(), lower_of(&lower), now).unwrap();
     assert!(!image.touches("/app/sub/x"));
     mkfile(
         &image,

@@ -3,17 +3,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use larder_testkit::{report_skip, unpacked};
 use larder_tree::apply::{ApplyOptions, ApplyStats, LayerForm, Warning, apply_image, apply_layer};
 use larder_tree::beneath::Root;
 use larder_tree::diff::{LayerOptions, Style, Upper, write_layer};
 use larder_tree::erofs::{Image, Reader, Summary};
+use larder_tree::overlay::{Layer, Lower};
 use larder_tree::sink::Sink;
 use larder_tree::tar::{self, Header, Kind};
 use rustix::fs::{CWD, FileType};
@@ -343,6 +346,35 @@ pub(crate) fn assert_read_as(reader: &Reader, mounted: &Path, lower: Option<&Pat
             assert!(layer == expected, "{style:?}: the layers differ");
         }
     }
+}
+
+/// A layer that lies in a directory.
+#[derive(Debug)]
+pub(crate) struct Directory(pub(crate) PathBuf);
+
+impl Layer for Directory {
+    fn root(&self) -> io::Result<Arc<OwnedFd>> {
+        Ok(Arc::new(File::open(&self.0)?.into()))
+    }
+}
+
+/// A layer that lies in an image, and that nobody mounts.
+#[derive(Debug)]
+pub(crate) struct InImage(pub(crate) Arc<Reader>);
+
+impl Layer for InImage {
+    fn root(&self) -> io::Result<Arc<OwnedFd>> {
+        Err(io::Error::other("an image would have to be mounted"))
+    }
+
+    fn image(&self) -> io::Result<Option<Arc<Reader>>> {
+        Ok(Some(Arc::clone(&self.0)))
+    }
+}
+
+/// Returns the tree that lies in a directory.
+pub(crate) fn lower_of(directory: &Path) -> Lower {
+    Lower::new(vec![Arc::new(Directory(directory.to_owned()))])
 }
 
 /// Packs what `upper` changes.

@@ -2,8 +2,6 @@
 //! leave is what it shows of its own, and they make the same layers.
 
 use std::fs;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,28 +9,27 @@ use larder_tree::Result;
 use larder_tree::beneath::Root;
 use larder_tree::context::Tree;
 use larder_tree::diff::{LayerOptions, Style, write_layer_upon};
+use larder_tree::erofs::{Image, Reader};
 use larder_tree::overlay::{Layer, Lower, Marks, Upper};
 use proptest::prelude::*;
+use rustix::fs::Timespec;
 
-use crate::copies::{Op, entries, layer, make_lower, make_source, normal, op, steps_to_tell};
-use crate::support::{assert_same, can_mount, found, mount_overlay};
+use crate::copies::{
+    Op, RECENT, entries, layer, make_lower, make_source, normal, op, steps_to_tell,
+};
+use crate::support::{
+    Directory, InImage, TestImage, apply, assert_same, can_mount, found, lower_of, mount_overlay,
+    packed,
+};
 
-#[derive(Debug)]
-struct Directory(PathBuf);
-
-impl Layer for Directory {
-    fn root(&self) -> io::Result<Arc<OwnedFd>> {
-        Ok(Arc::new(fs::File::open(&self.0)?.into()))
-    }
-}
-
-/// A chain of layers, made by overlayfs and by [`Upper`].
+/// A chain of layers, made by overlayfs, by [`Upper`], and of images that nobody mounts.
 struct Chain {
     dir: tempfile::TempDir,
     source: Tree,
     /// Those of overlayfs and ours, the topmost first.
     layers: [Vec<PathBuf>; 2],
     lower: Lower,
+    images: Lower,
 }
 
 impl Chain {
@@ -46,7 +43,8 @@ impl Chain {
         Self {
             dir,
             source,
-            lower: Lower::new(vec![Arc::new(Directory(lowest.clone()))]),
+            lower: lower_of(&lowest),
+            images: Lower::new(vec![unpacked_into_image(&lowest)]),
             layers: [vec![lowest.clone()], vec![lowest]],
         }
     }
@@ -87,6 +85,21 @@ impl Chain {
         let expected_layer = layer(&expected_upper, expected_below.path());
         assert_eq!(entries(&tar), expected_layer);
 
+        let image = TestImage::new();
+        let now = Timespec {
+            tv_sec: RECENT + 1,
+            tv_nsec: 0,
+        };
+        let upon = Image::upon(image.file(), self.images.clone(), now).unwrap();
+        let made = run(&mut |op| op.run(&upon, &self.source));
+        assert_eq!(made, expected);
+        upon.finish().unwrap();
+        let reader = Arc::new(Reader::open(image.file_again()).unwrap());
+        let mut tar = Vec::new();
+        write_layer_upon(&*reader, &self.images, Style::Overlay, &mut tar, &options).unwrap();
+        assert_eq!(entries(&tar), expected_layer);
+        self.images = self.images.with(Arc::new(InImage(reader)));
+
         self.layers[0].insert(0, expected_upper);
         self.layers[1].insert(0, own.clone());
         let seen = mount(&self.layers[1], &sub("seen"));
@@ -120,7 +133,20 @@ impl Chain {
         let layers = self.layers[1].iter().rev();
         let layers = layers.map(|path| Arc::new(Directory(path.clone())) as Arc<dyn Layer>);
         assert_eq!(whole(&Lower::new(layers.collect())), whole(&self.lower));
+        assert_eq!(whole(&self.images), whole(&self.lower));
     }
+}
+
+/// Returns a layer as it is when it was pulled.
+fn unpacked_into_image(directory: &Path) -> Arc<dyn Layer> {
+    let root = Root::open(directory).unwrap();
+    let image = TestImage::new();
+    let sink = image.begin();
+    apply(&sink, &packed(&root, None, Style::Tree).unwrap())
+        .0
+        .unwrap();
+    sink.finish().unwrap();
+    Arc::new(InImage(Arc::new(Reader::open(image.file_again()).unwrap())))
 }
 
 fn mount(layers: &[PathBuf], at: &Path) -> crate::support::Mounted {
@@ -154,6 +180,7 @@ fn two_trees_grow_out_of_one() {
     let mut chain = Chain::new();
     chain.step(&[Op::Mkfile("/app/one", "1")]);
     let (below, layers) = (chain.lower.clone(), chain.layers.clone());
+    let images = chain.images.clone();
     chain.step(&[Op::Remove("/app"), Op::Mkfile("/app", "2")]);
     chain.check();
     let other = Chain {
@@ -161,6 +188,7 @@ fn two_trees_grow_out_of_one() {
         source: chain.source,
         layers,
         lower: below,
+        images,
     };
     let mut other = other;
     other.step(&[Op::Remove("/app/one"), Op::Mkfile("/app/sub/two", "3")]);
