@@ -10,7 +10,7 @@
 //! use larder_tree::erofs::Image;
 //!
 //! # fn main() -> larder_tree::Result<()> {
-//! # let (file, lower, layer): (std::fs::File, larder_tree::beneath::Root, &[u8]) = todo!();
+//! # let (file, lower, layer): (std::fs::File, larder_tree::overlay::Lower, &[u8]) = todo!();
 //! // A pulled layer: what lies beneath it isn't known yet.
 //! let image = Image::new(file);
 //! let mut warn = |warning| eprintln!("{warning}");
