@@ -24,10 +24,13 @@ cargo xtask TASK
                    run the conformance suite, or the cases whose names hold FILTER
   lint             cargo fmt --check, clippy without a warning, and the fuzz targets compile
   tidy             check the edges between crates, and what no compiler checks
-  bench [OPTIONS]  measure larder and the peers that are installed
-      --large      build smartdiet with its full requirements too (3 GB)
+  bench [OPTIONS]  measure larder and the peers that are installed, by turns
+      --large      what takes gigabytes too: the peers do it once
       --peers      install the peers that are missing
       --only CASE  measure one case only
+      --rounds N   each case so many times by each (3)
+      --larder BINARY
+                   measure it, and build none; several are measured beside each other
   fuzz [TARGET...] run the fuzz targets (needs a nightly toolchain and cargo-fuzz)
       --minutes N  each for so long (10)
   bases [DIR]      make the base images, and copy them to DIR

@@ -1,10 +1,14 @@
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use fs_err as fs;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 
-use crate::run::line;
+use crate::run::{line, output};
 
 /// What one run took.
 #[derive(Debug, Clone, Copy)]
@@ -15,63 +19,65 @@ pub(super) struct Sample {
     pub(super) cpu: Duration,
 }
 
-/// Runs `command` to its end under bash, whose `time` counts milliseconds of all it waited for.
-///
-/// The clock runs in bash too, so that bash's own start does not count.
+/// Runs `command` to its end. One runs at a time: what children took is known of all together.
 pub(super) fn measure(command: &mut Command) -> Result<Sample> {
-    let dir = tempfile::tempdir()?;
-    let times = dir.path().join("times");
-    let mut bash = Command::new("bash");
-    bash.args([
-        "-c",
-        "TIMEFORMAT='%3R %3U %3S'; { time \"$@\" 2>&3; } 3>&2 2>\"$0\"",
-    ])
-    .arg(&times);
-    run_under(bash, command)?;
-    let times = fs::read_to_string(&times)?;
-    let seconds: Vec<f64> = times
-        .split_whitespace()
-        .map_while(|word| word.parse().ok())
-        .collect();
-    let [wall, user, system] = seconds[..] else {
-        bail!("bash gave no times: `{times}`");
-    };
-    Ok(Sample {
-        wall: Duration::from_secs_f64(wall),
-        cpu: Duration::from_secs_f64(user + system),
-    })
+    // A file, as a pipe would have to be read meanwhile.
+    let complaints = tempfile::tempfile()?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(complaints.try_clone()?);
+    let cpu = children_cpu()?;
+    let start = Instant::now();
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot run `{}`", line(command)))?;
+    let status = child.wait()?;
+    let wall = start.elapsed();
+    let cpu = children_cpu()?.saturating_sub(cpu);
+    if !status.success() {
+        bail!(
+            "`{}` failed with {status}:\n{}",
+            line(command),
+            read_from_start(complaints)?
+        );
+    }
+    Ok(Sample { wall, cpu })
+}
+
+/// Returns what all children that were waited for took.
+fn children_cpu() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let microseconds = (usage.user_time() + usage.system_time()).num_microseconds();
+    Ok(Duration::from_micros(microseconds as u64))
+}
+
+fn read_from_start(mut file: File) -> Result<String> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Forces to the disk what was written so far, so that it is not the next one who waits for it.
+pub(super) fn settle() -> Result<()> {
+    output(&mut Command::new("sync")).map(drop)
 }
 
 /// Runs `command` to its end under GNU time; returns the largest resident set of any one of its
-/// processes.
-pub(super) fn peak_bytes(command: &mut Command) -> Result<u64> {
+/// processes. (Among them would be this one, forked, if it ran it itself.)
+pub(super) fn peak_bytes(command: &Command) -> Result<u64> {
     let dir = tempfile::tempdir()?;
     let peak = dir.path().join("peak");
     let mut time = Command::new("time");
     time.args(["-f", "%M", "-o"]).arg(&peak);
-    run_under(time, command)?;
+    time.arg(command.get_program()).args(command.get_args());
+    measure(&mut time)?;
     let kib: u64 = fs::read_to_string(&peak)?
         .trim()
         .parse()
         .context("GNU time gave no peak")?;
     Ok(kib * 1024)
-}
-
-/// Runs `command` as the arguments of `measuring`, its output kept for the case that it fails.
-fn run_under(mut measuring: Command, command: &Command) -> Result<()> {
-    let output = measuring
-        .arg(command.get_program())
-        .args(command.get_args())
-        .stdin(Stdio::null())
-        .output()?;
-    ensure!(
-        output.status.success(),
-        "`{}` failed with {}:\n{}",
-        line(command),
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }
 
 #[cfg(test)]
@@ -83,7 +89,7 @@ mod tests {
         let busy = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done";
         let sample = measure(Command::new("sh").args(["-c", busy])).unwrap();
         assert!(
-            sample.cpu > Duration::ZERO && sample.cpu <= sample.wall * 2,
+            sample.cpu > Duration::ZERO && sample.wall > Duration::ZERO,
             "{sample:?}"
         );
         let error = measure(Command::new("sh").args(["-c", "echo why >&2; exit 3"])).unwrap_err();

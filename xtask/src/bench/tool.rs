@@ -13,8 +13,8 @@ const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// A program that builds images.
 #[derive(Debug)]
 pub(super) enum Tool {
-    /// Larder, by its binary.
-    Larder(PathBuf),
+    /// A larder.
+    Larder { name: String, binary: PathBuf },
     /// Debian's buildah.
     Buildah,
 }
@@ -44,25 +44,41 @@ pub(super) enum RemoteCache<'a> {
 }
 
 impl Tool {
-    /// Returns larder and the peers that are installed.
-    pub(super) fn found(larder: PathBuf) -> Vec<Self> {
-        let mut tools = vec![Self::Larder(larder)];
+    /// Returns the larders of these binaries and the peers that are installed.
+    pub(super) fn found(larders: &[PathBuf]) -> Vec<Self> {
+        let larders = larders.iter().enumerate();
+        let named = larders.map(|(index, binary)| Self::Larder {
+            name: match index {
+                0 => "larder".to_owned(),
+                _ => format!("larder {}", index + 1),
+            },
+            binary: binary.clone(),
+        });
+        let mut tools: Vec<_> = named.collect();
         if Command::new("buildah").arg("--version").output().is_ok() {
             tools.push(Self::Buildah);
         }
         tools
     }
 
-    pub(super) fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &str {
         match self {
-            Self::Larder(_) => "larder",
+            Self::Larder { name, .. } => name,
             Self::Buildah => "buildah",
+        }
+    }
+
+    /// Returns how often, in a round, the tool does what takes larder a hundredth of a second.
+    pub(super) fn quick_runs(&self) -> usize {
+        match self {
+            Self::Larder { .. } => 20,
+            Self::Buildah => 3,
         }
     }
 
     /// Returns what makes commands of larder; `None` for the others.
     pub(super) fn larder(&self, state: &Path) -> Option<impl Fn() -> Command> {
-        let Self::Larder(binary) = self else {
+        let Self::Larder { binary, .. } = self else {
             return None;
         };
         let (binary, state) = (binary.clone(), state.to_owned());
@@ -75,7 +91,7 @@ impl Tool {
 
     fn command(&self, state: &Path) -> Command {
         match self {
-            Self::Larder(binary) => {
+            Self::Larder { binary, .. } => {
                 let mut command = Command::new(binary);
                 command.arg("--root").arg(state);
                 command
@@ -97,7 +113,7 @@ impl Tool {
     pub(super) fn import(&self, state: &Path, base: Base) -> Result<()> {
         let archive = base.archive()?;
         match self {
-            Self::Larder(_) => output(self.command(state).arg("import").arg(archive))?,
+            Self::Larder { .. } => output(self.command(state).arg("import").arg(archive))?,
             Self::Buildah => {
                 let from = format!("oci-archive:{}", archive.display());
                 let id = output(self.command(state).args(["pull", "--quiet", &from]))?;
@@ -131,11 +147,11 @@ impl Tool {
     ) -> Command {
         let mut command = self.build_command(state);
         match (self, cache) {
-            (Self::Larder(_), RemoteCache::None) => {}
-            (Self::Larder(_), RemoteCache::From(name)) => {
+            (Self::Larder { .. }, RemoteCache::None) => {}
+            (Self::Larder { .. }, RemoteCache::From(name)) => {
                 command.arg(format!("--cache-from=type=registry,ref={name}"));
             }
-            (Self::Larder(_), RemoteCache::To(name)) => {
+            (Self::Larder { .. }, RemoteCache::To(name)) => {
                 command.arg(format!("--cache-to=type=registry,ref={name},mode=max"));
             }
             (Self::Buildah, cache) => {
@@ -159,7 +175,7 @@ impl Tool {
     /// without TLS.
     pub(super) fn push(&self, state: &Path, name: &str) -> Result<Command> {
         let built = match self {
-            Self::Larder(_) => "bench",
+            Self::Larder { .. } => "bench",
             Self::Buildah => "localhost/bench",
         };
         output(self.command(state).args(["tag", built, name]))?;
@@ -176,13 +192,14 @@ impl Tool {
     fn build_command(&self, state: &Path) -> Command {
         let mut command = self.command(state);
         match self {
-            Self::Larder(_) => {
+            Self::Larder { .. } => {
                 command.args(["build", "--progress", "plain", "--host-ca"]);
             }
             Self::Buildah => {
                 // Debian's other runtime, crun, refuses to run under hybrid cgroups.
                 command.args(["build", "--runtime", "runc", "--network", "host"]);
-                command.arg("--layers");
+                // As many stages at a time as there are.
+                command.args(["--layers", "--jobs", "0"]);
                 if Path::new(CA_BUNDLE).exists() {
                     command.arg(format!("--volume={CA_BUNDLE}:{CA_BUNDLE}:ro"));
                 }
@@ -195,7 +212,7 @@ impl Tool {
     /// the tool can do without.
     pub(super) fn build_layers(&self, state: &Path, context: &Path) -> Command {
         let mut command = self.build(state, context, false);
-        if let Self::Larder(_) = self {
+        if let Self::Larder { .. } = self {
             command.args(["-o", "type=cacheonly"]);
         }
         command
@@ -211,7 +228,7 @@ impl Tool {
     ) -> Command {
         let compression = compression.name();
         match self {
-            Self::Larder(_) => {
+            Self::Larder { .. } => {
                 let mut command = self.build(state, context, false);
                 let archive = archive.display();
                 let output = format!("type=oci,dest={archive},compression={compression}");

@@ -2,18 +2,19 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use fs_err as fs;
 use larder_testkit::{Base, FaultProxy, Registry, write_tree};
 
-use super::{Content, Row, SLOW_RUNS, copy_example};
+use super::export::Content;
+use super::{RUNS, change_example, copy_example};
 use crate::bench::Place;
 use crate::bench::measure::{Sample, measure, peak_bytes};
+use crate::bench::report::Row;
 use crate::bench::tool::{RemoteCache, Tool};
 
-/// Runs of what takes less than a second, apart from emptying the state before.
-const RUNS: usize = 7;
 /// How many layers are pulled, each of so many files of 1 MiB.
 const PULLED_LAYERS: usize = 10;
 const FILES_PER_PULLED_LAYER: usize = 20;
@@ -27,12 +28,9 @@ pub(super) fn pull(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let dockerfile = format!("FROM {}\nRUN :\n", base_name(&registry));
     write_tree(&context, &[("Dockerfile", &dockerfile)]);
     let mut states = EmptyStates::new(place);
-    let runs = (0..SLOW_RUNS).map(|_| {
-        let state = states.next()?;
-        measure(&mut tool.build_remote(&state, &context, RemoteCache::None))
-    });
-    let row = Row::new("python base pulled, one RUN", runs.collect::<Result<_>>()?);
-    states.remove()?;
+    let row = Row::measure("python base pulled, one RUN", 1, |_| {
+        measure(&mut tool.build_remote(&states.next()?, &context, RemoteCache::None))
+    })?;
     Ok(vec![row])
 }
 
@@ -41,7 +39,7 @@ pub(super) fn pull_layers(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let registry = Registry::start()?;
     let context = place.contexts.join("layers");
     let mut dockerfile = "FROM busybox\n".to_owned();
-    let mut files = Content::new()?;
+    let mut files = Content::new(&place.program)?;
     for layer in 0..PULLED_LAYERS {
         writeln!(dockerfile, "COPY {layer} /{layer}")?;
         fs::create_dir_all(context.join(layer.to_string()))?;
@@ -58,19 +56,12 @@ pub(super) fn pull_layers(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let context = place.contexts.join("pull-layers");
     write_tree(&context, &[("Dockerfile", &dockerfile)]);
     let mut states = EmptyStates::new(place);
-    let runs = (0..SLOW_RUNS).map(|_| {
-        let state = states.next()?;
-        measure(&mut tool.build_remote(&state, &context, RemoteCache::None))
-    });
-    let runs = runs.collect::<Result<_>>()?;
-    let state = states.next()?;
-    let peak = peak_bytes(&mut tool.build_remote(&state, &context, RemoteCache::None))?;
-    states.remove()?;
+    let mut command = || -> Result<Command> {
+        Ok(tool.build_remote(&states.next()?, &context, RemoteCache::None))
+    };
     let label = format!("{PULLED_LAYERS} layers pulled, one RUN");
-    Ok(vec![Row {
-        peak_bytes: Some(peak),
-        ..Row::new(label, runs)
-    }])
+    let row = Row::measure(label, 1, |_| measure(&mut command()?))?;
+    Ok(vec![row.with_peak(peak_bytes(&command()?)?)])
 }
 
 /// The example service on an empty root, with the cache of an earlier build in the registry: when
@@ -88,26 +79,20 @@ pub(super) fn cache(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
 
     let cache = format!("{}/team/cache", registry.host());
     let mut states = EmptyStates::new(place);
-    let mut export = tool.build_remote(&states.next()?, &context, RemoteCache::To(&cache));
-    let first = measure(&mut export).context("cannot export a cache")?;
+    let first = Row::measure("first build, cache exported", 1, |_| {
+        let to = RemoteCache::To(&cache);
+        measure(&mut tool.build_remote(&states.next()?, &context, to))
+    })?;
     let mut build = || -> Result<Sample> {
-        let state = states.next()?;
-        measure(&mut tool.build_remote(&state, &context, RemoteCache::From(&cache)))
+        let from = RemoteCache::From(&cache);
+        measure(&mut tool.build_remote(&states.next()?, &context, from))
     };
-    let unchanged = (0..RUNS).map(|_| build()).collect::<Result<_>>()?;
-    let planner = context.join("smartdiet/planner.py");
-    let original = fs::read_to_string(&planner)?;
-    let changed = (0..SLOW_RUNS).map(|run| {
-        fs::write(&planner, format!("{original}# Change {run}.\n"))?;
+    let unchanged = Row::measure("empty root, remote cache: all hits", RUNS, |_| build())?;
+    let changed = Row::measure("empty root, remote cache: one file", 1, |run| {
+        change_example(&context, run)?;
         build()
-    });
-    let changed = changed.collect::<Result<_>>()?;
-    states.remove()?;
-    Ok(vec![
-        Row::new("first build, cache exported", vec![first]),
-        Row::new("empty root, remote cache: all hits", unchanged),
-        Row::new("empty root, remote cache: one file", changed),
-    ])
+    })?;
+    Ok(vec![first, unchanged, changed])
 }
 
 /// An image whose layers the registry has already.
@@ -117,23 +102,20 @@ pub(super) fn push(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let context = place.contexts.join("push");
     write_tree(&context, &[("Dockerfile", "FROM busybox\nCOPY data /\n")]);
     fs::create_dir(context.join("data"))?;
-    let mut files = Content::new()?;
+    let mut files = Content::new(&place.program)?;
     for number in 0..PUSHED_FILES {
         fs::write(context.join(format!("data/{number}")), files.file(number))?;
     }
     measure(&mut tool.build(&place.state, &context, false))?;
     let name = format!("{}/team/app", proxy.host());
-    let first = measure(&mut tool.push(&place.state, &name)?)?;
-    let sent = proxy.uploaded_bytes();
-    ensure!(sent > 0, "the proxy saw no layer");
-    proxy.forget();
-    let again = (0..RUNS).map(|_| measure(&mut tool.push(&place.state, &name)?));
-    let again = again.collect::<Result<_>>()?;
-    let label = |what: &str, bytes: u64| format!("push, {what}: {bytes} bytes sent");
-    Ok(vec![
-        Row::new(label("new", sent), vec![first]),
-        Row::new(label("again", proxy.uploaded_bytes()), again),
-    ])
+    let push = |label: &str, runs_count| -> Result<Row> {
+        proxy.forget();
+        let row = Row::measure(label, runs_count, |_| {
+            measure(&mut tool.push(&place.state, &name)?)
+        })?;
+        Ok(row.with_note(format!("{} bytes sent", proxy.uploaded_bytes())))
+    };
+    Ok(vec![push("push, new", 1)?, push("push, again", RUNS)?])
 }
 
 fn registry_with_base() -> Result<Registry> {
@@ -146,8 +128,7 @@ fn base_name(registry: &Registry) -> String {
     format!("{}/python:base", registry.host())
 }
 
-/// Where a tool keeps what it makes from nothing. All of it is removed at the end: ext4 is slow to
-/// make files where as many were just removed, which is not what is to be measured.
+/// Empty states for what a tool makes from nothing.
 struct EmptyStates {
     dir: PathBuf,
     count: usize,
@@ -166,9 +147,5 @@ impl EmptyStates {
         let state = self.dir.join(self.count.to_string());
         fs::create_dir_all(&state)?;
         Ok(state)
-    }
-
-    fn remove(self) -> Result<()> {
-        Tool::remove(&self.dir)
     }
 }

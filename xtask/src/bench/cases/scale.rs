@@ -8,10 +8,11 @@ use fs_err as fs;
 use larder_testkit::write_tree;
 use rusqlite::Connection;
 
-use super::super::Place;
-use super::super::measure::{measure, peak_bytes};
-use super::super::tool::Tool;
-use super::{QUICK_RUNS, Row, SLOW_RUNS, copy_example};
+use super::{RUNS, copy_example};
+use crate::bench::Place;
+use crate::bench::measure::{measure, peak_bytes};
+use crate::bench::report::Row;
+use crate::bench::tool::Tool;
 use crate::run::output;
 
 const COPIES_COUNT: usize = 2050;
@@ -20,11 +21,14 @@ const RECORD_COUNTS: [i64; 4] = [1_000, 10_000, 100_000, 1_000_000];
 /// How many of the records made up are one chain.
 const CHAIN_LENGTH: i64 = 20;
 
-/// A chain of steps that copy a small file each: built, built again, listed, and removed. Others are
-/// not asked: it takes them hours.
+/// A chain of steps that copy a small file each: built, built again, listed, and removed.
 pub(super) fn copies(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
+    let label = |what: &str| format!("{COPIES_COUNT} COPY steps: {what}");
     let Some(larder) = tool.larder(&place.state) else {
-        return Ok(Vec::new());
+        // Buildah 1.28 ends at the 129th: "max depth exceeded".
+        let works = ["build", "no change", "first du", "prune of all"];
+        let without = works.map(|work| Row::without(label(work), "can't: 128 layers at most"));
+        return Ok(without.into());
     };
     let context = place.contexts.join("copies");
     let mut dockerfile = "FROM busybox\n".to_owned();
@@ -36,47 +40,38 @@ pub(super) fn copies(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     for step in 0..COPIES_COUNT {
         fs::write(context.join(format!("files/{step}")), format!("{step}\n"))?;
     }
-    let build = || measure(&mut tool.build(&place.state, &context, false));
-    let first = vec![build()?];
-    let again = (0..SLOW_RUNS).map(|_| build()).collect::<Result<_>>()?;
-    let peak = peak_bytes(&mut tool.build(&place.state, &context, false))?;
-    let du = vec![measure(larder().arg("du"))?];
+    let command = || tool.build(&place.state, &context, false);
+    let build = Row::measure(label("build"), 1, |_| measure(&mut command()))?;
+    let again = Row::measure(label("no change"), RUNS, |_| measure(&mut command()))?
+        .with_peak(peak_bytes(&command())?);
+    let du = Row::measure(label("first du"), 1, |_| measure(larder().arg("du")))?;
     output(larder().args(["rmi", "bench"]))?;
-    let prune = vec![measure(larder().args(["prune", "--all", "--force"]))?];
-    let label = |what: &str| format!("{COPIES_COUNT} COPY steps: {what}");
-    Ok(vec![
-        Row::new(label("build"), first),
-        Row {
-            peak_bytes: Some(peak),
-            ..Row::new(label("no change"), again)
-        },
-        Row::new(label("first du"), du),
-        Row::new(label("prune of all"), prune),
-    ])
+    let prune = Row::measure(label("prune of all"), 1, |_| {
+        measure(larder().args(["prune", "--all", "--force"]))
+    })?;
+    Ok(vec![build, again, du, prune])
 }
 
 /// The example service with nothing changed, in stores with more and more records of other builds.
 pub(super) fn lookups(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
+    let label = |count: i64| format!("no change, {count} records");
     if tool.larder(&place.state).is_none() {
-        return Ok(Vec::new());
+        let without = |count| Row::without(label(count), "can't: its store has no such records");
+        return Ok(RECORD_COUNTS.map(without).into());
     }
     let context = place.contexts.join("smartdiet");
     copy_example(&context, "requirements.txt")?;
-    let build = || measure(&mut tool.build(&place.state, &context, false));
-    build()?;
+    let command = || tool.build(&place.state, &context, false);
+    measure(&mut command())?;
     let mut rows = Vec::new();
     let mut present = 0;
     for count in RECORD_COUNTS {
         add_records(&place.state, present, count)?;
         present = count;
         // The first one's collector looks at what has grown.
-        build()?;
-        let runs = (0..QUICK_RUNS).map(|_| build()).collect::<Result<_>>()?;
-        let peak = peak_bytes(&mut tool.build(&place.state, &context, false))?;
-        rows.push(Row {
-            peak_bytes: Some(peak),
-            ..Row::new(format!("no change, {count} records"), runs)
-        });
+        measure(&mut command())?;
+        let row = Row::measure(label(count), tool.quick_runs(), |_| measure(&mut command()))?;
+        rows.push(row.with_peak(peak_bytes(&command())?));
     }
     Ok(rows)
 }
