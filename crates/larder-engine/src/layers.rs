@@ -102,8 +102,11 @@ pub(crate) fn plain_layers(
         let (diff_id, tar_bytes) = digested(store, id)?;
         Ok(((*id).clone(), diff_id, tar_bytes))
     };
-    let new: Vec<(SnapshotId, Digest, u64)> =
-        unknown.par_iter().map(digest).collect::<Result<_>>()?;
+    let new: Vec<(SnapshotId, Digest, u64)> = match &unknown[..] {
+        // Most builds change one layer, or none: that isn't worth a pool of threads.
+        few @ ([] | [_]) => few.iter().map(digest).collect::<Result<_>>()?,
+        many => many.par_iter().map(digest).collect::<Result<_>>()?,
+    };
     if !new.is_empty() {
         store.set_diff_ids(&new)?;
     }
