@@ -102,6 +102,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     let tools = Tool::found(&larders);
     let dir = target_dir().join("bench");
+    let lock = fs::File::create(dir.with_extension("lock"))?;
+    let is_free = lock.file().try_lock().is_ok();
+    ensure!(is_free, "another bench runs in this target directory");
     // An earlier run may have been killed.
     Tool::remove(&dir)?;
     Report::print_header();
