@@ -21,6 +21,7 @@ use crate::run::build_larder;
 pub(crate) struct Options {
     large: bool,
     peers: bool,
+    alone: bool,
     only: Option<String>,
     rounds: usize,
     /// Binaries to measure; none to build one.
@@ -32,6 +33,7 @@ impl Options {
         let mut options = Self {
             large: false,
             peers: false,
+            alone: false,
             only: None,
             rounds: 3,
             larders: Vec::new(),
@@ -41,6 +43,7 @@ impl Options {
             match *arg {
                 "--large" => options.large = true,
                 "--peers" => options.peers = true,
+                "--alone" => options.alone = true,
                 "--only" => {
                     let case = args.next().context("`--only` needs the name of a case")?;
                     let is_known = CASES.iter().any(|known| known.name == *case);
@@ -100,7 +103,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if larders.is_empty() {
         larders.push(build_larder()?);
     }
-    let tools = Tool::found(&larders);
+    let mut tools = Tool::found(&larders);
+    tools.retain(|tool| !options.alone || matches!(tool, Tool::Larder { .. }));
     let dir = target_dir().join("bench");
     let lock = fs::File::create(dir.with_extension("lock"))?;
     let is_free = lock.file().try_lock().is_ok();

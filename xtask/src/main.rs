@@ -27,6 +27,7 @@ cargo xtask TASK
   bench [OPTIONS]  measure larder and the peers that are installed, by turns
       --large      what takes gigabytes too: the peers do it once
       --peers      install the peers that are missing
+      --alone      measure no peer
       --only CASE  measure one case only
       --rounds N   each case so many times by each (3)
       --larder BINARY

@@ -101,9 +101,6 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// Runs, in a round, of what takes a tenth of a second.
-const RUNS: usize = 3;
-
 /// Copies the example service to the directory `to`, which is made.
 fn copy_example(to: &Path, requirements: &str) -> Result<()> {
     let example = workspace().join("examples/smartdiet");

@@ -76,6 +76,14 @@ impl Tool {
         }
     }
 
+    /// Returns how often, in a round, the tool does what takes larder a tenth of a second or more.
+    pub(super) fn runs(&self) -> usize {
+        match self {
+            Self::Larder { .. } => 3,
+            Self::Buildah => 1,
+        }
+    }
+
     /// Returns what makes commands of larder; `None` for the others.
     pub(super) fn larder(&self, state: &Path) -> Option<impl Fn() -> Command> {
         let Self::Larder { binary, .. } = self else {

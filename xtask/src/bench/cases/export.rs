@@ -6,7 +6,7 @@ use anyhow::Result;
 use fs_err as fs;
 use larder_testkit::write_tree;
 
-use super::{RUNS, change_example, copy_example};
+use super::{change_example, copy_example};
 use crate::bench::Place;
 use crate::bench::measure::{measure, peak_bytes};
 use crate::bench::report::Row;
@@ -71,7 +71,7 @@ pub(super) fn smartdiet(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     };
     Ok(vec![
         Row::measure("guide's image to an OCI tar", 1, |_| build_and_export())?,
-        Row::measure("again, one file changed", RUNS, |run| {
+        Row::measure("again, one file changed", tool.runs(), |run| {
             change_example(&context, run)?;
             build_and_export()
         })?,

@@ -6,7 +6,7 @@ use anyhow::Result;
 use fs_err as fs;
 use larder_testkit::write_tree;
 
-use super::{RUNS, change_example, copy_example};
+use super::{change_example, copy_example};
 use crate::bench::Place;
 use crate::bench::measure::{measure, peak_bytes};
 use crate::bench::report::Row;
@@ -95,7 +95,7 @@ pub(super) fn context(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     let label = |what: &str| format!("{} files: {what}", CONTEXT_DIRS * CONTEXT_FILES_PER_DIR);
     Ok(vec![
         Row::measure(label("first build"), 1, |_| build())?,
-        Row::measure(label("again"), RUNS, |_| build())?,
+        Row::measure(label("again"), tool.runs(), |_| build())?,
         Row::measure(label("one file changed"), 1, |_| {
             let changed = format!("d{}/f0", CONTEXT_DIRS / 2);
             fs::write(context.join(changed), "changed\n")?;

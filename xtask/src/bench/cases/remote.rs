@@ -9,7 +9,7 @@ use fs_err as fs;
 use larder_testkit::{Base, FaultProxy, Registry, write_tree};
 
 use super::export::Content;
-use super::{RUNS, change_example, copy_example};
+use super::{change_example, copy_example};
 use crate::bench::Place;
 use crate::bench::measure::{Sample, measure, peak_bytes};
 use crate::bench::report::Row;
@@ -87,7 +87,9 @@ pub(super) fn cache(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
         let from = RemoteCache::From(&cache);
         measure(&mut tool.build_remote(&states.next()?, &context, from))
     };
-    let unchanged = Row::measure("empty root, remote cache: all hits", RUNS, |_| build())?;
+    let unchanged = Row::measure("empty root, remote cache: all hits", tool.runs(), |_| {
+        build()
+    })?;
     let changed = Row::measure("empty root, remote cache: one file", 1, |run| {
         change_example(&context, run)?;
         build()
@@ -126,7 +128,10 @@ pub(super) fn push(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
             row
         })
     };
-    Ok(vec![push("push, new", 1)?, push("push, again", RUNS)?])
+    Ok(vec![
+        push("push, new", 1)?,
+        push("push, again", tool.runs())?,
+    ])
 }
 
 fn registry_with_base() -> Result<Registry> {

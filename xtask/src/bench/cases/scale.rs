@@ -8,7 +8,7 @@ use fs_err as fs;
 use larder_testkit::write_tree;
 use rusqlite::Connection;
 
-use super::{RUNS, copy_example};
+use super::copy_example;
 use crate::bench::Place;
 use crate::bench::measure::{measure, peak_bytes};
 use crate::bench::report::Row;
@@ -42,7 +42,7 @@ pub(super) fn copies(tool: &Tool, place: &Place) -> Result<Vec<Row>> {
     }
     let command = || tool.build(&place.state, &context, false);
     let build = Row::measure(label("build"), 1, |_| measure(&mut command()))?;
-    let again = Row::measure(label("no change"), RUNS, |_| measure(&mut command()))?
+    let again = Row::measure(label("no change"), tool.runs(), |_| measure(&mut command()))?
         .with_peak(peak_bytes(&command())?);
     let du = Row::measure(label("first du"), 1, |_| measure(larder().arg("du")))?;
     output(larder().args(["rmi", "bench"]))?;
