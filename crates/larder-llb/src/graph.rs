@@ -6,7 +6,7 @@ pub(crate) mod name;
 mod rewrite;
 pub(crate) mod validate;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use larder_oci::{Digest, DigestError};
 
@@ -88,7 +88,7 @@ pub struct SourceFile {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Definition {
     vertices: Vec<Vertex>,
-    positions: BTreeMap<Digest, usize>,
+    positions: HashMap<Digest, usize>,
     result: Option<Edge>,
     sources: Vec<SourceFile>,
     locations: BTreeMap<Digest, Vec<(usize, Vec<SourceRange>)>>,

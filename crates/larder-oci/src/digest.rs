@@ -1,18 +1,22 @@
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::compress256;
 use sha2::digest::block_buffer::EagerBuffer;
 use sha2::digest::consts::U64;
 
+/// Begins the digests that are made here.
+const SHA256_PREFIX: &str = "sha256:";
+
 /// A content digest, `algorithm:hex`: the name of exact bytes.
 ///
 /// Follows the `digest` grammar of the OCI image specification. Two digests are equal when their
-/// texts are.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest(String);
+/// texts are. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Digest(Arc<str>);
 
 /// A text that is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,13 +33,17 @@ impl Digest {
 
     /// Returns the digest whose SHA-256 sum is `sum`.
     pub fn from_sha256(sum: [u8; 32]) -> Self {
-        Self(format!("sha256:{}", hex::encode(sum)))
+        let mut text = *b"sha256:0000000000000000000000000000000000000000000000000000000000000000";
+        hex::encode_to_slice(sum, &mut text[SHA256_PREFIX.len()..])
+            .expect("the text has two digits for each byte");
+        let text = std::str::from_utf8(&text).expect("digits are ASCII");
+        Self(Arc::from(text))
     }
 
     /// Returns the 32 bytes of a `sha256` digest; `None` for another algorithm.
     pub fn sha256_bytes(&self) -> Option<[u8; 32]> {
         let mut sum = [0; 32];
-        hex::decode_to_slice(self.0.strip_prefix("sha256:")?, &mut sum).ok()?;
+        hex::decode_to_slice(self.0.strip_prefix(SHA256_PREFIX)?, &mut sum).ok()?;
         Some(sum)
     }
 
@@ -89,7 +97,7 @@ impl TryFrom<String> for Digest {
             _ => None,
         };
         match length {
-            Some((actual, expected)) if actual == expected => Ok(Self(text)),
+            Some((actual, expected)) if actual == expected => Ok(Self(Arc::from(text))),
             _ => Err(DigestError(text)),
         }
     }
@@ -97,7 +105,13 @@ impl TryFrom<String> for Digest {
 
 impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
-        digest.0
+        digest.as_str().to_owned()
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use larder_oci::Digest;
@@ -30,7 +30,7 @@ pub struct Solver<R, E> {
     options: Options,
     vertices: BTreeMap<Ix, Vertex<R, E>>,
     /// The vertices that new jobs can share.
-    index: BTreeMap<Identity, Ix>,
+    index: HashMap<Identity, Ix>,
     jobs: BTreeMap<JobId, Job<R, E>>,
     requests: BTreeMap<RequestId, Request<R>>,
     remains: BTreeMap<u64, Remains>,
@@ -54,7 +54,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
         Self {
             options,
             vertices: BTreeMap::new(),
-            index: BTreeMap::new(),
+            index: HashMap::new(),
             jobs: BTreeMap::new(),
             requests: BTreeMap::new(),
             remains: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! Jobs: loading their graphs, and ending them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use larder_oci::Digest;
@@ -20,7 +20,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
             self.commands.push(Command::JobDone { job, outcome });
             return;
         }
-        let mut loaded: BTreeMap<Digest, Ix> = BTreeMap::new();
+        let mut loaded: HashMap<Digest, Ix> = HashMap::new();
         for spec in reachable(specs, targets) {
             if !loaded.contains_key(&spec.digest) {
                 let digest = spec.digest.clone();
@@ -45,7 +45,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
     }
 
     /// Finds or makes the vertex for `spec`.
-    fn load(&mut self, job: JobId, spec: VertexSpec, loaded: &BTreeMap<Digest, Ix>) -> Ix {
+    fn load(&mut self, job: JobId, spec: VertexSpec, loaded: &HashMap<Digest, Ix>) -> Ix {
         let inputs = spec.inputs.iter();
         let identity = Identity {
             digest: spec.digest,
@@ -311,8 +311,8 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
 
 /// Checks that inputs come before their readers, and that targets exist.
 fn check_graph<E: From<Error>>(specs: &[VertexSpec], targets: &[Edge]) -> Result<(), Failure<E>> {
-    let mut known: BTreeSet<&Digest> = BTreeSet::new();
-    let check = |known: &BTreeSet<&Digest>, edges: &[Edge]| match edges
+    let mut known: HashSet<&Digest> = HashSet::new();
+    let check = |known: &HashSet<&Digest>, edges: &[Edge]| match edges
         .iter()
         .find(|edge| !known.contains(&edge.vertex))
     {
@@ -333,7 +333,7 @@ fn check_graph<E: From<Error>>(specs: &[VertexSpec], targets: &[Edge]) -> Result
 
 /// Keeps what the targets need, in the same order.
 fn reachable(specs: Vec<VertexSpec>, targets: &[Edge]) -> Vec<VertexSpec> {
-    let mut needed: BTreeSet<Digest> = targets.iter().map(|edge| edge.vertex.clone()).collect();
+    let mut needed: HashSet<Digest> = targets.iter().map(|edge| edge.vertex.clone()).collect();
     let mut kept = Vec::with_capacity(specs.len());
     for spec in specs.into_iter().rev() {
         if needed.contains(&spec.digest) {

@@ -14,7 +14,7 @@ use crate::{CacheKey, CacheMap, Candidate, Failure, JobId, KeyId, Progress, Requ
 pub(super) struct Ix(pub(super) u64);
 
 /// What makes two vertices one while in flight.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     pub(super) digest: Digest,
     pub(super) ignore_cache: bool,
