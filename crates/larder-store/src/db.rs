@@ -19,7 +19,11 @@ pub(crate) use schema::VERSION;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The write-ahead log is folded into the database at this length, in pages of 4 KiB. The first
 /// process to open the store reads the whole log, so it is kept short.
-const CHECKPOINT_PAGES: i64 = 128;
+const CHECKPOINT_PAGES: u64 = 128;
+/// A page in the log, and what it says of the page.
+const LOG_PAGE_BYTES: u64 = 4096 + 24;
+const BEGIN: &str = "BEGIN DEFERRED";
+const END: &str = "COMMIT";
 /// More than the number of distinct statements of this crate.
 const STATEMENT_CACHE: usize = 128;
 
@@ -32,6 +36,8 @@ struct State {
     connection: Connection,
     /// What the next transaction begins with.
     waiting: Vec<Waiting>,
+    /// Whether a transaction is open that [`Db::read_on`] reads by.
+    reads_on: bool,
 }
 
 type Change = Box<dyn FnOnce(&Transaction<'_>) -> Result<()> + Send>;
@@ -64,6 +70,7 @@ impl Db {
             VERSION => Ok(Some(Self(Mutex::new(State {
                 connection,
                 waiting: Vec::new(),
+                reads_on: false,
             })))),
             newer if newer > VERSION => Err(Error::invalid(format_args!(
                 "the state directory was written by a newer larder (format {newer}, known is {VERSION})"
@@ -94,10 +101,26 @@ impl Db {
 
     /// Runs `body` on one consistent state of the database.
     pub(crate) fn read<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        self.flush()?;
-        let State { connection, .. } = &mut *self.state();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
-        body(&transaction)
+        let mut state = self.flushed()?;
+        state.stop_reading_on()?;
+        let reading = Reading::begin(&state.connection)?;
+        body(reading.connection)
+    }
+
+    /// As [`Db::read`], on the state of the database that the last call of this read, unless this process
+    /// has used the database otherwise since: a transaction costs as much as the look-up of a row.
+    pub(crate) fn read_on<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let mut state = self.flushed()?;
+        if !state.reads_on {
+            state.connection.prepare_cached(BEGIN)?.execute([])?;
+            state.reads_on = true;
+        }
+        body(&state.connection)
+    }
+
+    /// Lets the next [`Db::read_on`] read what is there then.
+    pub(crate) fn stop_reading_on(&self) -> Result<()> {
+        self.state().stop_reading_on()
     }
 
     /// Runs `body` with the database locked for writing; what it wrote stays if it succeeds.
@@ -106,10 +129,13 @@ impl Db {
     pub(crate) fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         // Let go when the connection is free again.
         let mut guards = Vec::new();
+        let state = &mut *self.state();
+        state.stop_reading_on()?;
         let State {
             connection,
             waiting,
-        } = &mut *self.state();
+            ..
+        } = state;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for Waiting { change, guard } in waiting.drain(..) {
             guards.push(guard);
@@ -146,10 +172,36 @@ impl Db {
 
     /// Makes the changes that wait.
     pub(crate) fn flush(&self) -> Result<()> {
-        if self.state().waiting.is_empty() {
+        self.flushed().map(drop)
+    }
+
+    /// Makes the changes that wait, and returns what has none.
+    fn flushed(&self) -> Result<MutexGuard<'_, State>> {
+        loop {
+            let state = self.state();
+            if state.waiting.is_empty() {
+                return Ok(state);
+            }
+            drop(state);
+            self.write(|_| Ok(()))?;
+        }
+    }
+
+    /// Cuts off the log, which lies at `path`, if it was long enough for the last commit to fold it into the
+    /// database; somebody who reads it prevents both. By itself SQLite begins a log anew only with a commit of a
+    /// process that has folded it before, and most commit once.
+    pub(crate) fn cut_log(&self, path: &Path) -> Result<()> {
+        let length_bytes = std::fs::metadata(path).map_or(0, |log| log.len());
+        if length_bytes < CHECKPOINT_PAGES * LOG_PAGE_BYTES {
             return Ok(());
         }
-        self.write(|_| Ok(()))
+        let mut state = self.flushed()?;
+        state.stop_reading_on()?;
+        let connection = &state.connection;
+        connection.busy_timeout(Duration::ZERO)?;
+        let cut = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(cut?)
     }
 
     /// As [`Db::write`], and the commit has reached the disk on return: for removals, after
@@ -158,8 +210,9 @@ impl Db {
         &self,
         body: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.flush()?;
-        let State { connection, .. } = &mut *self.state();
+        let mut state = self.flushed()?;
+        state.stop_reading_on()?;
+        let connection = &mut state.connection;
         connection.pragma_update(None, "synchronous", "FULL")?;
         let outcome = (|| {
             let transaction =
@@ -178,6 +231,39 @@ impl Db {
     }
 }
 
+impl State {
+    fn stop_reading_on(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.reads_on) {
+            self.connection.prepare_cached(END)?.execute([])?;
+        }
+        Ok(())
+    }
+}
+
+/// A transaction that reads. Its statements are kept: to parse them takes as long as a look-up.
+struct Reading<'a> {
+    connection: &'a Connection,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(connection: &'a Connection) -> Result<Self> {
+        connection.prepare_cached(BEGIN)?.execute([])?;
+        Ok(Self { connection })
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let ended = self.connection.prepare_cached(END);
+        let ended = ended.and_then(|mut end| end.execute([]));
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a transaction that only read is rolled back");
+            // It fails if there is none any more.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
 fn connect(path: &Path, extra: OpenFlags) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | extra;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -192,9 +278,10 @@ fn connect(path: &Path, extra: OpenFlags) -> Result<Connection> {
     // is left to the writer that makes the log too long.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    // A log that begins anew takes no more room than what is in it: its length is that of what is read.
     connection.execute_batch(&format!(
         "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON; \
-         PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
+         PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA journal_size_limit = 0;"
     ))?;
     Ok(connection)
 }

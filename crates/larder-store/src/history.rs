@@ -56,6 +56,17 @@ pub struct BuildRecord {
     pub created_at: Timestamp,
 }
 
+/// The report of a build, compressed as the store keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedReport(Vec<u8>);
+
+impl PackedReport {
+    /// Compresses a report.
+    pub fn of(report: &[u8]) -> Result<Self> {
+        compress(report).map(Self)
+    }
+}
+
 impl Store {
     /// Records what the steps of a build in `scope` were made of. A step whose key is that of
     /// its last record adds nothing.
@@ -119,7 +130,12 @@ impl Store {
     /// Records the report of a build in `scope`; the last 20 are kept. A report that is the same
     /// as the latest of all adds nothing.
     pub fn save_build(&self, scope: &str, report: &[u8]) -> Result<()> {
-        let report = compress(report)?;
+        self.save_packed_build(scope, &PackedReport::of(report)?)
+    }
+
+    /// As [`Store::save_build`].
+    pub fn save_packed_build(&self, scope: &str, report: &PackedReport) -> Result<()> {
+        let PackedReport(report) = report;
         let is_news = self.read(|db| {
             let mut same = db.prepare_cached(
                 "SELECT 1 FROM builds WHERE number = (SELECT max(number) FROM builds) \

@@ -1,11 +1,12 @@
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use larder_oci::Digest;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::ceiling::Ledger;
 use crate::id::random_text;
+use crate::key::find_matches;
 use crate::lock::{Existing, FileLock, LockMode};
 use crate::{Error, ErrorKind, KeyDep, KeyMatch, Result, SnapshotId, Store, disk};
 
@@ -20,6 +21,16 @@ pub(crate) use held::{Held, held, living};
 /// snapshots keep their lease alive.
 #[derive(Debug, Clone)]
 pub struct Lease(Arc<Inner>);
+
+/// A lease that may have ended.
+#[derive(Debug)]
+pub(crate) struct WeakLease(Weak<Inner>);
+
+impl WeakLease {
+    pub(crate) fn upgrade(&self) -> Option<Lease> {
+        self.0.upgrade().map(Lease)
+    }
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -112,18 +123,30 @@ impl Lease {
     /// As [`Store::query`], protecting the snapshot of the first match that has a result; that
     /// match is then the first of the list.
     pub fn query(&self, op: &Digest, output: i32, deps: &[Vec<KeyDep>]) -> Result<Vec<KeyMatch>> {
-        let _no_removals = self.store().lock_publication()?;
-        let matches = self.store().query(op, output, deps)?;
-        if let Some(result) = matches.first().and_then(|found| found.result.as_ref()) {
-            self.protect(std::slice::from_ref(&result.snapshot), &[])?;
-        }
-        Ok(matches)
+        self.look_ups()?.query(op, output, deps)
+    }
+
+    /// Begins look-ups that follow one another. Nothing is removed from the store until they end, and who
+    /// wants to waits: to be ended before anything else is done.
+    pub fn look_ups(&self) -> Result<LookUps> {
+        let no_removals = self.store().lock_publication()?;
+        // What others have made known since another's look-ups began is found.
+        self.store().stop_reading_on()?;
+        Ok(LookUps {
+            lease: self.clone(),
+            _no_removals: no_removals,
+        })
     }
 
     /// Ends the protection, and counts one use of all that was protected. Takes effect when the
     /// last clone is gone; errors of a release by drop are only logged.
     pub fn release(self) -> Result<()> {
         Arc::into_inner(self.0).map_or(Ok(()), |mut inner| inner.end())
+    }
+
+    /// Returns the lease for something that does not keep it alive.
+    pub(crate) fn downgrade(&self) -> WeakLease {
+        WeakLease(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn ledger(&self) -> &Ledger {
@@ -162,6 +185,37 @@ impl Lease {
     }
 }
 
+/// Look-ups that follow one another, which cost less together.
+///
+/// They see one state of the store, that of the first of them; of what others have made known since they need not
+/// find anything.
+#[derive(Debug)]
+pub struct LookUps {
+    lease: Lease,
+    _no_removals: FileLock,
+}
+
+impl LookUps {
+    /// As [`Lease::query`].
+    pub fn query(&self, op: &Digest, output: i32, deps: &[Vec<KeyDep>]) -> Result<Vec<KeyMatch>> {
+        let store = self.lease.store();
+        let matches = store.read_on(|db| find_matches(db, op, output, deps))?;
+        if let Some(result) = matches.first().and_then(|found| found.result.as_ref()) {
+            let snapshot = std::slice::from_ref(&result.snapshot);
+            self.lease.protect(snapshot, &[])?;
+        }
+        Ok(matches)
+    }
+}
+
+impl Drop for LookUps {
+    fn drop(&mut self) {
+        if let Err(error) = self.lease.store().stop_reading_on() {
+            tracing::warn!(%error, "a transaction that only read did not end");
+        }
+    }
+}
+
 impl Inner {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
@@ -182,6 +236,7 @@ impl Inner {
         if !held.snapshots.is_empty() || !held.blobs.is_empty() {
             self.store
                 .write(|tx| count_use(tx, &held, self.store.now()))?;
+            self.store.cut_log()?;
         }
         self.store.lowers().clear();
         self.store.mounts().drop_idle();

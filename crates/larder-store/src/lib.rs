@@ -106,16 +106,16 @@ pub use error::{Error, ErrorKind, Result};
 pub use fetched::FetchedSource;
 pub use filter::Filter;
 pub use gc::{DiskSpace, default_policies};
-pub use history::{BuildRecord, NewStep, StepRecord};
+pub use history::{BuildRecord, NewStep, PackedReport, StepRecord};
 pub use id::{KeyId, SnapshotId};
 pub use image::{ImageInfo, NewImage, PlatformImage};
 pub use key::{CacheKey, ExportedRecord, KeyDep, KeyMatch, NewKey, ResultInfo, SaveMode, Saved};
-pub use lease::Lease;
+pub use lease::{Lease, LookUps};
 pub use lock::KeyLock;
 pub use prune::PruneRequest;
 pub use snapshot::{
-    ActiveImage, ActiveSnapshot, ActiveTree, LayerBlob, Mounter, NewLayer, NewSnapshot, RecordType,
-    SnapshotInfo, UnpackedLayer,
+    ActiveImage, ActiveSnapshot, ActiveTree, LayerBlob, LayerInfo, Mounter, NewLayer, NewSnapshot,
+    RecordType, SnapshotInfo, UnpackedLayer,
 };
 pub use store::{Clock, Options, Snapshotter, Store};
 pub use usage::UsageRecord;

@@ -14,7 +14,7 @@ mod unpacked;
 pub use active::{ActiveSnapshot, ActiveTree, NewSnapshot};
 pub use erofs::Mounter;
 pub use image::ActiveImage;
-pub use info::{LayerBlob, RecordType, SnapshotInfo};
+pub use info::{LayerBlob, LayerInfo, RecordType, SnapshotInfo};
 pub use layer::{NewLayer, UnpackedLayer};
 
 pub(crate) use chain::Packing;

@@ -230,6 +230,21 @@ impl Store {
         self.0.db.read(body)
     }
 
+    /// See [`Db::read_on`].
+    pub(crate) fn read_on<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.0.db.read_on(body)
+    }
+
+    /// See [`Db::stop_reading_on`].
+    pub(crate) fn stop_reading_on(&self) -> Result<()> {
+        self.0.db.stop_reading_on()
+    }
+
+    /// See [`Db::cut_log`].
+    pub(crate) fn cut_log(&self) -> Result<()> {
+        self.0.db.cut_log(&self.layout().database_log())
+    }
+
     pub(crate) fn write<T>(&self, body: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.0.db.write(body)
     }
@@ -270,11 +285,15 @@ impl Store {
     /// without rows are looked for.
     pub(crate) fn lock_removal(&self) -> Result<FileLock> {
         let _turn = self.lock_turn()?;
-        let path = self.layout().lock("publish");
-        // What this process has not made known yet would be waited for.
+        self.lock_flushing(&self.layout().lock("publish"))
+    }
+
+    /// Locks a file whose holder may wait for what this process has not made known yet, or which this process
+    /// itself holds until it has.
+    pub(crate) fn lock_flushing(&self, path: &Path) -> Result<FileLock> {
         loop {
             self.flush()?;
-            if let Some(lock) = FileLock::attempt(&path, LockMode::Exclusive)? {
+            if let Some(lock) = FileLock::attempt(path, LockMode::Exclusive)? {
                 return Ok(lock);
             }
             wait_a_moment(&|| false, &|| {}, &mut true)?;

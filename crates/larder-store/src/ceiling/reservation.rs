@@ -1,12 +1,14 @@
 //! Room that a lease has reserved, and those who write into it.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use larder_tree::quota::Quota;
 
 use super::balance::{Balance, write_reserved};
+use crate::lease::WeakLease;
 use crate::lock::{FileLock, LockMode};
 use crate::{Ceiling, Error, ErrorKind, Lease, Result, Store};
 
@@ -36,6 +38,13 @@ impl Ledger {
             accounts.taken_bytes += bytes;
         }
         fits
+    }
+
+    /// Gives back what was taken. Returns what is reserved and not taken.
+    fn put_back(&self, bytes: u64) -> u64 {
+        let mut accounts = self.accounts();
+        accounts.taken_bytes = accounts.taken_bytes.saturating_sub(bytes);
+        accounts.reserved_bytes - accounts.taken_bytes
     }
 }
 
@@ -82,6 +91,8 @@ impl Lease {
     /// Reserves what is missing for `bytes`, but no less than `least`; returns whether there is
     /// room.
     fn reserve(&self, ceiling: &Ceiling, bytes: u64, least: u64) -> Result<bool> {
+        // What was made counts once from then on, not twice.
+        self.store().flush()?;
         let _others = lock_reservations(self.store())?;
         // Only who holds the lock changes what is reserved.
         let before = *self.ledger().accounts();
@@ -101,19 +112,28 @@ impl Lease {
     /// Gives `bytes` back, to the lease's other writers; what would be far too much for these, to
     /// other leases.
     fn give_back(&self, ceiling: &Ceiling, bytes: u64) -> Result<()> {
-        let chunk = ceiling.chunk_bytes();
-        let idle = {
-            let mut accounts = self.ledger().accounts();
-            accounts.taken_bytes = accounts.taken_bytes.saturating_sub(bytes);
-            accounts.reserved_bytes - accounts.taken_bytes
-        };
-        if idle <= 2 * chunk {
-            return Ok(());
+        if self.ledger().put_back(bytes) > 2 * ceiling.chunk_bytes() {
+            self.shrink(ceiling, &lock_reservations(self.store())?)?;
         }
-        let _others = lock_reservations(self.store())?;
+        Ok(())
+    }
+
+    /// As [`give_back`](Self::give_back), for who may have locked reservations, or have to do with one who
+    /// has: to other leases only if nobody has.
+    fn give_back_at_once(&self, ceiling: &Ceiling, bytes: u64) -> Result<()> {
+        if self.ledger().put_back(bytes) > 2 * ceiling.chunk_bytes()
+            && let Some(others) = FileLock::attempt(&lock_path(self.store()), LockMode::Exclusive)?
+        {
+            self.shrink(ceiling, &others)?;
+        }
+        Ok(())
+    }
+
+    /// Reserves no more than what is taken, and a chunk.
+    fn shrink(&self, ceiling: &Ceiling, _others: &FileLock) -> Result<()> {
         let reserved_bytes = {
             let mut accounts = self.ledger().accounts();
-            let kept = accounts.taken_bytes.saturating_add(chunk);
+            let kept = accounts.taken_bytes.saturating_add(ceiling.chunk_bytes());
             accounts.reserved_bytes = accounts.reserved_bytes.min(kept);
             accounts.reserved_bytes
         };
@@ -123,7 +143,11 @@ impl Lease {
 
 /// Excludes all who would reserve.
 fn lock_reservations(store: &Store) -> Result<FileLock> {
-    FileLock::wait(&store.layout().lock("ceiling"), LockMode::Exclusive)
+    FileLock::wait(&lock_path(store), LockMode::Exclusive)
+}
+
+fn lock_path(store: &Store) -> PathBuf {
+    store.layout().lock("ceiling")
 }
 
 /// What one writer has taken: until its bytes are recorded, or removed again.
@@ -166,6 +190,37 @@ impl Reservation {
         match total.saturating_sub(self.0.bytes.load(Ordering::Relaxed)) {
             0 => Ok(()),
             missing => self.add(missing),
+        }
+    }
+
+    /// Hands over what was taken to whom drops it when the bytes are recorded.
+    pub(crate) fn hand_over(&self) -> Owed {
+        Owed {
+            lease: self.0.lease.downgrade(),
+            bytes: self.0.bytes.swap(0, Ordering::Relaxed),
+        }
+    }
+}
+
+/// What was taken for bytes that are in their place, and are recorded by a later transaction: given back
+/// when it is dropped.
+///
+/// It keeps no lease alive: one that ends has all recorded, and then reserves nothing any more.
+#[derive(Debug)]
+pub(crate) struct Owed {
+    lease: WeakLease,
+    bytes: u64,
+}
+
+impl Drop for Owed {
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.upgrade() else {
+            return;
+        };
+        if let Some(ceiling) = lease.store().ceiling()
+            && let Err(error) = lease.give_back_at_once(&ceiling, self.bytes)
+        {
+            tracing::warn!(%error, "a reservation stays until its lease ends");
         }
     }
 }

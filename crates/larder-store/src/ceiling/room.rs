@@ -1,7 +1,6 @@
 //! Making room: what goes, and in which order.
 
 use super::balance::Balance;
-use crate::lock::{FileLock, LockMode};
 use crate::usage::{Kind, Loaded, load};
 use crate::{Ceiling, Result, Store};
 
@@ -10,7 +9,8 @@ impl Store {
     /// mounts beyond their budget first, the others last, and in between all else that is not in
     /// use, the least valuable first.
     pub(crate) fn make_room(&self, ceiling: &Ceiling, bytes: u64) -> Result<()> {
-        let _others = FileLock::wait(&self.layout().lock("gc"), LockMode::Exclusive)?;
+        // Who has it may wait for what this process has not made known yet.
+        let _others = self.lock_flushing(&self.layout().lock("gc"))?;
         self.sweep()?;
         self.make_room_locked(ceiling, bytes)
     }

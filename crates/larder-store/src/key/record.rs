@@ -104,18 +104,7 @@ impl Store {
     ///
     /// The results are not protected: see [`Lease::query`].
     pub fn query(&self, op: &Digest, output: i32, deps: &[Vec<KeyDep>]) -> Result<Vec<KeyMatch>> {
-        self.read(|db| {
-            let mut matches = Vec::new();
-            for key in matching(db, op, output, deps)? {
-                let result = result_of(db, key)?;
-                matches.push(KeyMatch { key, result });
-            }
-            matches.sort_by_key(|found| {
-                let created_at = found.result.as_ref().map(|result| result.created_at);
-                (std::cmp::Reverse(created_at), found.key)
-            });
-            Ok(matches)
-        })
+        self.read(|db| find_matches(db, op, output, deps))
     }
 
     /// Returns the key's result, if it has one (any more).
@@ -194,6 +183,25 @@ impl Lease {
             Ok(Saved { key, result })
         })
     }
+}
+
+/// See [`Store::query`].
+pub(crate) fn find_matches(
+    db: &Connection,
+    op: &Digest,
+    output: i32,
+    deps: &[Vec<KeyDep>],
+) -> Result<Vec<KeyMatch>> {
+    let mut matches = Vec::new();
+    for key in matching(db, op, output, deps)? {
+        let result = result_of(db, key)?;
+        matches.push(KeyMatch { key, result });
+    }
+    matches.sort_by_key(|found| {
+        let created_at = found.result.as_ref().map(|result| result.created_at);
+        (std::cmp::Reverse(created_at), found.key)
+    });
+    Ok(matches)
 }
 
 /// A key that an op depends on, and how.

@@ -194,7 +194,8 @@ impl ActiveSnapshot {
         let publication = store.lock_publication()?;
         std::fs::rename(&self.directory, store.layout().snapshot(&self.id)).map_err(failed)?;
         self.committed = true;
-        self.lease.publish(made, publication, when)?;
+        let reservation = &self.reservation;
+        self.lease.publish(made, publication, reservation, when)?;
         if let (Snapshotter::Overlay { .. }, Some(lower)) = (store.snapshotter(), &self.lower) {
             store.raise(lower, self.id.clone(), Packing::Directory);
         }
@@ -292,16 +293,23 @@ impl Made {
 }
 
 impl Lease {
-    /// Makes a snapshot known; `publication` is held until it is.
-    pub(super) fn publish(&self, made: Made, publication: FileLock, when: When) -> Result<()> {
+    /// Makes a snapshot known; `publication` and what was taken of `reservation` are held until it is.
+    pub(super) fn publish(
+        &self,
+        made: Made,
+        publication: FileLock,
+        reservation: &Reservation,
+        when: When,
+    ) -> Result<()> {
         let store = self.store();
-        // What is reserved is given back when the row counts instead.
-        if when == When::Now || store.ceiling().is_some() {
+        if when == When::Now {
             return store.write(|tx| made.row().insert(self, tx));
         }
         self.protect(std::slice::from_ref(&made.id), &[])?;
         let (now, boot) = (store.now(), store.boot().to_owned());
-        store.write_soon(move |tx| made.row().add(tx, now, &boot), publication);
+        // Let go in this order: who gives back takes locks that come before that of publication.
+        let guard = (publication, reservation.hand_over());
+        store.write_soon(move |tx| made.row().add(tx, now, &boot), guard);
         store.settle_soon();
         Ok(())
     }

@@ -144,7 +144,8 @@ impl ActiveImage {
         let publication = store.lock_publication()?;
         std::fs::rename(&self.path, store.layout().snapshot(&self.id)).map_err(failed)?;
         self.committed = true;
-        self.lease.publish(made, publication, when)?;
+        let reservation = &self.reservation;
+        self.lease.publish(made, publication, reservation, when)?;
         Ok(self.id.clone())
     }
 }

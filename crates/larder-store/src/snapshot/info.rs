@@ -101,6 +101,21 @@ pub struct SnapshotInfo {
     pub size_bytes: u64,
 }
 
+/// What is known of a snapshot's own layer, without the forms in which it travels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerInfo {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// See [`SnapshotInfo::diff_id`].
+    pub diff_id: Option<Digest>,
+    /// See [`SnapshotInfo::tar_bytes`].
+    pub tar_bytes: Option<u64>,
+    /// See [`SnapshotInfo::description`].
+    pub description: String,
+    /// See [`SnapshotInfo::created_at`].
+    pub created_at: Timestamp,
+}
+
 /// A form in which a layer travels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerBlob {
@@ -125,6 +140,31 @@ impl Store {
     /// `NotFound` if one does not exist (any more).
     pub fn snapshots(&self, ids: &[SnapshotId]) -> Result<Vec<SnapshotInfo>> {
         self.read(|db| ids.iter().map(|id| load(db, id)).collect())
+    }
+
+    /// Returns what is known of the own layers of snapshots, in their order.
+    ///
+    /// # Errors
+    /// `NotFound` if one does not exist (any more).
+    pub fn layers(&self, ids: Vec<SnapshotId>) -> Result<Vec<LayerInfo>> {
+        self.read(|db| {
+            let mut find = db.prepare_cached(
+                "SELECT diff_id, tar_bytes, description, created_at FROM snapshots WHERE id = ?",
+            )?;
+            let layer = |id: SnapshotId| {
+                let found = find.query_row([&id], |row| {
+                    Ok(LayerInfo {
+                        id: id.clone(),
+                        diff_id: optional_digest_column(row, 0)?,
+                        tar_bytes: row.get::<_, Option<i64>>(1)?.map(|bytes| bytes as u64),
+                        description: row.get(2)?,
+                        created_at: from_nanos(row.get(3)?),
+                    })
+                });
+                found.optional()?.ok_or_else(|| missing(&id))
+            };
+            ids.into_iter().map(layer).collect()
+        })
     }
 
     /// Records the diff ID of a snapshot's own layer, and the length of its tar in bytes.

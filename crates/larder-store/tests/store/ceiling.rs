@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use larder_oci::{Digest, ImageRef, media_type};
 use larder_store::{
-    CacheMountRequest, Ceiling, ErrorKind, Lease, NewImage, Sharing, SnapshotId, Snapshotter, Store,
+    ActiveSnapshot, CacheMountRequest, Ceiling, ErrorKind, Lease, NewImage, Sharing, SnapshotId,
+    Snapshotter, Store,
 };
 
 use crate::support::{OVERLAY, TestStore, disk_usage, leftovers, new_snapshot, upper};
@@ -23,12 +24,17 @@ fn ceiling() -> Ceiling {
     }
 }
 
-fn bounded() -> TestStore {
+pub(crate) fn bounded() -> TestStore {
     TestStore::bounded(OVERLAY, Some(ceiling()))
 }
 
 /// Commits a snapshot with one file of `size` bytes.
 fn heavy(lease: &Lease, name: &str, size: u64) -> larder_store::Result<SnapshotId> {
+    filled(lease, name, size)?.commit()
+}
+
+/// Makes a writable snapshot with one file of `size` bytes.
+fn filled(lease: &Lease, name: &str, size: u64) -> larder_store::Result<ActiveSnapshot> {
     let active = lease.prepare(&new_snapshot(None, name))?;
     let taken = active.quota().take(size);
     taken
@@ -36,7 +42,7 @@ fn heavy(lease: &Lease, name: &str, size: u64) -> larder_store::Result<SnapshotI
         .and_then(|()| {
             let file = upper(&active.mount()?).join("file");
             std::fs::write(file, vec![1; size as usize]).unwrap();
-            active.commit()
+            Ok(active)
         })
 }
 
@@ -98,6 +104,46 @@ fn what_a_build_needs_stays_and_the_refusal_says_so() {
     other.release().unwrap();
     heavy(&lease, "fits now", 6 * MB).unwrap();
     assert!(!exists(&store, &foreign) && exists(&store, &own));
+    assert_below(&store);
+}
+
+#[test]
+fn what_is_committed_soon_counts_all_the_time_and_once_in_the_end() {
+    let store = bounded();
+    let other = store.again();
+    let lease = store.lease().unwrap();
+    let soon = filled(&lease, "soon", 6 * MB)
+        .unwrap()
+        .commit_soon()
+        .unwrap();
+    // Another process, which finds no room whether it looks before or after the commit.
+    let refused = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| heavy(&other.lease().unwrap(), "too much", 12 * MB));
+        while !writer.is_finished() {
+            assert!(exists(&store, &soon));
+        }
+        writer.join().unwrap()
+    });
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::FullDisk);
+    // With what the first had reserved, this would be too much.
+    heavy(&lease, "fits", 6 * MB).unwrap();
+    assert!(exists(&other, &soon));
+    assert_below(&store);
+    lease.release().unwrap();
+    assert_below(&store);
+}
+
+#[test]
+fn who_makes_room_does_not_wait_for_its_own_commit() {
+    let store = bounded();
+    let idle = heavy(&store.lease().unwrap(), "idle", 7 * MB).unwrap();
+    let lease = store.lease().unwrap();
+    let soon = filled(&lease, "soon", 4 * MB)
+        .unwrap()
+        .commit_soon()
+        .unwrap();
+    heavy(&lease, "large", 7 * MB).unwrap();
+    assert!(!exists(&store, &idle) && exists(&store, &soon));
     assert_below(&store);
 }
 

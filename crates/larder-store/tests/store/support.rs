@@ -22,7 +22,7 @@ pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) struct TestStore {
     pub(crate) store: Store,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     seconds: Arc<AtomicI64>,
     ceiling: Option<Ceiling>,
     mounter: Option<Arc<dyn Mounter>>,
@@ -69,7 +69,7 @@ impl TestStore {
         };
         Self {
             store: Store::open(&dir.path().join("root"), options).unwrap(),
-            _dir: dir,
+            dir,
             seconds,
             ceiling,
             mounter,
@@ -89,6 +89,24 @@ impl TestStore {
             ..options(OVERLAY, &self.seconds)
         };
         Store::open(self.root(), options).unwrap()
+    }
+
+    /// Closes the store, and opens it as the next process would that is alone with it.
+    pub(crate) fn reopened(self) -> Self {
+        let root = self.store.root().to_owned();
+        drop(self.store);
+        let options = Options {
+            ceiling: self.ceiling,
+            mounter: self.mounter.clone(),
+            ..options(OVERLAY, &self.seconds)
+        };
+        Self {
+            store: Store::open(&root, options).unwrap(),
+            dir: self.dir,
+            seconds: self.seconds,
+            ceiling: self.ceiling,
+            mounter: self.mounter,
+        }
     }
 
     pub(crate) fn advance(&self, by: Duration) {
