@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use larder_dockerfile::{EnvOrigin, Lowered};
 use larder_llb::{Vertex, pb};
 use larder_oci::{Digest, ImageRef};
-use larder_store::{KeyId, NewStep, Store};
+use larder_store::{KeyId, NewStep, PackedReport, Store};
 use larder_tree::checksum::{Manifest, Selector};
 use serde::{Deserialize, Serialize};
 
@@ -424,12 +424,26 @@ impl<'a> History<'a> {
         image_ref.digest().cloned()
     }
 
-    /// Records the build. Steps that were not reached keep what is known of them.
-    pub(crate) fn save(
+    /// Records the build.
+    pub(crate) fn save(&self, report: &PackedReport) -> Result<()> {
+        let state = self.state();
+        let manifests = state.manifests.iter().map(|(content, bytes)| NewStep {
+            step: content.as_str(),
+            key: KeyId::from(NO_KEY),
+            parts: bytes.as_slice(),
+        });
+        let manifests: Vec<NewStep<'_>> = manifests.collect();
+        self.store.save_steps(MANIFESTS, &manifests)?;
+        Ok(self.store.save_packed_build(&self.scope, report)?)
+    }
+
+    /// Returns the report of the build, which must be over. Steps that were not reached keep what is known
+    /// of them.
+    pub(crate) fn report(
         &self,
         mut steps: Vec<StepReport>,
         imports: Vec<ImportRecord>,
-    ) -> Result<()> {
+    ) -> Result<PackedReport> {
         let state = self.state();
         let details = state.causes.iter().filter_map(|(vertex, (_, details))| {
             let name = self.lowered.definition.get(vertex)?.name();
@@ -440,20 +454,6 @@ impl<'a> History<'a> {
             let details = details.get(&step.name).copied();
             step.details = details.cloned().unwrap_or_default();
         }
-        let manifests: Vec<(&str, &[u8])> = state
-            .manifests
-            .iter()
-            .map(|(content, bytes)| (content.as_str(), bytes.as_slice()))
-            .collect();
-        let manifests: Vec<NewStep<'_>> = manifests
-            .iter()
-            .map(|(step, parts)| NewStep {
-                step,
-                key: KeyId::from(NO_KEY),
-                parts,
-            })
-            .collect();
-        self.store.save_steps(MANIFESTS, &manifests)?;
         drop(state);
         let (target, run) = self.run.clone();
         let report = BuildReport {
@@ -467,7 +467,7 @@ impl<'a> History<'a> {
         let bytes = serde_json::to_vec(&report).map_err(|error| {
             BuildError::internal("cannot encode the report of a build").with_source(error)
         })?;
-        Ok(self.store.save_build(&self.scope, &bytes)?)
+        Ok(PackedReport::of(&bytes)?)
     }
 
     /// Returns what is known of each step after this build. What has no result is as it was.
@@ -475,7 +475,14 @@ impl<'a> History<'a> {
         let mut all = Vec::new();
         for vertex in self.lowered.definition.vertices() {
             if self.state().ended.contains(&vertex.digest) {
-                all.extend(self.now(vertex));
+                let now = self.now(vertex);
+                if let Some(parts) = &now {
+                    // For those that stand on it.
+                    let mut states = self.states();
+                    let state = states.entry(vertex.digest.clone());
+                    state.or_insert_with(|| parts.state());
+                }
+                all.extend(now);
             } else {
                 all.extend(self.before(&vertex.digest).cloned());
             }

@@ -9,7 +9,7 @@ use std::io::Write;
 
 use jiff::Timestamp;
 use larder_oci::{Descriptor, Digest, media_type};
-use larder_store::{Lease, SnapshotId, SnapshotInfo, Store};
+use larder_store::{LayerInfo, Lease, SnapshotId, SnapshotInfo, Store};
 use larder_tree::diff::{DigestWriter, LayerOptions};
 use rayon::prelude::*;
 
@@ -92,7 +92,7 @@ pub(crate) fn plain_layers(
     known: &HashMap<Digest, Descriptor>,
 ) -> Result<Vec<PackedLayer>> {
     let store = lease.store();
-    let infos = infos(store, snapshot)?;
+    let infos = store.layers(store.chain(snapshot)?)?;
     let unknown: Vec<&SnapshotId> = infos
         .iter()
         .filter(|info| info.diff_id.is_none() || info.tar_bytes.is_none())
@@ -114,8 +114,8 @@ pub(crate) fn plain_layers(
         .into_iter()
         .map(|(id, diff_id, tar_bytes)| (id, (diff_id, tar_bytes)));
     let mut new: HashMap<SnapshotId, (Digest, u64)> = new.collect();
-    let plain = |info: SnapshotInfo| {
-        let before = info.diff_id.clone().zip(info.tar_bytes);
+    let plain = |info: LayerInfo| {
+        let before = info.diff_id.zip(info.tar_bytes);
         let (diff_id, tar_bytes) = before
             .or_else(|| new.remove(&info.id))
             .ok_or_else(|| BuildError::internal("a layer was not digested"))?;
@@ -123,7 +123,12 @@ pub(crate) fn plain_layers(
             .get(&diff_id)
             .cloned()
             .unwrap_or_else(|| Descriptor::new(media_type::LAYER, diff_id.clone(), tar_bytes));
-        Ok(packed(info, descriptor, diff_id))
+        Ok(PackedLayer {
+            descriptor,
+            diff_id,
+            created_at: info.created_at,
+            description: info.description,
+        })
     };
     infos.into_iter().map(plain).collect()
 }
@@ -187,8 +192,8 @@ pub(crate) fn write_tar(
 
 /// Returns when each layer of `snapshot` was made, lowest first.
 pub(crate) fn created_at(store: &Store, snapshot: &SnapshotId) -> Result<Vec<Option<Timestamp>>> {
-    let infos = infos(store, snapshot)?.into_iter();
-    Ok(infos.map(|info| Some(info.created_at)).collect())
+    let layers = store.layers(store.chain(snapshot)?)?.into_iter();
+    Ok(layers.map(|layer| Some(layer.created_at)).collect())
 }
 
 fn infos(store: &Store, snapshot: &SnapshotId) -> Result<Vec<SnapshotInfo>> {

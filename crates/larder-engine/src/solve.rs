@@ -33,6 +33,8 @@ pub(crate) trait Worker: Sync {
     type Result: Clone + Send + Sync + std::fmt::Debug;
     /// An exclusive right to execute a key; given back when dropped.
     type Lock: Send;
+    /// What look-ups that follow one another share; the default before the first.
+    type LookUps: Default;
 
     /// Returns what a vertex feeds into its key. May wait for the network if
     /// [`Worker::cache_map_waits`].
@@ -47,7 +49,15 @@ pub(crate) trait Worker: Sync {
     fn cache_map_waits(&self, vertex: &Vertex) -> bool;
 
     /// Looks up records. May wait for the network if [`Worker::query_waits`].
-    fn query(&self, vertex: &Vertex, output: usize, key: &CacheKey) -> Result<Found<Self::Result>>;
+    ///
+    /// As long as there are `look_ups`, others may have to wait: nothing but look-ups is done meanwhile.
+    fn query(
+        &self,
+        vertex: &Vertex,
+        output: usize,
+        key: &CacheKey,
+        look_ups: &mut Self::LookUps,
+    ) -> Result<Found<Self::Result>>;
 
     /// Whether a look-up may wait for imported caches.
     fn query_waits(&self) -> bool;
@@ -186,6 +196,7 @@ pub(crate) fn solve<W: Worker, T: Send>(
             missed: HashMap::new(),
             cancels: HashMap::new(),
             locks: Arc::default(),
+            look_ups: W::LookUps::default(),
         };
         for job in 0..jobs.len() {
             driver.add_job(job);
@@ -229,6 +240,7 @@ struct Driver<'scope, 'env, W: Worker, T> {
     missed: HashMap<Digest, Missed>,
     cancels: HashMap<RequestId, CancelFlag>,
     locks: Locks<W>,
+    look_ups: W::LookUps,
 }
 
 impl<'scope, 'env, W: Worker, T: Send + 'scope> Driver<'scope, 'env, W, T>
@@ -280,7 +292,11 @@ where
                 }
                 continue;
             }
-            match inbox.recv_timeout(CANCEL_POLL) {
+            let answer = inbox.try_recv().or_else(|_| {
+                self.look_ups = W::LookUps::default();
+                inbox.recv_timeout(CANCEL_POLL)
+            });
+            match answer {
                 Ok(Answer::Solver(event)) => self.feed(event),
                 Ok(Answer::Finished(job, result)) => self.take(job, result),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -308,7 +324,25 @@ where
     }
 
     fn feed(&mut self, event: SolverEvent<W>) {
-        self.queue.extend(self.solver.step(event));
+        let commands = self.solver.step(event);
+        if commands.iter().any(|command| self.loads_source(command)) {
+            // A thread does it while the rest is done here.
+            for command in commands.into_iter().rev() {
+                self.queue.push_front(command);
+            }
+        } else {
+            self.queue.extend(commands);
+        }
+    }
+
+    fn loads_source(&self, command: &SolverCommand<W>) -> bool {
+        match command {
+            Command::Execute { vertex, inputs, .. } if inputs.is_empty() => {
+                let job = &self.jobs[self.any_job_of(vertex)];
+                matches!(vertex_of(job, vertex).op.op, Some(Op::Source(_)))
+            }
+            _ => false,
+        }
     }
 
     fn job_done(&mut self, job: JobId, outcome: Outcome<W::Result, Failure>) {
@@ -394,6 +428,9 @@ where
     }
 
     fn perform(&mut self, command: SolverCommand<W>) {
+        if !matches!(command, Command::Query { .. } | Command::Progress { .. }) {
+            self.look_ups = W::LookUps::default();
+        }
         match command {
             Command::ComputeCacheMap { request, vertex } => {
                 let job = self.job_of(request, &vertex);
@@ -425,10 +462,11 @@ where
                 };
                 if worker.query_waits() {
                     self.spawn(request, move |_| {
-                        Ok(queried(worker.query(vertex, output, &key)?))
+                        let look_ups = &mut W::LookUps::default();
+                        Ok(queried(worker.query(vertex, output, &key, look_ups)?))
                     });
                 } else {
-                    let found = worker.query(vertex, output, &key);
+                    let found = worker.query(vertex, output, &key, &mut self.look_ups);
                     self.answer(request, found, queried);
                 }
             }

@@ -14,7 +14,9 @@ use larder_llb::image::ImageSource;
 use larder_llb::{Vertex, pb};
 use larder_oci::{Descriptor, Digest, Platform};
 use larder_solver::{CacheKey, CacheMap, Candidate, InputMap, KeyId, Match, SaveMode};
-use larder_store::{ActiveSnapshot, KeyDep, KeyLock, KeyMatch, Lease, NewKey, SnapshotId, Store};
+use larder_store::{
+    ActiveSnapshot, KeyDep, KeyLock, KeyMatch, Lease, LookUps, NewKey, SnapshotId, Store,
+};
 use larder_tree::beneath::Root;
 use larder_tree::checksum::{self, Manifest};
 use larder_tree::context::Tree;
@@ -315,8 +317,13 @@ impl BuildWorker<'_> {
         op: &Digest,
         output: i32,
         deps: &[Vec<KeyDep>],
+        look_ups: &mut Option<LookUps>,
     ) -> Result<Vec<Match<ResultRef>>> {
-        let found = self.lease.query(op, output, deps)?;
+        let together = match look_ups.take() {
+            Some(together) => together,
+            None => self.lease.look_ups()?,
+        };
+        let found = together.query(op, output, deps)?;
         for record in &found {
             self.imports.note(record.key, op, output, deps);
             self.history.add_found(vertex, record.key);
@@ -329,8 +336,10 @@ impl BuildWorker<'_> {
         };
         let mut matches: Vec<_> = found.into_iter().map(to_match).collect();
         if matches.iter().any(|found| found.result.is_some()) {
+            *look_ups = Some(together);
             return Ok(matches);
         }
+        drop(together);
         if let Some(found) = self.imports.find(op, output, deps) {
             let key = self.lease.ensure_key(op, output, &found.deps)?;
             self.imports.note(key, op, output, &found.deps);
@@ -381,6 +390,7 @@ fn selector(selector: Selector) -> checksum::Selector {
 impl Worker for BuildWorker<'_> {
     type Result = ResultRef;
     type Lock = KeyLock;
+    type LookUps = Option<LookUps>;
 
     fn cache_map_waits(&self, vertex: &Vertex) -> bool {
         matches!(&vertex.op.op, Some(pb::op::Op::Source(source))
@@ -441,13 +451,19 @@ impl Worker for BuildWorker<'_> {
         }
     }
 
-    fn query(&self, vertex: &Vertex, output: usize, key: &CacheKey) -> Result<Found<ResultRef>> {
+    fn query(
+        &self,
+        vertex: &Vertex,
+        output: usize,
+        key: &CacheKey,
+        look_ups: &mut Option<LookUps>,
+    ) -> Result<Found<ResultRef>> {
         let output = output as i32;
         match key {
             CacheKey::Root(digests) => {
                 let mut matches = Vec::new();
                 for digest in digests {
-                    matches.extend(self.matches(vertex, digest, output, &[])?);
+                    matches.extend(self.matches(vertex, digest, output, &[], look_ups)?);
                 }
                 matches.sort_by_key(|found| found.result.is_none());
                 Ok(Found {
@@ -457,7 +473,7 @@ impl Worker for BuildWorker<'_> {
             }
             CacheKey::Step { digest, inputs } => {
                 let deps = Self::deps(inputs);
-                let matches = self.matches(vertex, digest, output, &deps)?;
+                let matches = self.matches(vertex, digest, output, &deps, look_ups)?;
                 if let Some(found) = matches.first().filter(|found| found.result.is_some()) {
                     self.history
                         .set_key(vertex, larder_store::KeyId::from(found.key.0));

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use larder_llb::{Vertex, pb};
-use larder_oci::{Digest, Platform};
+use larder_oci::{Digest, Platform, Sha256};
 use serde::{Deserialize, Serialize};
 
 /// What a step's key was made of. Values are digests, so that none is kept in clear.
@@ -115,7 +115,9 @@ impl EnvPart {
 
 /// Returns the short digest of `value`.
 pub(crate) fn short(value: impl AsRef<[u8]>) -> ShortDigest {
-    let sum = Digest::sha256(value).sha256_bytes().unwrap_or_default();
+    let mut hasher = Sha256::new();
+    hasher.update(value.as_ref());
+    let sum = hasher.finish_bytes();
     let mut head = [0; 8];
     head.copy_from_slice(&sum[..8]);
     u64::from_be_bytes(head)

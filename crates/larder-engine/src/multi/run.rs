@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use larder_store::Lease;
+use larder_store::{Lease, PackedReport};
 
 use super::{ManyOptions, TargetError, TargetRequest, order};
 use crate::ahead::{Ahead, Plan};
@@ -28,6 +28,9 @@ use crate::solve::{self, Job};
 use crate::task::Tasks;
 use crate::web::WebFiles;
 use crate::worker::{BuildWorker, ResultRef, layers_of};
+
+/// From so many vertices on, a thread of its own for their report is worth its start.
+const MANY_STEPS: usize = 100;
 
 pub(super) struct Run<'a> {
     pub(super) engine: &'a Engine,
@@ -84,6 +87,8 @@ pub(super) struct Part<'a> {
     pub(super) build: &'a OnPlatform,
     /// What came of it; nothing before, and where the definition is empty.
     pub(super) result: Mutex<Option<ResultRef>>,
+    /// Its report, if it was made before the end.
+    report: Mutex<Option<Result<PackedReport>>>,
 }
 
 impl Run<'_> {
@@ -235,6 +240,7 @@ impl Run<'_> {
                 target.parts[part].set_result(solved.map(|solved| solved.result));
                 // Who is the last exports all.
                 match target.unsolved.fetch_sub(1, Ordering::AcqRel) {
+                    1 if jobs.len() == 1 => self.export_alone(target, stop).map(Some),
                     1 => self.export(target, stop).map(Some),
                     _ => Ok(None),
                 }
@@ -262,6 +268,20 @@ impl Run<'_> {
         }
     }
 
+    /// As [`Run::export`], for a target that is all there is of the run: if it has many steps, their report
+    /// is made meanwhile.
+    fn export_alone(&self, target: &Target<'_>, stop: &CancelFlag) -> Result<BuildOutcome> {
+        let is_over = |part: &&Part<'_>| part.has_many_steps() && part.is_over();
+        let Some(part) = target.parts.first().filter(is_over) else {
+            return self.export(target, stop);
+        };
+        std::thread::scope(|scope| {
+            // Where no thread can be started, it is made at the end.
+            let _ = Tasks::spawn(scope, "report", || part.make_report());
+            self.export(target, stop)
+        })
+    }
+
     fn targets<'a>(
         &'a self,
         prepared: &'a [Prepared],
@@ -283,6 +303,7 @@ impl Run<'_> {
                     worker,
                     build,
                     result: Mutex::default(),
+                    report: Mutex::default(),
                 });
             }
             targets.push(Target {
@@ -361,8 +382,9 @@ impl<'a> Target<'a> {
 
     fn save_history(&self) {
         for part in &self.parts {
-            let imports = part.worker.imports.records();
-            if let Err(error) = part.worker.history.save(part.reports(), imports) {
+            let report = part.take_report().unwrap_or_else(|| part.new_report());
+            let saved = report.and_then(|report| part.worker.history.save(&report));
+            if let Err(error) = saved {
                 tracing::warn!(
                     error = error.full_message(),
                     "the report of the build was not kept"
@@ -385,6 +407,30 @@ impl<'a> Part<'a> {
             definition: &self.build.lowered.definition,
             reporter,
         }
+    }
+
+    fn has_many_steps(&self) -> bool {
+        self.build.lowered.definition.vertices().len() >= MANY_STEPS
+    }
+
+    /// Returns whether no output can have any of its steps run.
+    fn is_over(&self) -> bool {
+        matches!(self.result(), Some(ResultRef::Snapshot(_))) && self.build.scan.is_none()
+    }
+
+    fn make_report(&self) {
+        let report = self.new_report();
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+    }
+
+    fn take_report(&self) -> Option<Result<PackedReport>> {
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.take()
+    }
+
+    fn new_report(&self) -> Result<PackedReport> {
+        let imports = self.worker.imports.records();
+        self.worker.history.report(self.reports(), imports)
     }
 
     pub(super) fn reports(&self) -> Vec<StepReport> {
