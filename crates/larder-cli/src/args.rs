@@ -16,6 +16,7 @@ mod store;
 pub(crate) mod values;
 
 use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
@@ -147,7 +148,8 @@ impl Cli {
         I: IntoIterator<Item = T>,
         T: Into<OsString>,
     {
-        let mut command = accept_values(Self::command());
+        // To take the definition apart would take as long as to read the arguments, and the process soon ends.
+        let mut command = ManuallyDrop::new(accept_values(Self::command()));
         let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
         let matches = command
             .try_get_matches_from_mut(&arguments)
@@ -156,17 +158,13 @@ impl Cli {
     }
 }
 
-/// Lets all switches of a command and its verbs take values, and the last of a repeated flag count.
+/// Lets all switches of a command take values, and the last of a repeated flag count; those of a verb when it is
+/// the one that is called.
 fn accept_values(command: clap::Command) -> clap::Command {
-    let mut command = command.args_override_self(true).mut_args(accept_value);
-    let verbs: Vec<String> = command
-        .get_subcommands()
-        .map(|verb| verb.get_name().to_owned())
-        .collect();
-    for verb in verbs {
-        command = command.mut_subcommand(verb, accept_values);
-    }
     command
+        .args_override_self(true)
+        .mut_args(accept_value)
+        .mut_subcommands(|verb| verb.defer(accept_values))
 }
 
 /// Returns help without the values that switches may take: they would tell on each line what

@@ -1,6 +1,7 @@
 //! Owns a renderer's thread, clock and terminal.
 
 use std::io::Write;
+use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -19,6 +20,9 @@ use crate::output;
 
 /// How long the display may rest when nothing happens; clocks on it go on.
 const TICK: Duration = Duration::from_millis(150);
+/// How long events are gathered before they are shown: to wake a thread for each would cost as much as
+/// finding a step in the cache, and nobody sees the difference.
+const GATHER: Duration = Duration::from_millis(4);
 /// Events that may wait to be shown. A step that writes faster than the terminal takes it waits.
 const QUEUE_LENGTH: usize = 1024;
 const DEFAULT_SIZE: Size = Size {
@@ -129,6 +133,7 @@ impl Display {
         match self.0 {
             Shown::Live { sender, thread } => {
                 let asked = sender.send(Message::Finish);
+                thread.thread().unpark();
                 let ended = thread.join();
                 if asked.is_err() || ended.is_err() {
                     tracing::error!("the progress display ended early");
@@ -177,10 +182,18 @@ fn run(
     let mut refreshed: Option<Instant> = None;
     let mut wait = TICK;
     loop {
-        match receiver.recv_timeout(wait) {
-            Ok(Message::Event(event)) => renderer.event(&event, moment()),
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => break,
+        let first = match receiver.recv_timeout(wait) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        if let Some(Message::Event(_)) = first {
+            // Cut short when the build ends.
+            std::thread::park_timeout(GATHER);
+        }
+        let gathered = first.into_iter().chain(receiver.try_iter());
+        if tell(&mut *renderer, gathered.take(QUEUE_LENGTH), &mut text).is_break() {
+            break;
         }
         let rested = refreshed.map_or(Duration::MAX, |at| at.elapsed());
         if rested < renderer.interval() {
@@ -195,6 +208,26 @@ fn run(
     }
     renderer.finish(moment(), &mut text);
     write(&text);
+}
+
+/// Tells the renderer what happened, up to the end of the build. One that shows each event by itself does so.
+fn tell(
+    renderer: &mut dyn Renderer,
+    messages: impl Iterator<Item = Message>,
+    text: &mut Vec<u8>,
+) -> ControlFlow<()> {
+    let now = moment();
+    let one_by_one = renderer.interval().is_zero();
+    for message in messages {
+        match message {
+            Message::Event(event) => renderer.event(&event, now),
+            Message::Finish => return ControlFlow::Break(()),
+        }
+        if one_by_one {
+            renderer.refresh(now, text);
+        }
+    }
+    ControlFlow::Continue(())
 }
 
 /// Writes the text in one piece. A build goes on even if nobody can see it any more, so an error
