@@ -18,6 +18,7 @@ mod table;
 mod text;
 mod units;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
@@ -83,7 +84,14 @@ fn command_line() -> anyhow::Result<Vec<OsString>> {
 /// Shows help or the version, or what is wrong with the arguments.
 fn answer_arguments(answer: &clap::Error, arguments: &[OsString]) -> ExitCode {
     let is_failure = answer.use_stderr();
-    let told = answer.print();
+    let plain = answer.render().to_string();
+    let told = match text::without_credentials(&plain) {
+        Cow::Borrowed(_) => answer.print(),
+        Cow::Owned(text) => {
+            output::tell(text.trim_end());
+            Ok(())
+        }
+    };
     if told.is_ok() && !is_failure {
         return ExitCode::from(exit::SUCCESS);
     }
@@ -110,7 +118,8 @@ pub(crate) fn report(error: &anyhow::Error) {
     if let Some(place) = bake_error.and_then(larder_bake::Error::place) {
         output::tell(excerpt::of_bake_file(place).trim_end());
     }
-    output::tell(&format!("ERROR: {error:#}"));
+    let message = format!("ERROR: {error:#}");
+    output::tell(&text::without_credentials(&message));
     if let Some(hint) = build_error.and_then(BuildError::hint) {
         output::tell(&format!("hint: {hint}"));
     }

@@ -1,5 +1,7 @@
 //! Foreign text made fit for a terminal.
 
+use std::borrow::Cow;
+
 /// Returns what a line of output leaves visible: escape sequences are dropped, a carriage return
 /// starts the line over, and no control character remains.
 pub(crate) fn visible(line: &[u8]) -> String {
@@ -24,6 +26,35 @@ pub(crate) fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+/// Returns `text` without the logins in its addresses and image references: the `user:password` of
+/// `https://user:password@host` and `user:password@host/image`, and the token of
+/// `https://token@host`. A digest after the `@` makes what is before it a name.
+pub(crate) fn without_credentials(text: &str) -> Cow<'_, str> {
+    let mut shown = String::new();
+    let mut told = 0;
+    for (at, _) in text.match_indices('@') {
+        let ends = |c: char| c.is_whitespace() || "/`'\"=,@".contains(c);
+        let begin = text[told..at]
+            .rfind(ends)
+            .map_or(told, |end| told + end + 1);
+        let login = &text[begin..at];
+        let is_of_web = ["http://", "https://"]
+            .iter()
+            .any(|scheme| text[..begin].ends_with(scheme));
+        let is_login = !login.is_empty() && (login.contains(':') || is_of_web);
+        if is_login && !text[at + 1..].starts_with("sha256:") {
+            shown.push_str(&text[told..begin]);
+            shown.push_str("xxxxx:xxxxx");
+            told = at;
+        }
+    }
+    if told == 0 {
+        return Cow::Borrowed(text);
+    }
+    shown.push_str(&text[told..]);
+    Cow::Owned(shown)
 }
 
 /// Skips the rest of an escape sequence (ECMA-48): `[`…final, `]`…terminator, or one character.
@@ -69,5 +100,32 @@ mod tests {
     #[test]
     fn one_line_has_no_control_characters() {
         assert_eq!(one_line("RUN <<EOF\na\x1b\nEOF"), "RUN <<EOF a  EOF");
+    }
+
+    #[test]
+    fn logins_are_not_shown() {
+        let cases = [
+            (
+                "`user:s3cret@host:5000/x`: wrong",
+                "`xxxxx:xxxxx@host:5000/x`: wrong",
+            ),
+            (
+                "--a=https://u:p@h/x?y=u:q@h and b",
+                "--a=https://xxxxx:xxxxx@h/x?y=xxxxx:xxxxx@h and b",
+            ),
+            (
+                "clone https://token@h/x.git",
+                "clone https://xxxxx:xxxxx@h/x.git",
+            ),
+            (
+                "a@b ssh://git@h/x git@h:x me@h",
+                "a@b ssh://git@h/x git@h:x me@h",
+            ),
+            ("host:5000/app:1@sha256:00", "host:5000/app:1@sha256:00"),
+            ("https://xxxxx:xxxxx@h", "https://xxxxx:xxxxx@h"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(without_credentials(text), expected);
+        }
     }
 }

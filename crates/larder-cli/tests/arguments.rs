@@ -65,6 +65,26 @@ fn wrong_arguments_are_told_on_standard_error_with_code_1() {
 }
 
 #[test]
+fn logins_in_arguments_are_not_repeated() {
+    for arguments in [
+        "build --cache-from https://me:hush-hush@127.0.0.1:1/x .",
+        "build --cache-to type=registry,ref=me:hush-hush@127.0.0.1:1/x .",
+        "build -t https://hush-hush@127.0.0.1:1/x .",
+        "push me:hush-hush@127.0.0.1:1/x",
+        "pull me:hush-hush@127.0.0.1:1/x",
+    ] {
+        let output = larder(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments}");
+        let message = text(&output.stderr);
+        assert!(
+            message.contains("xxxxx@127.0.0.1"),
+            "{arguments}: {message}"
+        );
+        assert!(!message.contains("hush"), "{arguments}: {message}");
+    }
+}
+
+#[test]
 fn source_policies_are_not_passed_over() {
     let output = Command::new(env!("CARGO_BIN_EXE_larder"))
         .args(["build", "."])

@@ -435,6 +435,68 @@ fn a_source_that_falls_silent_is_not_asked_for_each_step() {
     assert_eq!(warnings, 1, "{}", run.stderr);
 }
 
+/// Two chains of a cache begin with one layer, which is damaged.
+#[test]
+fn what_is_damaged_is_asked_for_once() {
+    let setup = setup!();
+    let dockerfile = "\
+FROM busybox AS below
+RUN seq 1000 > /below
+FROM below AS one
+RUN echo 1 > /one
+FROM below
+COPY --from=one /one /
+COPY app /app
+";
+    setup.write(&[("Dockerfile", dockerfile)]);
+    setup.export();
+    let cache = setup.cache();
+    setup.proxy.inject(
+        On::new("GET", "/blobs/").after(1).times(1000),
+        Fault::FlipBit,
+    );
+    setup.write(&[("app/main", "2")]);
+    let run = setup.build("second", &["--cache-from", &cache, "-t", "app"]);
+    let run = run.success();
+    let made = setup.machine("second").run(["run", "app", "cat", "/one"]);
+    assert_eq!(made.success().text(), "1");
+    let mut targets: Vec<String> = setup
+        .proxy
+        .exchanges()
+        .into_iter()
+        .map(|one| one.target)
+        .collect();
+    let all = targets.len();
+    targets.sort();
+    targets.dedup();
+    assert_eq!(targets.len(), all, "{targets:?}\n{}", run.stderr);
+}
+
+/// What can't be had is not waited for, nor what only is of use with it.
+#[test]
+fn one_missing_layer_ends_the_wait_for_the_others() {
+    let setup = setup!();
+    setup.export();
+    let cache = setup.cache();
+    // What changes stands on two layers of the cache.
+    let dockerfile = DOCKERFILE.replace("cat /app/main", "tr 1 2 < /app/main");
+    setup.write(&[("Dockerfile", &dockerfile)]);
+    // The config comes, then one layer hangs for longer than any test, and the other one is missing.
+    let silence = Fault::Delay(Duration::from_secs(3600));
+    setup
+        .proxy
+        .inject(On::new("GET", "/blobs/").after(1), silence);
+    setup.proxy.inject(
+        On::new("GET", "/blobs/").after(1).times(1000),
+        Fault::answer(404),
+    );
+    let run = setup.build("second", &["--cache-from", &cache, "-t", "app"]);
+    let run = run.success();
+    assert!(!run.stderr.contains("nothing came of"), "{}", run.stderr);
+    let made = setup.machine("second").run(["run", "app", "cat", "/made"]);
+    assert_eq!(made.success().text(), "2");
+}
+
 /// How often larder is killed while it sends or fetches.
 const KILLS: usize = 24;
 /// Long enough for any of the commands to get to its end now and then.

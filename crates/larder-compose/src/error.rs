@@ -91,6 +91,18 @@ impl Error {
         self
     }
 
+    /// Adds where the thing was named that it is about, unless it tells a place of its own.
+    pub(crate) fn named_at(self, at: &At, key: impl fmt::Display) -> Self {
+        if self.at.is_some() {
+            return self;
+        }
+        Self {
+            at: Some(at.clone()),
+            key: key.to_string(),
+            ..self
+        }
+    }
+
     /// Returns what a caller can do.
     pub fn kind(&self) -> ErrorKind {
         self.kind

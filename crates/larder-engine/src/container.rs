@@ -139,12 +139,7 @@ impl Engine {
         let silent = |_event| {};
         let reporter = Reporter::new(&silent, &clock);
         let progress = reporter.begin_internal("run", "");
-        let fetcher = Fetcher {
-            engine: self,
-            lease: &lease,
-            progress: &progress,
-            cancel,
-        };
+        let fetcher = Fetcher::new(self, &lease, &progress, cancel);
         let unpacked = format!("unpacked for {}", request.image);
         let snapshot = ops::image::unpack(&fetcher, &image, &Origin::Noted, &unpacked)
             .map_err(|error| error.context(format!("cannot unpack image `{}`", request.image)))?;

@@ -43,8 +43,8 @@ pub struct BuildError {
     vertex: Option<Digest>,
     location: Option<Box<Location>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
-    /// Whether a blob could not be fetched from where it should be.
-    is_of_fetch: bool,
+    /// The blob that could not be fetched from where it should be.
+    lost_blob: Option<Box<Digest>>,
 }
 
 /// The result of a request to the engine.
@@ -66,21 +66,21 @@ impl BuildError {
             vertex: None,
             location: None,
             source: None,
-            is_of_fetch: false,
+            lost_blob: None,
         }
     }
 
-    /// Returns the error as that of a blob which could not be fetched from where it should be.
-    pub(crate) fn of_fetch(self) -> Self {
+    /// Returns the error as that of `blob`, which could not be fetched from where it should be.
+    pub(crate) fn of_fetch(self, blob: &Digest) -> Self {
         Self {
-            is_of_fetch: true,
+            lost_blob: Some(Box::new(blob.clone())),
             ..self
         }
     }
 
-    /// Whether a blob could not be fetched from where it should be.
-    pub(crate) fn is_of_fetch(&self) -> bool {
-        self.is_of_fetch
+    /// Returns the blob that could not be fetched from where it should be, if that is the error.
+    pub(crate) fn lost_blob(&self) -> Option<&Digest> {
+        self.lost_blob.as_deref()
     }
 
     /// Returns an error that says the input is wrong.
@@ -149,7 +149,7 @@ impl BuildError {
             vertex: self.vertex.clone(),
             location: self.location.clone(),
             source: None,
-            is_of_fetch: false,
+            lost_blob: None,
         }
     }
 

@@ -4,7 +4,9 @@ mod arrival;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use larder_llb::cache_map::chain_id;
@@ -21,6 +23,11 @@ use arrival::Arrival;
 
 /// Bytes copied at a time from a directory.
 const BUFFER_BYTES: usize = 1 << 17;
+
+/// How long a server may send nothing of what can be made instead.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How soon it is noticed that nobody waits any more.
+const POLL: Duration = Duration::from_millis(50);
 
 /// A layer that need not be in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,9 +71,36 @@ pub(crate) struct Fetcher<'a> {
     pub(crate) lease: &'a Lease,
     pub(crate) progress: &'a VertexProgress<'a>,
     pub(crate) cancel: &'a CancelFlag,
+    /// How long a server may send nothing, where others than the registry's client set a bound.
+    patience: Option<Duration>,
+    /// Why what is fetched comes too late: what else is needed could not be had.
+    failure: Option<&'a Mutex<Option<BuildError>>>,
 }
 
-impl Fetcher<'_> {
+impl<'a> Fetcher<'a> {
+    /// Returns what fetches with `lease` until `cancel` is set.
+    pub(crate) fn new(
+        engine: &'a Engine,
+        lease: &'a Lease,
+        progress: &'a VertexProgress<'a>,
+        cancel: &'a CancelFlag,
+    ) -> Self {
+        Self {
+            engine,
+            lease,
+            progress,
+            cancel,
+            patience: None,
+            failure: None,
+        }
+    }
+
+    /// Returns the same for what can be made instead: a server that falls silent is given up soon.
+    pub(crate) fn impatient(self) -> Self {
+        let patience = Some(PATIENCE);
+        Self { patience, ..self }
+    }
+
     /// Returns the tree of `layers`, lowest first: as it is in the store, else with the missing
     /// layers fetched and unpacked, all at once.
     pub(crate) fn tree(
@@ -104,20 +138,69 @@ impl Fetcher<'_> {
 
     /// Fetches and unpacks layers, each on threads of its own: the registry client bounds how
     /// many arrive at once.
+    ///
+    /// # Errors
+    /// The first: the others are given up then.
     fn unpack_all(&self, layers: &[FarLayer], origin: &Origin) -> Result<Vec<UnpackedLayer>> {
-        std::thread::scope(|scope| {
+        let failure = Mutex::new(None);
+        let fetcher = Fetcher {
+            failure: Some(&failure),
+            ..*self
+        };
+        let unpacked: Result<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = layers
                 .iter()
-                .map(|layer| Tasks::spawn(scope, "layer", move || self.layer(layer, origin)))
+                .map(|layer| {
+                    Tasks::spawn(scope, "layer", move || {
+                        let unpacked = fetcher.layer(layer, origin);
+                        unpacked.map_err(|error| fetcher.failed(error))
+                    })
+                })
                 .collect();
             let finished: Vec<_> = threads.into_iter().map(finish).collect();
             finished.into_iter().collect()
-        })
+        });
+        let failure = failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+        unpacked.map_err(|error| failure.unwrap_or(error))
+    }
+
+    /// Keeps the first error of what is fetched together, for which the rest is given up.
+    fn failed(&self, error: BuildError) -> BuildError {
+        let Some(failure) = self.failure else {
+            return error;
+        };
+        let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(error);
+        BuildError::canceled()
+    }
+
+    /// Whether nobody waits any more.
+    fn is_in_vain(&self) -> bool {
+        let is_some = |failure: &Mutex<Option<_>>| {
+            let failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+            failure.is_some()
+        };
+        self.cancel.is_set() || self.failure.is_some_and(is_some)
+    }
+
+    /// Waits until there is no point in waiting for `blob`, of which something was `heard` last.
+    async fn given_up(&self, blob: &Digest, heard: &Heard) -> BuildError {
+        while !self.is_in_vain() {
+            if let Some(patience) = self.patience.filter(|&it| heard.is_silent_for(it)) {
+                let seconds = patience.as_secs();
+                let message = format!("nothing came of blob `{blob}` within {seconds} s");
+                return BuildError::new(ErrorClass::Unavailable, message);
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        BuildError::canceled()
     }
 
     /// Unpacks a layer: as it is in the store, else while it arrives.
     fn layer(&self, layer: &FarLayer, origin: &Origin) -> Result<UnpackedLayer> {
-        self.cancel.check()?;
+        if self.is_in_vain() {
+            return Err(BuildError::canceled());
+        }
         let digest = &layer.descriptor.digest;
         if self.lease.hold_blobs(std::slice::from_ref(digest))? {
             return self.unpack_stored(layer);
@@ -128,7 +211,7 @@ impl Fetcher<'_> {
             // However it ends, nobody is to wait for more.
             let ending = arrival.ending();
             let fetched = self.fetch(&layer.descriptor, origin, Some(&arrival));
-            fetched.map_err(BuildError::of_fetch)?;
+            fetched.map_err(|error| error.of_fetch(digest))?;
             ending.finish();
             let status = self.progress.status(format!("extracting {digest}"), 0);
             let unpacked = finish(unpacking);
@@ -166,7 +249,7 @@ impl Fetcher<'_> {
             return Ok(());
         }
         let fetched = self.fetch(descriptor, origin, None);
-        fetched.map_err(BuildError::of_fetch)
+        fetched.map_err(|error| error.of_fetch(&descriptor.digest))
     }
 
     /// Fetches a blob into the store; tells `arrival` how far it is.
@@ -210,7 +293,9 @@ impl Fetcher<'_> {
         let status = self
             .progress
             .status(descriptor.digest.to_string(), descriptor.size_bytes);
+        let heard = Heard::default();
         let mut sink = self.sink(descriptor, &status, arrival)?;
+        sink.heard = Some(&heard);
         let partial = Partial {
             offset_bytes: sink.writer.offset(),
             ..Partial::default()
@@ -220,7 +305,12 @@ impl Fetcher<'_> {
         if insecure {
             client = client.trusting(from.registry());
         }
-        let fetch = client.fetch_blob(from, descriptor, partial, &mut sink);
+        let fetch = async {
+            tokio::select! {
+                fetched = client.fetch_blob(from, descriptor, partial, &mut sink) => fetched.map_err(BuildError::from),
+                error = self.given_up(&descriptor.digest, &heard) => Err(error),
+            }
+        };
         let fetched = self.engine.tasks.block_on(fetch).map_err(no_runtime)?;
         self.cancel.check()?;
         fetched?;
@@ -276,6 +366,7 @@ impl Fetcher<'_> {
             writer: self.lease.blob_writer(expected)?,
             status,
             arrival: None,
+            heard: None,
             cancel: self.cancel,
         };
         sink.announce(arrival)?;
@@ -317,7 +408,24 @@ struct Sink<'a> {
     writer: BlobWriter,
     status: &'a StatusProgress<'a>,
     arrival: Option<&'a Arrival>,
+    heard: Option<&'a Heard>,
     cancel: &'a CancelFlag,
+}
+
+/// When a server was asked, or sent something, last.
+#[derive(Default)]
+struct Heard(Mutex<Option<Instant>>);
+
+impl Heard {
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether the server was asked, and has sent nothing for so long.
+    fn is_silent_for(&self, time: Duration) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| last.elapsed() >= time)
+    }
 }
 
 impl<'a> Sink<'a> {
@@ -341,7 +449,14 @@ impl<'a> Sink<'a> {
 }
 
 impl BlobSink for Sink<'_> {
+    fn begun(&mut self) {
+        if let Some(heard) = self.heard {
+            heard.now();
+        }
+    }
+
     fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
+        self.begun();
         if self.cancel.is_set() {
             return Err(io::Error::from(io::ErrorKind::Interrupted));
         }

@@ -74,12 +74,7 @@ impl Engine {
             layers.push((layer.descriptor, is_here));
         }
         if !image.manifest.layers.is_empty() {
-            let fetcher = Fetcher {
-                engine: self,
-                lease: &lease,
-                progress,
-                cancel,
-            };
+            let fetcher = Fetcher::new(self, &lease, progress, cancel);
             let snapshot = ops::image::pull(&fetcher, &image)?;
             let target = self.store.resolve_image(image.target.as_str())?.manifest;
             let new = NewImage {

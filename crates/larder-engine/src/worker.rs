@@ -129,12 +129,7 @@ impl BuildWorker<'_> {
         let progress = self
             .reporter
             .announced(vertex.clone(), Vec::new(), name, None);
-        let fetcher = Fetcher {
-            engine: self.engine,
-            lease: &self.lease,
-            progress: &progress,
-            cancel: self.cancel,
-        };
+        let fetcher = Fetcher::new(self.engine, &self.lease, &progress, self.cancel);
         let was_lost = imported.result.is_lost();
         let tree = imported.result.tree(&fetcher, name);
         match &tree {
@@ -646,12 +641,7 @@ impl BuildWorker<'_> {
                 if ops::git::is_git(source) {
                     return Ok(vec![ops::git::load(self, source, progress, cancel)?]);
                 }
-                let fetcher = Fetcher {
-                    engine: self.engine,
-                    lease: &self.lease,
-                    progress,
-                    cancel,
-                };
+                let fetcher = Fetcher::new(self.engine, &self.lease, progress, cancel);
                 if let Some(blob) = blob_source(source)? {
                     let snapshot = ops::blob::load(&fetcher, &blob, self.layouts)?;
                     return Ok(vec![ResultRef::Snapshot(snapshot)]);

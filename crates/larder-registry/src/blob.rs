@@ -43,6 +43,9 @@ pub trait BlobSink: Send {
         None
     }
 
+    /// Tells that the server is asked from now on: before, other blobs had their turn.
+    fn begun(&mut self) {}
+
     /// Tells how many bytes there will be in all, where the blob's descriptor does not.
     fn size_known(&mut self, size_bytes: u64) {
         let _ = size_bytes;
@@ -122,6 +125,7 @@ impl<'a> Download<'a> {
         let host = self.transport.host(endpoint)?;
         let permit = host.downloads().acquire().await;
         let _permit = permit.expect("the semaphore is never closed");
+        self.sink.begun();
         let mut is_mixed = self.have.offset_bytes > 0;
         self.is_whole_only = false;
         loop {

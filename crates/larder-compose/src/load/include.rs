@@ -87,7 +87,8 @@ impl Loader {
             .iter()
             .map(|path| base.resolve(path).into())
             .collect();
-        add_env_files(&mut variables, &env_files, &directory)?;
+        add_env_files(&mut variables, &env_files, &directory)
+            .map_err(|error| error.named_at(&item.at, key))?;
         let inner = Scope {
             directory,
             variables,
@@ -124,7 +125,8 @@ impl Loader {
             );
             return Err(Error::file(&item.at, key, message));
         }
-        let documents = self.read(path, path)?;
+        let documents = self.read(path, path);
+        let documents = documents.map_err(|error| error.named_at(&item.at, key))?;
         stack.0.push(path.to_owned());
         let file = self.documents(documents, scope, stack);
         stack.0.pop();

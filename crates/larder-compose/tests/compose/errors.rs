@@ -251,7 +251,7 @@ fn of_extends_and_include() {
     );
     check(
         "services: {a: {extends: {file: no.yaml, service: b}}}",
-        "cannot read `no.yaml`",
+        "compose.yaml:1: services.a.extends: cannot read `no.yaml`",
     );
     check_files(
         &[
@@ -267,7 +267,14 @@ fn of_extends_and_include() {
         "include: [compose.yaml]",
         "include.[0]: include cycle detected",
     );
-    check("include: [no.yaml]", "cannot read `[dir]/no.yaml`");
+    check(
+        "include: [no.yaml]",
+        "compose.yaml:1: include.[0]: cannot read `[dir]/no.yaml`",
+    );
+    check(
+        "include: [{path: compose.yaml, env_file: no.env}]",
+        "compose.yaml:1: include.[0]: env file `[dir]/no.env` not found",
+    );
     check(
         "include: ['https://x/y.yaml']",
         "compose.yaml:1: include.[0]: `https://x/y.yaml`: only local files can be included",

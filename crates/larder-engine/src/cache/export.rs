@@ -145,12 +145,7 @@ impl CacheExporter<'_> {
     }
 
     fn fetcher<'f>(&'f self, progress: &'f VertexProgress<'f>) -> Fetcher<'f> {
-        Fetcher {
-            engine: self.engine,
-            lease: self.lease,
-            progress,
-            cancel: self.cancel,
-        }
+        Fetcher::new(self.engine, self.lease, progress, self.cancel)
     }
 
     /// Writes one cache, without the imported results that can't be fetched: steps that they are
@@ -161,7 +156,7 @@ impl CacheExporter<'_> {
         vertex: &VertexProgress<'_>,
     ) -> Result<Option<Descriptor>> {
         match self.write(export, vertex) {
-            Err(error) if error.is_of_fetch() && error.class() != ErrorClass::Canceled => {
+            Err(error) if error.lost_blob().is_some() && error.class() != ErrorClass::Canceled => {
                 vertex.warn(format!(
                     "imported results can't be fetched, and are left out: {}",
                     error.full_message()

@@ -1,10 +1,12 @@
 //! A result that an imported cache has: layers somewhere else, fetched when they are needed.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use larder_cache::{RecordResult, RemoteLayer};
+use larder_oci::Digest;
 use larder_store::SnapshotId;
 
 use crate::error::{BuildError, ErrorClass, Result};
@@ -19,20 +21,51 @@ pub(crate) struct RemoteResult {
     pub(crate) origin: Origin,
     /// When it was made, where that is known.
     pub(crate) created_at: Option<Timestamp>,
-    /// Set once nothing more comes from where the cache is, for all results of the cache.
-    is_dead: Arc<AtomicBool>,
+    /// What does not come from where the cache is.
+    losses: Arc<Losses>,
     /// Its tree, once it was fetched.
     fetched: Mutex<Option<SnapshotId>>,
     lost: AtomicBool,
 }
 
+/// What does not come from where a cache is, as far as was found out: all its results share that, so
+/// that nothing is asked for in vain twice.
+#[derive(Debug, Default)]
+pub(crate) struct Losses {
+    /// Set once the server has not answered.
+    is_dead: AtomicBool,
+    /// What is missing there, or damaged.
+    blobs: Mutex<HashSet<Digest>>,
+}
+
+impl Losses {
+    fn note(&self, error: &BuildError) {
+        if error.class() == ErrorClass::Unavailable {
+            self.is_dead.store(true, Ordering::Relaxed);
+        } else if let Some(blob) = error.lost_blob() {
+            self.blobs().insert(blob.clone());
+        }
+    }
+
+    /// Whether one of the layers won't come.
+    fn concern(&self, layers: &[Arc<RemoteLayer>]) -> bool {
+        let blobs = self.blobs();
+        let is_lost = |layer: &Arc<RemoteLayer>| blobs.contains(&layer.descriptor.digest);
+        self.is_dead.load(Ordering::Relaxed) || (!blobs.is_empty() && layers.iter().any(is_lost))
+    }
+
+    fn blobs(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl RemoteResult {
-    /// Returns a result of a cache at `origin`. The results of one cache share `is_dead`.
-    pub(crate) fn new(found: &RecordResult, origin: Origin, is_dead: &Arc<AtomicBool>) -> Self {
+    /// Returns a result of a cache at `origin`. The results of one cache share `losses`.
+    pub(crate) fn new(found: &RecordResult, origin: Origin, losses: &Arc<Losses>) -> Self {
         Self {
             layers: found.layers.clone(),
             origin,
-            is_dead: Arc::clone(is_dead),
+            losses: Arc::clone(losses),
             created_at: found.created_at,
             fetched: Mutex::default(),
             lost: AtomicBool::new(false),
@@ -58,7 +91,7 @@ impl RemoteResult {
     /// Whether it could not be fetched when it was needed, or need not be tried.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
-            || (self.is_dead.load(Ordering::Relaxed) && !self.is_fetched())
+            || (self.losses.concern(&self.layers) && !self.is_fetched())
     }
 
     /// Gives it up, unless it was fetched.
@@ -84,26 +117,28 @@ impl RemoteResult {
     /// # Errors
     /// What kept it from being fetched. Unless that was the end of the build, the result counts as
     /// lost then, and the error is of class `NotFound`: a layer that is too large for the disk, or
-    /// says so, is no reason not to make it again. Where a server does not answer, all results of
-    /// the cache count as lost: to wait for each would hold up the build.
+    /// says so, is no reason not to make it again. So do all results that need the layer; where a
+    /// server does not answer, all of the cache: to wait for each would hold up the build.
     pub(crate) fn tree(&self, fetcher: &Fetcher<'_>, description: &str) -> Result<SnapshotId> {
         let mut tree = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(snapshot) = &*tree {
             return Ok(snapshot.clone());
         }
-        if self.is_dead.load(Ordering::Relaxed) {
-            let message = format!("`{}` did not answer before", self.origin.name());
+        if self.losses.concern(&self.layers) {
+            let message = format!("it did not come from `{}` before", self.origin.name());
             return Err(BuildError::new(ErrorClass::NotFound, message));
         }
-        let error = match fetcher.tree(&self.layers(), &self.origin, description) {
+        let error = match fetcher
+            .impatient()
+            .tree(&self.layers(), &self.origin, description)
+        {
             Ok(snapshot) => return Ok(tree.insert(snapshot).clone()),
             Err(error) => error,
         };
-        match error.class() {
-            ErrorClass::Canceled | ErrorClass::Internal => return Err(error),
-            ErrorClass::Unavailable => self.is_dead.store(true, Ordering::Relaxed),
-            _ => {}
+        if matches!(error.class(), ErrorClass::Canceled | ErrorClass::Internal) {
+            return Err(error);
         }
+        self.losses.note(&error);
         self.lost.store(true, Ordering::Relaxed);
         Err(BuildError::new(ErrorClass::NotFound, error.full_message()))
     }

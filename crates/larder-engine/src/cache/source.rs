@@ -252,9 +252,9 @@ fn invalid(error: larder_cache::Error) -> BuildError {
 
 /// Returns the records of a cache whose layers are at `origin`.
 fn remote(imported: Imported, origin: &Origin) -> Loaded {
-    let is_dead = Arc::default();
+    let losses = Arc::default();
     records(imported, |found| {
-        Some(RemoteResult::new(found, origin.clone(), &is_dead))
+        Some(RemoteResult::new(found, origin.clone(), &losses))
     })
 }
 

@@ -68,12 +68,7 @@ impl Export<'_> {
             self.add_to_store(&made, &names, output, vertex)?;
         }
         if let Some(push) = output.push {
-            let fetcher = Fetcher {
-                engine: self.engine,
-                lease: self.lease,
-                progress: vertex,
-                cancel: self.cancel,
-            };
+            let fetcher = Fetcher::new(self.engine, self.lease, vertex, self.cancel);
             push_image(&fetcher, &made.descriptor, &names, push).map_err(|error| {
                 let names: Vec<String> = names.iter().map(ToString::to_string).collect();
                 error.context(format!("failed to push {}", names.join(", ")))

@@ -124,12 +124,8 @@ impl Engine {
         let clock = || self.now();
         let silent = |_event| {};
         let reporter = Reporter::new(&silent, &clock);
-        let fetcher = Fetcher {
-            engine: self,
-            lease,
-            progress: &reporter.begin_internal("save", ""),
-            cancel: &cancel,
-        };
+        let progress = reporter.begin_internal("save", "");
+        let fetcher = Fetcher::new(self, lease, &progress, &cancel);
         for position in missing {
             let layer = &mut manifest.layers[position];
             let diff_id = &image.config.rootfs.diff_ids[position];

@@ -105,7 +105,7 @@ impl Run<'_> {
                 let made = export.to_image(&image);
                 let is_far = export.parts.iter().any(|part| !part.far.is_empty());
                 match made {
-                    Err(error) if error.is_of_fetch() && is_far => {
+                    Err(error) if error.lost_blob().is_some() && is_far => {
                         export.cancel.check()?;
                         target.parts[0].worker.imports.lose_far_results();
                         let places = target.parts.iter().zip(results);

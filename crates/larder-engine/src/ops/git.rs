@@ -161,12 +161,7 @@ fn checkout<'a>(
         },
         progress,
         bundles: Some(Bundles {
-            fetcher: Fetcher {
-                engine: worker.engine,
-                lease: &worker.lease,
-                progress,
-                cancel,
-            },
+            fetcher: Fetcher::new(worker.engine, &worker.lease, progress, cancel),
             layouts: worker.layouts,
         }),
     }

@@ -46,12 +46,7 @@ impl Engine {
         let clock = || self.now();
         let reporter = Reporter::new(sink, &clock);
         let mut progress = reporter.begin_internal(&format!("pushing {name}"), "push");
-        let fetcher = Fetcher {
-            engine: self,
-            lease: &lease,
-            progress: &progress,
-            cancel,
-        };
+        let fetcher = Fetcher::new(self, &lease, &progress, cancel);
         let pushed = push_stored(&fetcher, name, platform, options);
         match &pushed {
             Ok(_) => progress.complete(),
