@@ -39,7 +39,7 @@ pub struct Location {
 pub struct BuildError {
     class: ErrorClass,
     message: String,
-    hint: Option<String>,
+    hint: Option<Box<str>>,
     vertex: Option<Digest>,
     location: Option<Box<Location>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -56,7 +56,7 @@ impl BuildError {
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
         let message = message.into();
         let (message, hint) = match message.split_once("\nhint: ") {
-            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+            Some((message, hint)) => (message.to_owned(), Some(hint.into())),
             None => (message, None),
         };
         Self {
@@ -108,7 +108,7 @@ impl BuildError {
     /// Adds what to do next.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into_boxed_str());
         self
     }
 
@@ -161,14 +161,14 @@ impl BuildError {
         while let Some(cause) = source {
             let text = cause.to_string();
             let (text, own) = match text.split_once("\nhint: ") {
-                Some((text, hint)) => (text.to_owned(), Some(hint.to_owned())),
+                Some((text, hint)) => (text.to_owned(), Some(hint.into())),
                 None => (text, None),
             };
             texts.push(text);
             self.hint = self.hint.or(own);
             source = cause.source();
         }
-        self.hint = self.hint.or(hint);
+        self.hint = self.hint.or(hint.map(String::into_boxed_str));
         self.source = (!texts.is_empty()).then(|| texts.join(": ").into());
         self
     }

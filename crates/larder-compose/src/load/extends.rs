@@ -85,7 +85,7 @@ impl Loader {
             Some(other) => {
                 let path = PathBuf::from(scope.base().resolve(other));
                 self.resolve_in_file(base_name, &path, Path::new(other), scope, steps)
-                    .map_err(|error| error.named_at(&extends.at, &key))?
+                    .map_err(|error| error.named_at(&extends.at, key))?
             }
         }
         .ok_or_else(|| {

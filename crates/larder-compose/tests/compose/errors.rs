@@ -273,7 +273,7 @@ fn of_extends_and_include() {
     );
     check(
         "include: [{path: compose.yaml, env_file: no.env}]",
-        "compose.yaml:1: include.[0]: env file `[dir]/no.env` not found",
+        "compose.yaml:1: include.[0]: cannot read env file `[dir]/no.env`",
     );
     check(
         "include: ['https://x/y.yaml']",
