@@ -44,7 +44,7 @@ pub(crate) fn without_credentials(text: &str) -> Cow<'_, str> {
             .iter()
             .any(|scheme| text[..begin].ends_with(scheme));
         let is_login = !login.is_empty() && (login.contains(':') || is_of_web);
-        if is_login && !text[at + 1..].starts_with("sha256:") {
+        if is_login && !begins_with_algorithm(&text[at + 1..]) {
             shown.push_str(&text[told..begin]);
             shown.push_str("xxxxx:xxxxx");
             told = at;
@@ -55,6 +55,14 @@ pub(crate) fn without_credentials(text: &str) -> Cow<'_, str> {
     }
     shown.push_str(&text[told..]);
     Cow::Owned(shown)
+}
+
+/// Returns whether a digest begins here, or what was to be one.
+fn begins_with_algorithm(text: &str) -> bool {
+    let mut algorithms = ["sha256", "sha384", "sha512"].into_iter();
+    let rest = algorithms.find_map(|algorithm| text.strip_prefix(algorithm));
+    let goes_on = |rest: &str| rest.starts_with(|c: char| c.is_alphanumeric() || ".-".contains(c));
+    rest.is_some_and(|rest| !goes_on(rest))
 }
 
 /// Skips the rest of an escape sequence (ECMA-48): `[`…final, `]`…terminator, or one character.
@@ -122,6 +130,14 @@ mod tests {
                 "a@b ssh://git@h/x git@h:x me@h",
             ),
             ("host:5000/app:1@sha256:00", "host:5000/app:1@sha256:00"),
+            (
+                "`app:1@sha512:00` app:1@sha256",
+                "`app:1@sha512:00` app:1@sha256",
+            ),
+            (
+                "u:p@sha256.example/x u:p@sha2567/x",
+                "xxxxx:xxxxx@sha256.example/x xxxxx:xxxxx@sha2567/x",
+            ),
             ("https://xxxxx:xxxxx@h", "https://xxxxx:xxxxx@h"),
         ];
         for (text, expected) in cases {

@@ -64,8 +64,9 @@ impl Image {
         Self::begin(file, Tree::new(root, defaults(time(now)), None))
     }
 
-    /// Begins an image of what is changed in the tree `lower`, which the layers beneath show. Names are looked up as in an overlay of both; what is changed takes its attributes
-    /// from `lower`, and what is removed gets whiteouts. `now` is the time of what is given none.
+    /// Begins an image of what is changed in the tree `lower`, which the layers beneath show. Names
+    /// are looked up as in an overlay of both; what is changed takes its attributes from `lower`, and
+    /// what is removed gets whiteouts. `now` is the time of what is given none.
     ///
     /// # Errors
     /// Those of reading the attributes of the root of `lower`.
