@@ -1,10 +1,13 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::FileType;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, statat};
+use rustix::io::Errno;
 
+use super::tree::cannot_read;
 use crate::beneath::{Root, read_names};
 use crate::pattern::{Glob, clean_rooted, has_wildcards};
 use crate::{Error, ErrorKind, Result};
@@ -21,6 +24,7 @@ const MAX_PATHS: usize = 100_000;
 /// The last name with a wildcard before which no symlink stands is expanded to find the symlinks
 /// among its matches, as `fsutil` does.
 pub(super) fn follow_links(root: &Root, paths: &[String]) -> Result<Option<Vec<String>>> {
+    let mut links = Links::new(root);
     let mut found = BTreeSet::new();
     let mut seen = BTreeSet::new();
     let mut pending: Vec<(String, usize)> = paths.iter().map(|path| (path.clone(), 0)).collect();
@@ -38,7 +42,7 @@ pub(super) fn follow_links(root: &Root, paths: &[String]) -> Result<Option<Vec<S
         for (index, name) in names.iter().enumerate() {
             let dir = reached.clone();
             reached = join(&reached, name);
-            let targets = link_targets(root, &dir, name)?;
+            let targets = links.of(&dir, name)?;
             if !targets.is_empty() {
                 let rest = names[index + 1..].join("/");
                 let targets = targets.iter().map(|target| format!("{target}/{rest}"));
@@ -64,50 +68,95 @@ pub(super) fn follow_links(root: &Root, paths: &[String]) -> Result<Option<Vec<S
     Ok(Some(patterns))
 }
 
-/// Returns where the symlinks lead that `name` means in the directory `dir`.
-fn link_targets(root: &Root, dir: &str, name: &str) -> Result<Vec<String>> {
-    if !has_wildcards(name) {
-        let target = link_target(root, dir, OsStr::new(name))?;
-        return Ok(target.into_iter().collect());
-    }
-    let Ok(glob) = Glob::new(name) else {
-        // Reported when the pattern is compiled.
-        return Ok(Vec::new());
-    };
-    let names = match root.open_dir(dir) {
-        Ok(fd) => read_names(fd).map_err(|e| super::tree::cannot_read(Path::new(dir), e))?,
-        Err(error) if is_missing(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let mut targets = Vec::new();
-    for name in names {
-        if glob.matches(name.as_bytes()) {
-            targets.extend(link_target(root, dir, &name)?);
-        }
-    }
-    Ok(targets)
+/// The symlinks of a tree, many of which lie in the same directories.
+struct Links<'a> {
+    root: &'a Root,
+    /// The directory that was asked for last, and its handle if it exists.
+    dir: Option<(String, Option<OwnedFd>)>,
+    /// What was found to be no symlink, or missing.
+    others: HashSet<String>,
 }
 
-/// Returns where the entry `name` of `dir` leads, from the root, if it is a symlink.
-fn link_target(root: &Root, dir: &str, name: &OsStr) -> Result<Option<String>> {
-    let path = Path::new(dir).join(name);
-    let stat = match root.symlink_metadata(&path) {
-        Ok(stat) => stat,
-        Err(error) if is_missing(&error) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        return Ok(None);
-    }
-    let target = root.read_link(&path)?;
-    // Patterns are text; a target that isn't can't be asked for by one.
-    Ok(target.to_str().map(|target| {
-        if target.starts_with('/') {
-            clean_rooted(target)
-        } else {
-            clean_rooted(&format!("{dir}/{target}"))
+impl<'a> Links<'a> {
+    fn new(root: &'a Root) -> Self {
+        Self {
+            root,
+            dir: None,
+            others: HashSet::new(),
         }
-    }))
+    }
+
+    /// Returns where the symlinks lead that `name` means in the directory `dir`.
+    fn of(&mut self, dir: &str, name: &str) -> Result<Vec<String>> {
+        if !has_wildcards(name) {
+            let path = join(dir, name);
+            if self.others.contains(&path) {
+                return Ok(Vec::new());
+            }
+            let target = self.target(dir, OsStr::new(name))?;
+            if target.is_none() {
+                self.others.insert(path);
+            }
+            return Ok(target.into_iter().collect());
+        }
+        let Ok(glob) = Glob::new(name) else {
+            // Reported when the pattern is compiled.
+            return Ok(Vec::new());
+        };
+        let names = match self.root.open_dir(dir) {
+            Ok(fd) => read_names(fd).map_err(|e| cannot_read(Path::new(dir), e))?,
+            Err(error) if is_missing(&error) => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut targets = Vec::new();
+        for name in names {
+            if glob.matches(name.as_bytes()) {
+                targets.extend(self.target(dir, &name)?);
+            }
+        }
+        Ok(targets)
+    }
+
+    /// Returns where the entry `name` of `dir` leads, from the root, if it is a symlink.
+    fn target(&mut self, dir: &str, name: &OsStr) -> Result<Option<String>> {
+        let root = self.root;
+        let Some(fd) = self.enter(dir)? else {
+            return Ok(None);
+        };
+        let path = || Path::new(dir).join(name);
+        let stat = match statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(errno) => return Err(cannot_read(&path(), errno)),
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            return Ok(None);
+        }
+        let target = root.read_link(path())?;
+        // Patterns are text; a target that isn't can't be asked for by one.
+        Ok(target.to_str().map(|target| {
+            if target.starts_with('/') {
+                clean_rooted(target)
+            } else {
+                clean_rooted(&format!("{dir}/{target}"))
+            }
+        }))
+    }
+
+    /// Opens a directory for look-ups, if it exists and isn't open.
+    fn enter(&mut self, dir: &str) -> Result<Option<&OwnedFd>> {
+        let is_open = self.dir.as_ref().is_some_and(|(open, _)| open == dir);
+        if !is_open {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let fd = match self.root.open_file(dir, flags, Mode::empty()) {
+                Ok(fd) => Some(fd),
+                Err(error) if is_missing(&error) => None,
+                Err(error) => return Err(error),
+            };
+            self.dir = Some((dir.to_owned(), fd));
+        }
+        Ok(self.dir.as_ref().and_then(|(_, fd)| fd.as_ref()))
+    }
 }
 
 fn is_missing(error: &Error) -> bool {

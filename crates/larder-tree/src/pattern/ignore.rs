@@ -9,14 +9,19 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Debug, Clone)]
 pub struct PatternMatcher {
     patterns: Vec<Pattern>,
+    /// Which patterns are mere paths, sorted by these: there may be as many as there are files, so
+    /// a file must not be compared with all of them.
+    exact: Vec<usize>,
+    /// Which patterns are not, in order.
+    inexact: Vec<usize>,
 }
 
 /// Which patterns matched a directory, so that they need not be tried on its parents again for
 /// each entry. The default value knows nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MatchInfo {
-    /// One per pattern, or empty.
-    matched: Vec<bool>,
+    /// Places in the list of patterns, in order.
+    matched: Option<Vec<usize>>,
 }
 
 #[derive(Debug, Clone)]
@@ -52,7 +57,14 @@ impl PatternMatcher {
                 parsed.push(Pattern::parse(pattern)?);
             }
         }
-        Ok(Self { patterns: parsed })
+        let is_exact = |index: &usize| matches!(parsed[*index].kind, Kind::Exact);
+        let (mut exact, inexact): (Vec<_>, Vec<_>) = (0..parsed.len()).partition(is_exact);
+        exact.sort_by_key(|index| &parsed[*index].text);
+        Ok(Self {
+            patterns: parsed,
+            exact,
+            inexact,
+        })
     }
 
     /// Returns whether there is no pattern.
@@ -62,77 +74,108 @@ impl PatternMatcher {
 
     /// Returns whether `path` matches, by itself or through one of its parents.
     pub fn matches_or_parent_matches(&self, path: &[u8]) -> bool {
-        let mut matched = false;
-        for pattern in &self.patterns {
-            if pattern.exception == matched && pattern.matches_with_parents(path) {
-                matched = !pattern.exception;
-            }
-        }
-        matched
+        self.matches(path, &MatchInfo::default())
     }
 
     /// Returns whether `path` matches, where `parent` is what
-    /// [`PatternMatcher::matches_dir`] returned for the directory that `path` lies in.
-    ///
-    /// # Panics
-    /// If `parent` comes from another matcher.
+    /// [`PatternMatcher::matches_dir`] of this matcher returned for the directory that `path` lies
+    /// in.
     pub fn matches(&self, path: &[u8], parent: &MatchInfo) -> bool {
-        self.evaluate(path, parent, |_, _| {})
+        self.evaluate(path, parent, |_| {})
     }
 
     /// Like [`PatternMatcher::matches`] for a directory; returns also what its entries need.
-    ///
-    /// # Panics
-    /// If `parent` comes from another matcher.
     pub fn matches_dir(&self, path: &[u8], parent: &MatchInfo) -> (bool, MatchInfo) {
-        let mut matched = vec![false; self.patterns.len()];
-        let result = self.evaluate(path, parent, |index, is_match| matched[index] = is_match);
+        let mut matched = Vec::new();
+        let result = self.evaluate(path, parent, |index| matched.push(index));
+        let matched = Some(matched);
         (result, MatchInfo { matched })
     }
 
     /// Returns whether a path beneath the directory `dir` can match a pattern that is not an
     /// exception. If not, and `dir` does not match, none beneath it does.
     pub fn may_match_below(&self, dir: &[u8]) -> bool {
-        let mut patterns = self.patterns.iter();
-        patterns.any(|pattern| !pattern.exception && pattern.may_match_below(dir))
+        self.may_decide_below(dir, false)
     }
 
     /// Returns whether a path beneath the directory `dir` can match an exception. If not, and
     /// `dir` matches, all beneath it does.
     pub fn may_except_below(&self, dir: &[u8]) -> bool {
-        let mut patterns = self.patterns.iter();
-        patterns.any(|pattern| pattern.exception && pattern.may_match_below(dir))
+        self.may_decide_below(dir, true)
     }
 
-    fn evaluate(
-        &self,
-        path: &[u8],
-        parent: &MatchInfo,
-        mut record: impl FnMut(usize, bool),
-    ) -> bool {
-        let knows_parent = !parent.matched.is_empty();
-        assert!(
-            !knows_parent || parent.matched.len() == self.patterns.len(),
-            "match info of another matcher"
-        );
+    fn may_decide_below(&self, dir: &[u8], exception: bool) -> bool {
+        let below: Cow<'_, [u8]> = match dir {
+            [] => dir.into(),
+            dir => [dir, b"/"].concat().into(),
+        };
+        let exact = self.exact_from(&below);
+        let exact = exact.take_while(|(_, text)| text.starts_with(&below));
+        let mut all = exact
+            .map(|(index, _)| index)
+            .chain(self.inexact.iter().copied())
+            .map(|index| &self.patterns[index]);
+        all.any(|pattern| pattern.exception == exception && pattern.may_match_below(&below))
+    }
+
+    /// Returns the patterns that are mere paths from `start` on, sorted by these.
+    fn exact_from(&self, start: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+        let text = |index: usize| self.patterns[index].text.as_bytes();
+        let first = self.exact.partition_point(|index| text(*index) < start);
+        self.exact[first..].iter().map(move |index| (*index, text(*index)))
+    }
+
+    /// Returns which patterns are `path`, or one of its parents if these are to be tried, too; in
+    /// order.
+    fn exact_matches(&self, path: &[u8], with_parents: bool) -> Vec<usize> {
+        let mut found = Vec::new();
+        if self.exact.is_empty() {
+            return found;
+        }
+        let parents = parents(path).filter(|_| with_parents);
+        for path in parents.chain([path]) {
+            let equal = self.exact_from(path).take_while(|(_, text)| *text == path);
+            found.extend(equal.map(|(index, _)| index));
+        }
+        found.sort_unstable();
+        found
+    }
+
+    /// Goes through the patterns in their order, as an exception is tried only on what matched
+    /// before it, and other patterns only on what didn't. Those that are not tried do not count as
+    /// matched for entries of `path`; so it is in moby's matcher. `record` gets those that match.
+    fn evaluate(&self, path: &[u8], parent: &MatchInfo, mut record: impl FnMut(usize)) -> bool {
+        let knows_parent = parent.matched.is_some();
+        let inherited = parent.matched.as_deref().unwrap_or_default();
+        let exact = self.exact_matches(path, !knows_parent);
+        let mut candidates = [inherited, &exact, &self.inexact];
         let mut matched = false;
-        for (index, pattern) in self.patterns.iter().enumerate() {
-            let is_match = if knows_parent && parent.matched[index] {
-                true
-            } else if pattern.exception != matched {
-                continue;
-            } else if knows_parent {
-                pattern.matches(path)
-            } else {
-                pattern.matches_with_parents(path)
-            };
-            record(index, is_match);
+        while let Some(index) = candidates.iter().filter_map(|list| list.first()).min() {
+            let index = *index;
+            let [is_inherited, is_exact, _] = candidates.each_mut().map(|list| {
+                let is_next = list.first() == Some(&index);
+                *list = &list[usize::from(is_next)..];
+                is_next
+            });
+            let pattern = &self.patterns[index];
+            let is_match = is_inherited
+                || pattern.exception == matched
+                    && (is_exact
+                        || pattern.matches(path)
+                        || !knows_parent && parents(path).any(|parent| pattern.matches(parent)));
             if is_match {
+                record(index);
                 matched = !pattern.exception;
             }
         }
         matched
     }
+}
+
+/// Returns the directories on the way to `path`, outermost first.
+fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    ends.map(|(end, _)| &path[..end])
 }
 
 impl Pattern {
@@ -167,23 +210,14 @@ impl Pattern {
         }
     }
 
-    fn matches_with_parents(&self, path: &[u8]) -> bool {
-        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-        let mut parents = ends.map(|(end, _)| &path[..end]);
-        self.matches(path) || parents.any(|parent| self.matches(parent))
-    }
-
-    /// Compares the text before the first wildcard with `dir`.
-    fn may_match_below(&self, dir: &[u8]) -> bool {
+    /// Compares the text before the first wildcard with `below`, a directory with a `/` behind
+    /// its name, or nothing for the root.
+    fn may_match_below(&self, below: &[u8]) -> bool {
         let text = self.text.as_bytes();
-        let below: Cow<'_, [u8]> = match dir {
-            [] => return true,
-            dir => [dir, b"/"].concat().into(),
-        };
         let wildcard = text.iter().position(|byte| b"*?[\\".contains(byte));
         match wildcard {
-            None => text.starts_with(&below),
-            Some(end) => text[..end].starts_with(&below) || below.starts_with(&text[..end]),
+            None => text.starts_with(below),
+            Some(end) => text[..end].starts_with(below) || below.starts_with(&text[..end]),
         }
     }
 }
