@@ -11,6 +11,7 @@ use larder_store::{
     SnapshotId, Store,
 };
 use larder_tree::apply::Ownership;
+use tempfile::TempDir;
 
 use crate::devices::Context;
 use crate::images::add;
@@ -25,10 +26,12 @@ const CHAIN_LENGTH: usize = 110;
 const KEPT_COUNT: usize = 3;
 const FILES_COUNT: usize = 5;
 
-fn victim(root: &Path, test: &str) -> Child {
+/// `temp` is where it makes its temporary files, which it doesn't come to remove.
+fn victim(store: &TestStore, test: &str, temp: &TempDir) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("crash::{test}"), "--nocapture"])
-        .env(VICTIM, root)
+        .env(VICTIM, store.root())
+        .env("TMPDIR", temp.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
@@ -155,8 +158,9 @@ fn wait_for_line(child: &mut Child, line: &str) {
 #[test]
 fn a_kill_at_any_moment_leaves_a_sound_store() {
     let store = TestStore::new();
+    let temp = TempDir::new().unwrap();
     for round in 0..ROUNDS {
-        let mut child = victim(store.root(), "victim_works_until_killed");
+        let mut child = victim(&store, "victim_works_until_killed", &temp);
         wait_until_ready(&mut child);
         // A different moment each time; the exact one is up to the scheduler.
         for _ in 0..round {
@@ -238,7 +242,8 @@ fn a_prune_killed_at_any_moment_leaks_nothing_and_keeps_what_is_needed() {
     for killed_after in [1, 32, 33, 60, 96, CHAIN_LENGTH] {
         let store = TestStore::new();
         let kept = fill(&store);
-        let mut child = victim(store.root(), "victim_prunes_until_killed");
+        let temp = TempDir::new().unwrap();
+        let mut child = victim(&store, "victim_prunes_until_killed", &temp);
         for _ in 0..killed_after {
             wait_for_line(&mut child, "removed");
         }
@@ -272,7 +277,8 @@ fn a_prune_killed_at_any_moment_leaks_nothing_and_keeps_what_is_needed() {
 #[test]
 fn a_dead_process_protects_nothing() {
     let store = TestStore::new();
-    let mut child = victim(store.root(), "victim_works_until_killed");
+    let temp = TempDir::new().unwrap();
+    let mut child = victim(&store, "victim_works_until_killed", &temp);
     wait_until_ready(&mut child);
     let own = store.lease().unwrap();
     let kept = layer(&own, None, "kept");
