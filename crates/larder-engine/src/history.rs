@@ -4,7 +4,7 @@
 mod causes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use larder_dockerfile::{EnvOrigin, Lowered};
 use larder_llb::{Vertex, pb};
@@ -49,20 +49,28 @@ pub(crate) struct BuildReport {
 pub(crate) struct History<'a> {
     store: &'a Store,
     scope: String,
+    /// Where to look for the last build if there was none in the scope.
+    other_scope: Option<String>,
     lowered: &'a Lowered,
     ignore_name: String,
     ignore_patterns: Vec<String>,
     no_cache_flag: String,
-    earlier: BuildReport,
-    /// The steps, without what they read and stand on: that is known when they run.
-    steps: HashMap<&'a Digest, StepParts>,
-    /// Which of the earlier steps each was.
-    counterparts: HashMap<&'a Digest, usize>,
+    past: OnceLock<Past>,
     notes: &'a Notes,
     /// See [`BuildReport::target`].
     run: (String, Vec<String>),
     /// Over all that the steps and images are made of that some step stands on.
     states: Mutex<HashMap<Digest, ShortDigest>>,
+}
+
+/// The steps, and what they were in the last build.
+#[derive(Default)]
+struct Past {
+    earlier: BuildReport,
+    /// The steps, without what they read and stand on: that is known when they run.
+    steps: HashMap<Digest, StepParts>,
+    /// Which of the earlier steps each was.
+    counterparts: HashMap<Digest, usize>,
 }
 
 /// What becomes known of vertices while all targets of a run are built: what several of them need
@@ -107,39 +115,29 @@ pub(crate) fn listing(content: &Digest, selectors: &[Selector]) -> Digest {
 }
 
 impl<'a> History<'a> {
-    /// Reads the last build in the first of `scopes`, else in the other, which is about another
-    /// platform.
-    pub(crate) fn open(
+    /// Makes a history for the first of `scopes`. If nothing was built in it, the last build is that of the
+    /// other, which is about another platform. It is read when it is first needed.
+    pub(crate) fn new(
         store: &'a Store,
-        (scope, other): (String, Option<String>),
+        (scope, other_scope): (String, Option<String>),
         lowered: &'a Lowered,
         ignore: IgnoreFile,
         no_cache_flag: String,
         notes: &'a Notes,
-    ) -> Result<Self> {
-        let mut last = store.last_build(Some(&scope))?;
-        if let (None, Some(other)) = (&last, &other) {
-            last = store.last_build(Some(other))?;
-        }
-        let earlier = last
-            .and_then(|build| serde_json::from_slice(&build.report).ok())
-            .unwrap_or_default();
-        let mut history = Self {
+    ) -> Self {
+        Self {
             store,
             scope,
+            other_scope,
             lowered,
             ignore_name: ignore.name,
             ignore_patterns: ignore.patterns,
             no_cache_flag,
-            earlier,
-            steps: HashMap::new(),
-            counterparts: HashMap::new(),
+            past: OnceLock::new(),
             notes,
             run: Default::default(),
             states: Mutex::default(),
-        };
-        history.find_counterparts();
-        Ok(history)
+        }
     }
 
     /// Returns the history of a build within this one. It is not kept, but what becomes known of
@@ -148,13 +146,12 @@ impl<'a> History<'a> {
         History {
             store: self.store,
             scope: String::new(),
+            other_scope: None,
             lowered,
             ignore_name: String::new(),
             ignore_patterns: Vec::new(),
             no_cache_flag: String::new(),
-            earlier: BuildReport::default(),
-            steps: HashMap::new(),
-            counterparts: HashMap::new(),
+            past: Past::default().into(),
             notes: self.notes,
             run: Default::default(),
             states: Mutex::default(),
@@ -166,21 +163,47 @@ impl<'a> History<'a> {
         self.run = (target.to_owned(), scopes);
     }
 
-    fn find_counterparts(&mut self) {
+    /// Reads the last build, unless that was done. One that can't be read counts as none.
+    pub(crate) fn read(&self) {
+        self.past();
+    }
+
+    fn past(&self) -> &Past {
+        self.past.get_or_init(|| {
+            let earlier = self.last_report().unwrap_or_else(|error| {
+                tracing::warn!(%error, "the report of the last build can't be read");
+                None
+            });
+            self.compare(earlier.unwrap_or_default())
+        })
+    }
+
+    fn last_report(&self) -> larder_store::Result<Option<BuildReport>> {
+        let mut last = self.store.last_build(Some(&self.scope))?;
+        if let (None, Some(other)) = (&last, &self.other_scope) {
+            last = self.store.last_build(Some(other))?;
+        }
+        Ok(last.and_then(|build| serde_json::from_slice(&build.report).ok()))
+    }
+
+    fn compare(&self, earlier: BuildReport) -> Past {
         let vertices = self.lowered.definition.vertices();
-        let parts = |vertex: &'a Vertex| Some((&vertex.digest, self.parts(vertex)?));
+        let parts = |vertex: &Vertex| Some((vertex.digest.clone(), self.parts(vertex)?));
         let (digests, steps): (Vec<_>, Vec<_>) = vertices.iter().filter_map(parts).unzip();
-        let found = explain::counterparts(&steps.iter().collect::<Vec<_>>(), &self.earlier.parts);
+        let found = explain::counterparts(&steps.iter().collect::<Vec<_>>(), &earlier.parts);
         let pairs = digests.iter().zip(found);
-        self.counterparts = pairs
-            .filter_map(|(digest, found)| Some((*digest, found?)))
-            .collect();
-        self.steps = digests.into_iter().zip(steps).collect();
+        let counterparts = pairs.filter_map(|(digest, found)| Some((digest.clone(), found?)));
+        Past {
+            counterparts: counterparts.collect(),
+            steps: digests.into_iter().zip(steps).collect(),
+            earlier,
+        }
     }
 
     /// Returns what is known of the step when it last had a result.
     fn before(&self, vertex: &Digest) -> Option<&StepParts> {
-        Some(&self.earlier.parts[*self.counterparts.get(vertex)?])
+        let past = self.past();
+        Some(&past.earlier.parts[*past.counterparts.get(vertex)?])
     }
 
     /// Returns the record that the step's result had in the last build.
@@ -275,12 +298,12 @@ impl<'a> History<'a> {
 
     /// Finds out why a step runs, and tells.
     pub(crate) fn explain(&self, vertex: &Vertex, missed: &Missed, progress: &VertexProgress<'_>) {
-        if !self.steps.contains_key(&vertex.digest) {
+        if !self.past().steps.contains_key(&vertex.digest) {
             return;
         }
         let (cause, details) = self.find_cause(vertex, missed);
         tracing::debug!(vertex = vertex.name(), %cause, "miss");
-        let is_news = cause != MissCause::FirstBuild || !self.earlier.parts.is_empty();
+        let is_news = cause != MissCause::FirstBuild || !self.past().earlier.parts.is_empty();
         // That nothing is cached in a first build is known without being told at each step.
         if is_news {
             progress.miss(cause.clone());
@@ -377,7 +400,7 @@ impl<'a> History<'a> {
     /// Adds to a step what it reads and what it stands on. What was not read, because the step was
     /// found without, is taken to be as it was.
     fn with_inputs(&self, vertex: &Vertex) -> Option<StepParts> {
-        let mut parts = self.steps.get(&vertex.digest)?.clone();
+        let mut parts = self.past().steps.get(&vertex.digest)?.clone();
         let state = self.state();
         parts.contents = state
             .contents
@@ -488,7 +511,7 @@ impl<'a> History<'a> {
             }
         }
         let stages: HashSet<_> = self.lowered.steps.values().map(|it| &it.stage).collect();
-        let parts = self.earlier.parts.iter();
+        let parts = self.past().earlier.parts.iter();
         let other_stages = parts.filter(|before| !stages.contains(&before.stage));
         all.extend(other_stages.cloned());
         all

@@ -206,13 +206,10 @@ impl BuildWorker<'_> {
 
     /// Returns the selectors by which an input of a vertex is digested.
     fn selectors(vertex: &Vertex, input: usize) -> Result<Vec<checksum::Selector>> {
-        let map = cache_map::cache_map(vertex, &Platform::host())
-            .and_then(|map| map.inputs.into_iter().nth(input))
-            .and_then(|keys| keys.content)
-            .ok_or_else(|| {
-                BuildError::internal("an input without content key is to be digested")
-            })?;
-        Ok(map.into_iter().map(selector).collect())
+        let content = cache_map::content(vertex, input).ok_or_else(|| {
+            BuildError::internal("an input without content key is to be digested")
+        })?;
+        Ok(content.into_iter().map(selector).collect())
     }
 
     /// Lists a result, for its content to be digested or copied.

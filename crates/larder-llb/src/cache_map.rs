@@ -239,6 +239,17 @@ pub fn cache_map(vertex: &Vertex, host: &Platform) -> Option<CacheMap> {
     }
 }
 
+/// Returns what of input `input` an op reads, where content can replace the input's own key: the
+/// [`InputKeys::content`] of [`cache_map`], for less.
+pub fn content(vertex: &Vertex, input: usize) -> Option<Vec<Selector>> {
+    let input_count = vertex.inputs.len();
+    match vertex.op.op.as_ref()? {
+        pb::op::Op::Exec(exec) => exec::content(exec, input_count, input),
+        pb::op::Op::File(file) => file::content(file, input_count, input),
+        _ => None,
+    }
+}
+
 /// Returns the platform that an op names.
 pub fn platform_of(platform: &pb::Platform) -> Platform {
     Platform {

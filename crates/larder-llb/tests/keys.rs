@@ -1,7 +1,7 @@
 //! Which fields of an op enter its key: all, but those that this table excepts.
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
-use larder_llb::cache_map::{CacheMap, cache_map};
+use larder_llb::cache_map::{CacheMap, cache_map, content};
 use larder_llb::pb::file_action::Action;
 use larder_llb::pb::op::Op;
 use larder_llb::{Edge, GraphBuilder, pb};
@@ -32,7 +32,12 @@ fn keys(op: pb::Op, metadata: pb::OpMetadata) -> CacheMap {
         index: 0,
     };
     let graph = graph.finish(edge).unwrap();
-    cache_map(graph.get(&vertex).unwrap(), &Platform::linux("amd64", "")).unwrap()
+    let vertex = graph.get(&vertex).unwrap();
+    let map = cache_map(vertex, &Platform::linux("amd64", "")).unwrap();
+    for (input, keys) in map.inputs.iter().enumerate() {
+        assert_eq!(content(vertex, input), keys.content);
+    }
+    map
 }
 
 /// What of a key a field is in.

@@ -216,7 +216,13 @@ pub fn go_json_pretty(value: &impl Serialize) -> String {
 
 fn go_escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    let mut rest = text;
+    // Of the characters that begin with this byte, two are escaped.
+    let is_candidate = |byte: u8| matches!(byte, b'<' | b'>' | b'&' | 0xe2);
+    while let Some(end) = rest.bytes().position(is_candidate) {
+        let (plain, from) = rest.split_at(end);
+        out.push_str(plain);
+        let c = from.chars().next().expect("a character begins here");
         match c {
             '<' => out.push_str("\\u003c"),
             '>' => out.push_str("\\u003e"),
@@ -225,7 +231,9 @@ fn go_escaped(text: &str) -> String {
             '\u{2029}' => out.push_str("\\u2029"),
             c => out.push(c),
         }
+        rest = &from[c.len_utf8()..];
     }
+    out.push_str(rest);
     out
 }
 
@@ -255,6 +263,19 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_is_escaped_as_by_go() {
+        for (text, expected) in [
+            ("", r#""""#),
+            ("a < b && b > c", r#""a \u003c b \u0026\u0026 b \u003e c""#),
+            ("<", r#""\u003c""#),
+            ("â€™ ü 日", r#""â€™ ü 日""#),
+            ("a\u{2028}€\u{2029}", r#""a\u2028€\u2029""#),
+        ] {
+            assert_eq!(go_json(&text), expected.as_bytes(), "{text}");
+        }
+    }
 
     #[test]
     fn json_is_sorted_without_what_is_empty_and_keeps_unknown_fields() {

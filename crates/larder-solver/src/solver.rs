@@ -12,8 +12,10 @@ mod jobs;
 mod lookup;
 mod run;
 mod state;
+mod vertices;
 
 use state::{Ask, Identity, Ix, Job, JobState, Owner, Phase, Remains, Request, Vertex, Want};
+use vertices::Vertices;
 
 /// How a solver behaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,7 +30,7 @@ pub struct Options {
 /// `R` names a result, `E` is the failure of a step.
 pub struct Solver<R, E> {
     options: Options,
-    vertices: BTreeMap<Ix, Vertex<R, E>>,
+    vertices: Vertices<R, E>,
     /// The vertices that new jobs can share.
     index: HashMap<Identity, Ix>,
     jobs: BTreeMap<JobId, Job<R, E>>,
@@ -53,7 +55,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
     pub fn new(options: Options) -> Self {
         Self {
             options,
-            vertices: BTreeMap::new(),
+            vertices: Vertices::default(),
             index: HashMap::new(),
             jobs: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -121,7 +123,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
 
     /// Brings a vertex as far as it can get with what is known.
     fn advance(&mut self, ix: Ix) {
-        let Some(vertex) = self.vertices.get(&ix) else {
+        let Some(vertex) = self.vertices.get(ix) else {
             return;
         };
         if vertex.failed.is_some() {
@@ -179,7 +181,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
 
     fn vertex(&mut self, ix: Ix) -> &mut Vertex<R, E> {
         self.vertices
-            .get_mut(&ix)
+            .get_mut(ix)
             .expect("a vertex outlives what refers to it")
     }
 

@@ -207,7 +207,7 @@ impl Build<'_> {
         };
         let (store, flag) = (&self.engine.store, String::new());
         let nowhere = (String::new(), None);
-        let history = History::open(store, nowhere, &lowered, ignore, flag, &notes)?;
+        let history = History::new(store, nowhere, &lowered, ignore, flag, &notes);
         let (layouts, contexts, emptied) = Default::default();
         let worker = BuildWorker {
             engine: self.engine,

@@ -57,7 +57,7 @@ impl<'a> History<'a> {
     /// Returns how a step differs from what it was, apart from what it stands on.
     fn own_cause(&self, vertex: &Vertex) -> Option<(MissCause, Vec<String>)> {
         let (now, before) = (
-            self.steps.get(&vertex.digest)?,
+            self.past().steps.get(&vertex.digest)?,
             self.before(&vertex.digest)?,
         );
         explain::difference(now, before)
@@ -123,7 +123,8 @@ impl<'a> History<'a> {
 
     /// Returns the name of a step of the Dockerfile that is no image.
     fn step_name(&self, vertex: &Digest) -> Option<String> {
-        self.steps
+        self.past()
+            .steps
             .contains_key(vertex)
             .then(|| self.lowered.definition.get(vertex).map(Vertex::name))?
     }
@@ -171,7 +172,7 @@ impl<'a> History<'a> {
 
     /// Returns the ignore file as the cause, if it is why a file comes or goes.
     fn ignore_cause(&self, differences: &[Difference]) -> Option<MissCause> {
-        if self.ignore_patterns == self.earlier.ignore_patterns {
+        if self.ignore_patterns == self.past().earlier.ignore_patterns {
             return None;
         }
         let ignored = |patterns: &[String], path: &str| {
@@ -182,7 +183,7 @@ impl<'a> History<'a> {
         let decided = differences
             .iter()
             .find(|difference| match difference.change {
-                Change::Added => ignored(&self.earlier.ignore_patterns, &difference.path),
+                Change::Added => ignored(&self.past().earlier.ignore_patterns, &difference.path),
                 Change::Removed => ignored(&self.ignore_patterns, &difference.path),
                 _ => false,
             })?;

@@ -147,7 +147,7 @@ impl Run<'_> {
             scopes: (format!("{scope}-sbom"), None),
             scan: None,
         };
-        let worker = self.worker(target.prepared, &build, target.reporter, target.shared)?;
+        let worker = self.worker(target.prepared, &build, target.reporter, target.shared);
         let job = Job {
             worker: &worker,
             definition: &build.lowered.definition,

@@ -24,7 +24,7 @@ use crate::ops::git::Resolutions;
 use crate::ops::local::ContextRoot;
 use crate::progress::Reporter;
 use crate::request::{BuildOutcome, CacheImport, Output, StepReport};
-use crate::solve::{self, Job};
+use crate::solve::{self, Job, Solved};
 use crate::task::Tasks;
 use crate::web::WebFiles;
 use crate::worker::{BuildWorker, ResultRef, layers_of};
@@ -223,7 +223,7 @@ impl Run<'_> {
             networks: StepNetworks::new(self.engine.config.build.network),
             variables: &|name| std::env::var(name).ok(),
         };
-        let targets = self.targets(&prepared, reporters, &shared)?;
+        let targets = self.targets(&prepared, reporters, &shared);
         let places = targets.iter().enumerate().flat_map(|(index, target)| {
             let parts = 0..target.parts.len();
             parts.map(move |part| (index, part))
@@ -233,17 +233,25 @@ impl Run<'_> {
         let jobs: Vec<Job<'_, BuildWorker<'_>>> = places.iter().map(job).collect();
         let limit = self.engine.config.worker.oci.max_parallelism;
         let limit = self.options.max_parallelism.or(limit);
+        let finish = |job, solved: Option<Solved<ResultRef>>, stop: &CancelFlag| {
+            let (target, part): (usize, usize) = places[job];
+            let target = &targets[target];
+            target.parts[part].set_result(solved.map(|solved| solved.result));
+            // Who is the last exports all.
+            match target.unsolved.fetch_sub(1, Ordering::AcqRel) {
+                1 if jobs.len() == 1 => self.export_alone(target, stop).map(Some),
+                1 => self.export(target, stop).map(Some),
+                _ => Ok(None),
+            }
+        };
         let solve = || {
-            solve::solve(&jobs, self.cancel, limit, &|job, solved, stop| {
-                let (target, part) = places[job];
-                let target = &targets[target];
-                target.parts[part].set_result(solved.map(|solved| solved.result));
-                // Who is the last exports all.
-                match target.unsolved.fetch_sub(1, Ordering::AcqRel) {
-                    1 if jobs.len() == 1 => self.export_alone(target, stop).map(Some),
-                    1 => self.export(target, stop).map(Some),
-                    _ => Ok(None),
+            std::thread::scope(|scope| {
+                let parts = targets.iter().flat_map(|target| &target.parts);
+                for part in parts.filter(|part| part.has_many_steps()) {
+                    // Where no thread can be started, it is read when it is needed.
+                    let _ = Tasks::spawn(scope, "history", || part.worker.history.read());
                 }
+                solve::solve(&jobs, self.cancel, limit, &finish)
             })
         };
         let solved = match &ahead {
@@ -287,15 +295,14 @@ impl Run<'_> {
         prepared: &'a [Prepared],
         reporters: &'a [Reporter<'a>],
         shared: &'a Shared<'a>,
-    ) -> Result<Vec<Target<'a>>, (Option<usize>, BuildError)> {
+    ) -> Vec<Target<'a>> {
         let builds = prepared.iter().flat_map(|target| &target.builds);
         let scopes: Vec<String> = builds.map(|build| build.scopes.0.clone()).collect();
         let mut targets = Vec::with_capacity(prepared.len());
         for (prepared, reporter) in prepared.iter().zip(reporters) {
             let mut parts = Vec::with_capacity(prepared.builds.len());
             for build in &prepared.builds {
-                let worker = self.worker(prepared, build, reporter, shared);
-                let mut worker = worker.map_err(|error| (Some(targets.len()), error))?;
+                let mut worker = self.worker(prepared, build, reporter, shared);
                 if scopes.len() > 1 {
                     worker.history.set_run(&prepared.name, scopes.clone());
                 }
@@ -315,7 +322,7 @@ impl Run<'_> {
                 exports_cache: AtomicBool::new(true),
             });
         }
-        Ok(targets)
+        targets
     }
 
     pub(super) fn worker<'a>(
@@ -324,20 +331,20 @@ impl Run<'_> {
         build: &'a OnPlatform,
         reporter: &'a Reporter<'a>,
         shared: &'a Shared<'a>,
-    ) -> Result<BuildWorker<'a>> {
+    ) -> BuildWorker<'a> {
         let ignore = IgnoreFile {
             name: prepared.ignore.name.clone(),
             patterns: prepared.ignore.patterns.clone(),
         };
-        let history = History::open(
+        let history = History::new(
             &self.engine.store,
             build.scopes.clone(),
             &build.lowered,
             ignore,
             prepared.no_cache_flag.clone(),
             &shared.notes,
-        )?;
-        Ok(BuildWorker {
+        );
+        BuildWorker {
             engine: self.engine,
             lease: self.lease.clone(),
             lowered: &build.lowered,
@@ -363,7 +370,7 @@ impl Run<'_> {
             reporter,
             cancel: self.cancel,
             ahead: shared.ahead,
-        })
+        }
     }
 }
 

@@ -30,13 +30,7 @@ struct Reads<'a> {
 }
 
 pub(super) fn cache_map(exec: &pb::ExecOp, platform: &Platform, input_count: usize) -> CacheMap {
-    let mut reads: Vec<Reads<'_>> = Vec::new();
-    reads.resize_with(input_count, Reads::default);
-    for mount in &exec.mounts {
-        if let Some(input) = input_of(mount) {
-            reads[input].add(mount);
-        }
-    }
+    let reads = reads_of(exec, input_count);
     let key = Key {
         r#type: "buildkit.exec.v0",
         exec: &normalized(exec, &reads),
@@ -46,6 +40,27 @@ pub(super) fn cache_map(exec: &pb::ExecOp, platform: &Platform, input_count: usi
         digest: Digest::sha256(go_json(&key)),
         inputs: reads.iter().map(Reads::keys).collect(),
     }
+}
+
+/// See [`super::content`].
+pub(super) fn content(
+    exec: &pb::ExecOp,
+    input_count: usize,
+    input: usize,
+) -> Option<Vec<Selector>> {
+    reads_of(exec, input_count).get(input)?.content()
+}
+
+/// Returns what the mounts read, input by input.
+fn reads_of(exec: &pb::ExecOp, input_count: usize) -> Vec<Reads<'_>> {
+    let mut reads: Vec<Reads<'_>> = Vec::new();
+    reads.resize_with(input_count, Reads::default);
+    for mount in &exec.mounts {
+        if let Some(input) = input_of(mount) {
+            reads[input].add(mount);
+        }
+    }
+    reads
 }
 
 /// Returns the index of the input whose files a mount shows.
@@ -90,8 +105,12 @@ impl<'a> Reads<'a> {
         let paths = self.names();
         InputKeys {
             selector: (!paths.is_empty()).then(|| Digest::sha256(paths.join("\0"))),
-            content: (!self.by_definition).then(|| selectors(&paths)),
+            content: self.content(),
         }
+    }
+
+    fn content(&self) -> Option<Vec<Selector>> {
+        (!self.by_definition).then(|| selectors(&self.names()))
     }
 }
 

@@ -60,6 +60,15 @@ pub(super) fn cache_map(file: &pb::FileOp, input_count: usize) -> CacheMap {
     }
 }
 
+/// See [`super::content`].
+pub(super) fn content(
+    file: &pb::FileOp,
+    input_count: usize,
+    input: usize,
+) -> Option<Vec<Selector>> {
+    reads_of(file, input_count).get(input)?.content()
+}
+
 /// Returns what the actions read, input by input.
 fn reads_of(file: &pb::FileOp, input_count: usize) -> Vec<Reads> {
     let mut reads: Vec<Reads> = Vec::new();
@@ -123,16 +132,21 @@ impl Reads {
         self.selectors.iter().all(|it| is_told(&it.path)) && names.is_sorted_by(|a, b| a < b)
     }
 
+    fn content(&self) -> Option<Vec<Selector>> {
+        let is_read = !self.is_changed && !self.selectors.is_empty();
+        is_read.then(|| without_redundant(&self.selectors))
+    }
+
     fn keys(&self) -> InputKeys {
-        if self.is_changed || self.selectors.is_empty() {
+        let Some(content) = self.content() else {
             return InputKeys::default();
-        }
+        };
         let paths = self.selectors.iter().map(|it| it.path.as_str());
         let mut paths: Vec<&str> = paths.collect();
         paths.sort_unstable_by(|a, b| b.cmp(a));
         InputKeys {
             selector: Some(Digest::sha256(paths.join("\0"))),
-            content: Some(without_redundant(&self.selectors)),
+            content: Some(content),
         }
     }
 }

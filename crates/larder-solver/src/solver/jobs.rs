@@ -62,7 +62,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
             }
             return ix;
         }
-        let ix = Ix(self.next_id());
+        let ix = self.vertices.next();
         let input = |&(from, output): &(Ix, usize)| Input {
             from,
             output,
@@ -89,7 +89,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
             failed: None,
             work: BTreeSet::new(),
         };
-        self.vertices.insert(ix, vertex);
+        let ix = self.vertices.add(vertex);
         self.index.insert(identity, ix);
         ix
     }
@@ -266,7 +266,7 @@ impl<R: Clone, E: Clone + From<Error>> Solver<R, E> {
     }
 
     fn remove(&mut self, ix: Ix) {
-        let Some(vertex) = self.vertices.remove(&ix) else {
+        let Some(vertex) = self.vertices.remove(ix) else {
             return;
         };
         self.unindex(ix, &vertex.identity);

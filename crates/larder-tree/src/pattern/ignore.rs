@@ -122,7 +122,9 @@ impl PatternMatcher {
     fn exact_from(&self, start: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         let text = |index: usize| self.patterns[index].text.as_bytes();
         let first = self.exact.partition_point(|index| text(*index) < start);
-        self.exact[first..].iter().map(move |index| (*index, text(*index)))
+        self.exact[first..]
+            .iter()
+            .map(move |index| (*index, text(*index)))
     }
 
     /// Returns which patterns are `path`, or one of its parents if these are to be tried, too; in
