@@ -1,5 +1,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// How soon who waits for the network notices.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Asks work to end early. Copies share one state; once set it stays set.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +47,13 @@ impl CancelFlag {
             Err(crate::BuildError::canceled())
         } else {
             Ok(())
+        }
+    }
+
+    /// Waits until the end is asked for.
+    pub(crate) async fn canceled(&self) {
+        while !self.is_set() {
+            tokio::time::sleep(POLL).await;
         }
     }
 

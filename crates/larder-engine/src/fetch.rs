@@ -311,7 +311,7 @@ impl<'a> Fetcher<'a> {
                 error = self.given_up(&descriptor.digest, &heard) => Err(error),
             }
         };
-        let fetched = self.engine.tasks.block_on(fetch).map_err(no_runtime)?;
+        let fetched = self.engine.tasks.block_on(fetch)?;
         self.cancel.check()?;
         fetched?;
         sink.commit()?;
@@ -396,11 +396,6 @@ pub(crate) fn layout_blob(directory: &Path, digest: &Digest) -> PathBuf {
 /// Returns the repository of a reference, as the store notes it.
 pub(crate) fn repository(image_ref: &ImageRef) -> String {
     format!("{}/{}", image_ref.registry(), image_ref.repository())
-}
-
-/// The error for a runtime that can't be started.
-pub(crate) fn no_runtime(source: io::Error) -> BuildError {
-    BuildError::new(ErrorClass::Exhausted, "cannot start the network's runtime").with_source(source)
 }
 
 /// Writes a download into the store.

@@ -13,9 +13,10 @@ use larder_oci::{
 };
 use larder_store::{ImageInfo, Lease, NewImage, SnapshotId};
 
+use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
-use crate::fetch::{FarLayer, no_runtime, repository};
+use crate::fetch::{FarLayer, repository};
 use crate::progress::Reporter;
 use crate::request::LayoutImage;
 pub(crate) use layout::Layouts;
@@ -130,6 +131,7 @@ pub(crate) type ImageKey = (String, Platform);
 pub(crate) struct Images<'a> {
     engine: &'a Engine,
     lease: &'a Lease,
+    cancel: &'a CancelFlag,
     /// Whether registries are asked even if the store has an image of the name.
     pull: bool,
     looked_up: Mutex<HashMap<Wanted, Arc<LookUp>>>,
@@ -143,10 +145,16 @@ type Wanted = (ImageRef, Platform, Option<OciLayout>);
 type LookUp = OnceLock<Result<ResolvedImage>>;
 
 impl<'a> Images<'a> {
-    pub(crate) fn new(engine: &'a Engine, lease: &'a Lease, pull: bool) -> Self {
+    pub(crate) fn new(
+        engine: &'a Engine,
+        lease: &'a Lease,
+        pull: bool,
+        cancel: &'a CancelFlag,
+    ) -> Self {
         Self {
             engine,
             lease,
+            cancel,
             pull,
             looked_up: Mutex::default(),
             layouts: Layouts::default(),
@@ -165,7 +173,7 @@ impl<'a> Images<'a> {
 
     /// Returns a finder that asks registries even if the store has an image of the name.
     pub(crate) fn asking_registries(&self) -> Self {
-        Self::new(self.engine, self.lease, true)
+        Self::new(self.engine, self.lease, true, self.cancel)
     }
 
     /// Returns all images found so far, by what their vertices are known by.
@@ -320,7 +328,7 @@ impl<'a> Images<'a> {
         let client = self.engine.registry();
         // Who has an image of that name has most likely what it stands for now.
         let asks_first = self.lease.store().image_by_name(image_ref)?.is_some();
-        let fetched = self.engine.tasks.block_on(async {
+        let fetched = self.engine.tasks.until_canceled(self.cancel, async {
             let (target, mut document) = if asks_first || image_ref.digest().is_some() {
                 let target = client.resolve(image_ref).await?.descriptor.digest;
                 let document = match self.stored(&target) {
@@ -363,7 +371,7 @@ impl<'a> Images<'a> {
             }
             Ok(documents)
         });
-        let documents = fetched.map_err(no_runtime)??;
+        let documents = fetched??;
         let target = Digest::sha256(&documents[0]);
         for document in &documents {
             self.lease.put_blob(document)?;

@@ -5,7 +5,6 @@ use larder_store::{PruneRequest, Snapshotter};
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::fetch::no_runtime;
 
 impl Engine {
     /// Returns what the store is pruned by after builds, in order: the configuration's policies,
@@ -42,7 +41,7 @@ impl Engine {
                 .fetch_manifest(image_ref, &resolved.descriptor.digest)
                 .await
         });
-        let manifest = fetched.map_err(no_runtime)??;
+        let manifest = fetched??;
         Ok((manifest.descriptor, manifest.bytes))
     }
 }

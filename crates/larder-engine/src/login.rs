@@ -8,7 +8,6 @@ use larder_registry::{Client, Credentials, DockerConfig, KnownLogin, registry_na
 
 use crate::config::Config;
 use crate::error::{BuildError, Result};
-use crate::fetch::no_runtime;
 use crate::task::Tasks;
 
 /// The logins of a user.
@@ -80,7 +79,7 @@ impl<'a> Logins<'a> {
         }
         let tasks = Tasks::default();
         let shown = tasks.block_on(client.log_in(registry));
-        shown.map_err(no_runtime)?.map_err(|error| {
+        shown?.map_err(|error| {
             // What helps who has no login does not help who has a wrong one.
             BuildError::from(error).without_hint()
         })?;

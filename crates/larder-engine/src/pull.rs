@@ -60,7 +60,7 @@ impl Engine {
         let before = self.store.image_by_name(image_ref)?;
         let host = Platform::host();
         let wanted = platform.unwrap_or(&host);
-        let image = Images::new(self, &lease, true).resolve(image_ref, wanted)?;
+        let image = Images::new(self, &lease, true, cancel).resolve(image_ref, wanted)?;
         if platform.is_some() && !image.fits() {
             let own = image.config.platform();
             let message = format!("`{image_ref}` is an image for {own}, not for {wanted}");

@@ -5,6 +5,9 @@ use std::future::Future;
 use std::sync::OnceLock;
 use std::thread::{JoinHandle, Scope, ScopedJoinHandle};
 
+use crate::cancel::CancelFlag;
+use crate::error::{BuildError, ErrorClass, Result};
+
 /// The threads and the runtime of an engine.
 #[derive(Default)]
 pub(crate) struct Tasks {
@@ -35,8 +38,24 @@ impl Tasks {
             .spawn(work)
     }
 
+    /// Waits for `future` on the calling thread, unless `cancel` is set first. Must not be called from within a
+    /// future.
+    pub(crate) fn until_canceled<F: Future>(
+        &self,
+        cancel: &CancelFlag,
+        future: F,
+    ) -> Result<F::Output> {
+        let either = async {
+            tokio::select! {
+                done = future => Ok(done),
+                () = cancel.canceled() => Err(BuildError::canceled()),
+            }
+        };
+        self.block_on(either)?
+    }
+
     /// Waits for `future` on the calling thread. Must not be called from within a future.
-    pub(crate) fn block_on<F: Future>(&self, future: F) -> std::io::Result<F::Output> {
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> Result<F::Output> {
         if let Some(runtime) = self.runtime.get() {
             return Ok(runtime.block_on(future));
         }
@@ -45,7 +64,11 @@ impl Tasks {
             .thread_name("larder-net")
             .enable_io()
             .enable_time()
-            .build()?;
+            .build()
+            .map_err(|source| {
+                let what = "cannot start the network's runtime";
+                BuildError::new(ErrorClass::Exhausted, what).with_source(source)
+            })?;
         Ok(self.runtime.get_or_init(|| started).block_on(future))
     }
 }

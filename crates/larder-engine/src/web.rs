@@ -19,12 +19,10 @@ use larder_tree::beneath::Root;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::cache::source::canceled;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
 use crate::explain::SourcePart;
-use crate::fetch::no_runtime;
 use crate::openpgp::{self, Signers};
 use crate::progress::VertexProgress;
 use crate::request::SecretProvider;
@@ -338,15 +336,10 @@ impl<'a> WebFiles<'a> {
         };
         let mut partial = Partial::new(self.lease, source)?;
         let mut sink = partial.sink(Some(fetch.progress), Some(fetch.cancel));
-        let answer = async {
-            tokio::select! {
-                answer = self.engine.web().fetch(&request, &validators, &mut sink) => Some(answer),
-                () = canceled(fetch.cancel) => None,
-            }
-        };
-        let answer = self.engine.tasks.block_on(answer).map_err(no_runtime)?;
+        let web = self.engine.web();
+        let answer = web.fetch(&request, &validators, &mut sink);
+        let answer = self.engine.tasks.until_canceled(fetch.cancel, answer)?;
         fetch.cancel.check()?;
-        let answer = answer.ok_or_else(BuildError::canceled)?;
         let answer = answer.map_err(|error| failed(source, error, authorization.is_some()))?;
         let WebAnswer::Fetched(file) = &answer else {
             return Ok((answer, None));

@@ -69,7 +69,8 @@ impl Engine {
         let lease = self.store.lease()?;
         let clock = || self.now();
         let reporter = Reporter::new(sink, &clock);
-        let images = Images::new(self, &lease, request.pull);
+        let cancel = CancelFlag::new();
+        let images = Images::new(self, &lease, request.pull, &cancel);
         let policy = request.source_policy.clone();
         let web = WebFiles::new(self, &lease);
         let repositories = Resolutions::default();
@@ -80,7 +81,7 @@ impl Engine {
             images: PolicedImages::new(&images, &policy),
             web: &web,
             repositories: &repositories,
-            cancel: &CancelFlag::new(),
+            cancel: &cancel,
             name: "",
             inputs: BTreeMap::new(),
         };

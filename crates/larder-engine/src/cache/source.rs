@@ -15,7 +15,7 @@ use super::remote::RemoteResult;
 use crate::cancel::CancelFlag;
 use crate::engine::Engine;
 use crate::error::{BuildError, ErrorClass, Result};
-use crate::fetch::{Origin, layout_blob, no_runtime};
+use crate::fetch::{Origin, layout_blob};
 use crate::images::{ResolvedImage, read_image};
 use crate::progress::{Reporter, VertexProgress};
 use crate::request::CacheImport;
@@ -23,8 +23,6 @@ use crate::task::Tasks;
 
 /// How long a cache may take to be read; the build goes on without it then.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// How soon a cancellation is noticed.
-const CANCEL_POLL: Duration = Duration::from_millis(50);
 
 /// What reading a cache needs.
 #[derive(Clone, Copy)]
@@ -101,14 +99,13 @@ impl Sources<'_> {
         let read = async {
             tokio::select! {
                 read = read_registry(&client, image_ref) => read,
-                () = canceled(self.cancel) => Err(BuildError::canceled()),
                 () = tokio::time::sleep(READ_TIMEOUT) => Err(BuildError::new(
                     ErrorClass::Unavailable,
                     format!("no answer within {} s", READ_TIMEOUT.as_secs()),
                 )),
             }
         };
-        let (kind, caches) = self.engine.tasks.block_on(read).map_err(no_runtime)??;
+        let (kind, caches) = self.engine.tasks.until_canceled(self.cancel, read)??;
         vertex.status_done(format!("inferred cache manifest type: {kind}"));
         loaded.extend(caches.into_iter().map(|cache| remote(cache, &origin)));
         Ok(loaded)
@@ -205,13 +202,6 @@ async fn fetch(client: &Client, image_ref: &ImageRef, config: &Descriptor) -> Re
         .fetch_blob(image_ref, config, Partial::default(), &mut bytes)
         .await?;
     Ok(bytes)
-}
-
-/// Waits until the flag is set.
-pub(crate) async fn canceled(cancel: &CancelFlag) {
-    while !cancel.is_set() {
-        tokio::time::sleep(CANCEL_POLL).await;
-    }
 }
 
 fn read_file(path: &Path, limit_bytes: u64) -> Result<Vec<u8>> {

@@ -112,7 +112,7 @@ impl Run<'_> {
             layouts: &Layouts::default(),
         };
         let images = [false, true].map(|pull| {
-            let images = Images::new(self.engine, &self.lease, pull);
+            let images = Images::new(self.engine, &self.lease, pull, self.cancel);
             images.with_layouts(found.layouts.clone())
         });
         let prepared = self

@@ -11,7 +11,7 @@ use larder_tree::quota;
 use rustix::fs::{Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
 use crate::error::{BuildError, ErrorClass, Result};
-use crate::fetch::{Fetcher, Origin, layout_blob, no_runtime};
+use crate::fetch::{Fetcher, Origin, layout_blob};
 use crate::images::Layouts;
 
 /// The media type of bytes that nobody said anything of.
@@ -65,7 +65,10 @@ pub(crate) fn fetch(fetcher: &Fetcher<'_>, blob: &BlobLocator, layouts: &Layouts
     } else {
         let registry = fetcher.engine.registry();
         let size = registry.blob_size(&blob.image_ref, digest);
-        let size_bytes = fetcher.engine.tasks.block_on(size).map_err(no_runtime)??;
+        let size_bytes = fetcher
+            .engine
+            .tasks
+            .until_canceled(fetcher.cancel, size)??;
         (Origin::Registry(blob.image_ref.clone()), size_bytes)
     };
     let descriptor = Descriptor::new(BYTES, digest.clone(), size_bytes);

@@ -91,7 +91,7 @@ fn solved(
         definition = rewritten.definition;
     }
     worker.granted.check(&definition)?;
-    let finder = Images::new(worker.engine, &worker.lease, false);
+    let finder = Images::new(worker.engine, &worker.lease, false, cancel);
     let finder = finder.with_layouts(worker.layouts.clone());
     let mut images = worker.images.clone();
     images.extend(llb::source_images(&definition, &finder)?);

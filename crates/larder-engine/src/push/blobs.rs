@@ -2,22 +2,19 @@
 
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use larder_oci::{Descriptor, ImageRef};
 use larder_registry::{BlobPush, Client, Pushed};
 
 use super::PushedBlob;
 use crate::error::{BuildError, ErrorClass, Result};
-use crate::fetch::{Fetcher, Origin, no_runtime, repository};
+use crate::fetch::{Fetcher, Origin, repository};
 use crate::progress::StatusProgress;
 use crate::task::Tasks;
 
 /// Threads that read blobs. The registry's client bounds how many are pushed at once; these only
 /// must not be the narrower bound.
 const THREADS: usize = 16;
-/// How often it is looked whether the user wants an end.
-const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Pushes blobs to the repository of `name`, many at once; returns what became of each.
 pub(super) fn push_all(
@@ -149,18 +146,10 @@ pub(super) fn until_canceled<T>(
     fetcher: &Fetcher<'_>,
     work: impl Future<Output = Result<T, larder_registry::Error>>,
 ) -> Result<T> {
-    let canceled = async {
-        while !fetcher.cancel.is_set() {
-            tokio::time::sleep(CANCEL_INTERVAL).await;
-        }
-    };
-    let either = async {
-        tokio::select! {
-            done = work => done.map_err(in_words),
-            () = canceled => Err(BuildError::canceled()),
-        }
-    };
-    fetcher.engine.tasks.block_on(either).map_err(no_runtime)?
+    let tasks = &fetcher.engine.tasks;
+    tasks
+        .until_canceled(fetcher.cancel, work)?
+        .map_err(in_words)
 }
 
 /// The hint for who can't reach a registry is about base images.
