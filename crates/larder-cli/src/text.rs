@@ -30,12 +30,16 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// Returns `text` without the logins in its addresses and image references: the `user:password` of
 /// `https://user:password@host` and `user:password@host/image`, and the token of
-/// `https://token@host`. A digest after the `@` makes what is before it a name.
+/// `https://token@host`. A digest after the `@` makes what is before it a name, and a `<` in front the
+/// name of an argument.
 pub(crate) fn without_credentials(text: &str) -> Cow<'_, str> {
     let mut shown = String::new();
     let mut told = 0;
+    let ends = |c: char| c.is_whitespace() || "/`'\"=,@".contains(c);
     for (at, _) in text.match_indices('@') {
-        let ends = |c: char| c.is_whitespace() || "/`'\"=,@".contains(c);
+        if at < told {
+            continue;
+        }
         let begin = text[told..at]
             .rfind(ends)
             .map_or(told, |end| told + end + 1);
@@ -43,11 +47,15 @@ pub(crate) fn without_credentials(text: &str) -> Cow<'_, str> {
         let is_of_web = ["http://", "https://"]
             .iter()
             .any(|scheme| text[..begin].ends_with(scheme));
-        let is_login = !login.is_empty() && (login.contains(':') || is_of_web);
+        let is_name = login.is_empty() || login.starts_with('<');
+        let is_login = !is_name && (login.contains(':') || is_of_web);
         if is_login && !begins_with_algorithm(&text[at + 1..]) {
             shown.push_str(&text[told..begin]);
             shown.push_str("xxxxx:xxxxx");
-            told = at;
+            // A password may have an `@`, too.
+            let rest = &text[at..];
+            let word = rest.find(|c| c != '@' && ends(c)).unwrap_or(rest.len());
+            told = at + rest[..word].rfind('@').unwrap_or_default();
         }
     }
     if told == 0 {
@@ -139,6 +147,14 @@ mod tests {
                 "xxxxx:xxxxx@sha256.example/x xxxxx:xxxxx@sha2567/x",
             ),
             ("https://xxxxx:xxxxx@h", "https://xxxxx:xxxxx@h"),
+            (
+                "`u:p@ss@host/x@sha256:00` u:p@ss@h",
+                "`xxxxx:xxxxx@host/x@sha256:00` xxxxx:xxxxx@h",
+            ),
+            (
+                "pull [OPTIONS] <NAME[:TAG|@DIGEST]>",
+                "pull [OPTIONS] <NAME[:TAG|@DIGEST]>",
+            ),
         ];
         for (text, expected) in cases {
             assert_eq!(without_credentials(text), expected);

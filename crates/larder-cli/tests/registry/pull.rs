@@ -1,10 +1,13 @@
 //! Base images from a registry: mirrors, credentials, verification, and no network without need.
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use fs_err as fs;
 use larder_oci::{Digest, Platform, media_type};
 use larder_testkit::{
-    Base, Fault, FaultProxy, MadeImage, On, Project, RegistryOptions, Run, install, project, skip,
+    Base, Fault, FaultProxy, MadeImage, On, Project, RegistryOptions, Run, WebAnswer, WebServer,
+    install, project, skip,
 };
 
 use crate::{Setup, image, layer, registry};
@@ -348,4 +351,42 @@ fn a_build_with_local_inputs_opens_no_socket() {
         .args(command.get_args());
     let _ = Run::of(&mut traced).exit(1);
     assert!(fs::read_to_string(&log).unwrap().contains("AF_INET"));
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_a_manifest() {
+    let project = project!(Base::Busybox);
+    let scratch = project.scratch();
+    for verb in ["pull", "build"] {
+        let barrier = Arc::new(Barrier::new(2));
+        let at_server = Arc::clone(&barrier);
+        let server = WebServer::start(move |request, _| match request.target.as_str() {
+            "/v2/" => WebAnswer::status(200),
+            // Its end never comes.
+            _ => WebAnswer::json("{}").meet_after(1, &at_server),
+        });
+        let name = format!("{}/hangs:1", server.host());
+        let context = scratch.context(verb, &[("Dockerfile", &format!("FROM {name}\n"))]);
+        let argument = match verb {
+            "pull" => name.into(),
+            _ => context.into_os_string(),
+        };
+        let mut command = project.larder().command([verb]);
+        let mut child = command
+            .arg(argument)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        while !server.requests().iter().any(|it| it.target.ends_with("/1")) {
+            std::thread::sleep(Duration::from_millis(10));
+            assert_eq!(child.try_wait().unwrap(), None, "{verb}");
+        }
+        let pid = child.id().to_string();
+        Command::new("kill").args(["-INT", &pid]).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        barrier.wait();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(130), "{said}");
+        assert!(said.ends_with("context canceled\n"), "{said}");
+    }
 }
