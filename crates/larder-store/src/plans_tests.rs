@@ -183,7 +183,7 @@ fn a_cached_build_reads_no_table_as_a_whole() {
     collect(&store);
     let again = open(&root);
     let plans = plans(&again, || {
-        again.forget_unsettled().unwrap();
+        again.recover_unsettled().unwrap();
         assert_eq!(build(&again, true), made);
         collect(&again);
     });

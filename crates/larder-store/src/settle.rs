@@ -1,15 +1,19 @@
 //! What is written is not forced to the disk at once: its rows are *unsettled* until one
-//! `syncfs` has covered them, and an unsettled row of an earlier boot is forgotten.
+//! `syncfs` has covered them. Of an unsettled row of an earlier boot the files are read: if they are
+//! not what they were, it is forgotten.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use larder_oci::Digest;
+use larder_tree::diff::{DigestWriter, LayerOptions};
 use rusqlite::{Transaction, params};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::db::to_nanos;
+use crate::snapshot::{Form, digest_column, optional_digest_column};
 use crate::{Error, Result, SnapshotId, Store};
 
 /// Unsettled rows wait at least this long, by when the kernel has written most of their bytes by
@@ -114,8 +118,9 @@ impl Store {
         if any { self.settle() } else { Ok(()) }
     }
 
-    /// Forgets what was not settled when the machine went down: its bytes may be missing.
-    pub(crate) fn forget_unsettled(&self) -> Result<()> {
+    /// Looks at what was not settled when the machine went down, and forgets that of which the disk
+    /// may have lost something.
+    pub(crate) fn recover_unsettled(&self) -> Result<()> {
         let stale = self.read(|db| {
             // Not `<>`, for which SQLite reads the whole index.
             let sql = "SELECT EXISTS (SELECT 1 FROM snapshots WHERE unsettled < ?1) \
@@ -130,14 +135,105 @@ impl Store {
             return Ok(());
         }
         let publications = self.lock_removal()?;
-        self.write_durably(|tx| forget(tx, self.boot()))?;
+        let whole = self.whole_of_other_boots()?;
+        self.write_durably(|tx| {
+            whole.keep(tx, self.boot())?;
+            forget(tx, self.boot())
+        })?;
         self.sweep_unreferenced()?;
         drop(publications);
+        self.settle_soon();
         self.sweep_lost_cache_mounts()
+    }
+
+    /// Reads the files of all unsettled rows of other boots.
+    fn whole_of_other_boots(&self) -> Result<Whole> {
+        let (snapshots, blobs) = self.read(|db| {
+            let mut snapshots = db.prepare(
+                "SELECT id, form, diff_id, EXISTS (SELECT 1 FROM snapshot_parents WHERE child = id) \
+                 FROM snapshots WHERE unsettled IS NOT NULL AND unsettled <> ?",
+            )?;
+            let snapshots = snapshots.query_map([self.boot()], |row| {
+                Ok(Unsettled {
+                    id: row.get(0)?,
+                    form: row.get(1)?,
+                    diff_id: optional_digest_column(row, 2)?,
+                    has_parents: row.get(3)?,
+                })
+            })?;
+            let snapshots = snapshots.collect::<rusqlite::Result<Vec<_>>>()?;
+            let mut blobs = db.prepare(
+                "SELECT digest FROM blobs WHERE unsettled IS NOT NULL AND unsettled <> ?",
+            )?;
+            let blobs = blobs.query_map([self.boot()], |row| digest_column(row, 0))?;
+            Ok((snapshots, blobs.collect::<rusqlite::Result<Vec<_>>>()?))
+        })?;
+        let snapshots = snapshots.into_iter().filter(|it| self.is_whole(it));
+        let whole = Whole {
+            snapshots: snapshots.map(|it| it.id).collect(),
+            blobs: blobs
+                .into_iter()
+                .filter(|it| self.is_blob_whole(it))
+                .collect(),
+        };
+        // What was read may lie upon what is forgotten.
+        self.lowers().clear();
+        Ok(whole)
+    }
+
+    /// Returns whether a snapshot has the files that it had: a diff ID covers them with their
+    /// attributes. Where none is known, nobody can tell.
+    fn is_whole(&self, snapshot: &Unsettled) -> bool {
+        match (snapshot.form, &snapshot.diff_id) {
+            // It has no files.
+            (Form::Merge, _) => snapshot.has_parents,
+            (Form::Directory | Form::Tree, Some(diff_id)) => self
+                .write_layer(&snapshot.id, io::sink(), &LayerOptions::default())
+                .is_ok_and(|(found, _)| found == *diff_id),
+            (Form::Directory | Form::Tree | Form::Flat, _) => false,
+        }
+    }
+
+    fn is_blob_whole(&self, digest: &Digest) -> bool {
+        let mut out = DigestWriter::new(io::sink());
+        let read = self
+            .open_blob(digest)
+            .is_ok_and(|mut file| io::copy(&mut file, &mut out).is_ok());
+        read && out.finish().1 == *digest
     }
 }
 
-/// Deletes the unsettled rows of other boots, and all that builds on them.
+/// A snapshot's row that is not settled.
+struct Unsettled {
+    id: SnapshotId,
+    form: Form,
+    diff_id: Option<Digest>,
+    has_parents: bool,
+}
+
+/// What is as it was stored.
+struct Whole {
+    snapshots: Vec<SnapshotId>,
+    blobs: Vec<Digest>,
+}
+
+impl Whole {
+    /// Takes the rows for those of this boot. What was read may come from memory still: it is to be
+    /// forced to the disk like what is stored now.
+    fn keep(&self, tx: &Transaction<'_>, boot: &str) -> Result<()> {
+        let mut snapshots = tx.prepare("UPDATE snapshots SET unsettled = ? WHERE id = ?")?;
+        for id in &self.snapshots {
+            snapshots.execute(params![boot, id])?;
+        }
+        let mut blobs = tx.prepare("UPDATE blobs SET unsettled = ? WHERE digest = ?")?;
+        for digest in &self.blobs {
+            blobs.execute(params![boot, digest.as_str()])?;
+        }
+        Ok(())
+    }
+}
+
+/// Deletes the rows of other boots that are still unsettled, and all that builds on them.
 fn forget(tx: &Transaction<'_>, boot: &str) -> Result<()> {
     let lost_blobs = "SELECT digest FROM blobs WHERE unsettled IS NOT NULL AND unsettled <> ?1";
     let lost_snapshots = "WITH RECURSIVE lost (id) AS ( \

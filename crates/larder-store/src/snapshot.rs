@@ -17,7 +17,7 @@ pub use image::ActiveImage;
 pub use info::{LayerBlob, LayerInfo, RecordType, SnapshotInfo};
 pub use layer::{NewLayer, UnpackedLayer};
 
-pub(crate) use chain::Packing;
+pub(crate) use chain::{Form, Packing};
 pub(crate) use erofs::Mounts;
-pub(crate) use info::{digest_column, missing};
+pub(crate) use info::{digest_column, missing, optional_digest_column};
 pub(crate) use lower::Lowers;

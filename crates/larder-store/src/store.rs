@@ -134,7 +134,7 @@ impl Store {
             lowers: Lowers::default(),
             settling: Settling::default(),
         }));
-        store.forget_unsettled()?;
+        store.recover_unsettled()?;
         Ok(store)
     }
 

@@ -51,7 +51,7 @@ fn long(port: &mut Map, at: &At, path: &KeyPath<'_>) -> Result<()> {
     let Some(target) = port.get("target").and_then(Node::scalar) else {
         return Err(Error::file(at, path, "`target` is missing"));
     };
-    let Some(number) = number(&target) else {
+    let Some(number) = number(&target).filter(|number| *number > 0) else {
         return Err(Error::file(
             at,
             path.key("target"),
@@ -89,7 +89,7 @@ fn short(text: &str, at: &At) -> Option<Vec<Node>> {
     if !address.is_empty() {
         address.parse::<std::net::IpAddr>().ok()?;
     }
-    let (first, last) = range(container)?;
+    let (first, last) = range(container).filter(|(first, _)| *first > 0)?;
     let published = match published {
         "" => None,
         published => Some(range(published)?),

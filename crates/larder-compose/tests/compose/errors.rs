@@ -81,12 +81,18 @@ fn of_keys_and_kinds() {
 
 #[test]
 fn of_short_forms() {
-    for port in ["x", "1:2:3:4", "80-70", "80:90-91", "70000", "80/icmp"] {
+    for port in [
+        "x", "1:2:3:4", "80-70", "80:90-91", "70000", "80/icmp", "0", "80:000",
+    ] {
         check(
             &format!("services:\n  a:\n    image: x\n    ports:\n    - '{port}'\n"),
             &format!("compose.yaml:5: services.a.ports.[0]: invalid port specification `{port}`"),
         );
     }
+    check(
+        "services: {a: {image: x, ports: [{target: 0}]}}",
+        "services.a.ports.[0].target: `0` is no port",
+    );
     for volume in ["a:b:c:d", ":/x", "./x:"] {
         check(
             &format!("services:\n  a:\n    image: x\n    volumes:\n    - '{volume}'\n"),

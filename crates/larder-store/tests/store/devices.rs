@@ -13,7 +13,9 @@ use larder_tree::copy::{CopyOptions, copy_again};
 use larder_tree::diff::LayerOptions;
 
 use crate::mounter::Images;
-use crate::support::{TestStore, digest, disk_usage, leftovers, lowers, new_snapshot};
+use crate::support::{
+    TestStore, digest, disk_usage, keep_diff_id, leftovers, lowers, new_snapshot, restart,
+};
 
 const FILES: usize = 8;
 const FILE_BYTES: usize = 80_000;
@@ -253,6 +255,39 @@ fn what_uses_a_lost_image_is_lost() {
     let db = rusqlite::Connection::open(fixture.store.root().join("larder.db")).unwrap();
     let sql = "UPDATE snapshots SET unsettled = 'boot before' WHERE id = ?";
     db.execute(sql, [first.as_str()]).unwrap();
+    let again = fixture.store.again();
+    for id in [first, second] {
+        let error = again.snapshot(&id).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+    assert_eq!(again.check().unwrap(), []);
+    assert!(!has_files(again.root()));
+}
+
+#[test]
+fn images_are_kept_after_a_restart_if_all_their_blocks_are_whole() {
+    let Some(mut fixture) = Fixture::new() else {
+        return;
+    };
+    let lease = fixture.store.lease().unwrap();
+    let (first, key) = fixture.copy(&lease, "first", None);
+    fixture.write(0, 50);
+    let (second, _) = fixture.copy(&lease, "second", Some(key));
+    drop(lease);
+    keep_diff_id(&fixture.store, &first);
+    keep_diff_id(&fixture.store, &second);
+    restart(&fixture.store);
+    let again = fixture.store.again();
+    assert!(again.snapshot(&first).is_ok() && again.snapshot(&second).is_ok());
+
+    // A part of a file that both show.
+    let path = again.root().join("snapshots").join(first.as_str());
+    let mut image = std::fs::read(&path).unwrap();
+    let content = [(FILES - 1) as u8; 4096];
+    let place = image.windows(4096).position(|window| window == content);
+    image[place.unwrap() + 100] = 0;
+    std::fs::write(&path, image).unwrap();
+    restart(&again);
     let again = fixture.store.again();
     for id in [first, second] {
         let error = again.snapshot(&id).unwrap_err();

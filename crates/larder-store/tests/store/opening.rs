@@ -2,10 +2,12 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use larder_store::{Clock, ErrorKind, Options, PruneRequest, Store};
+use larder_store::{Clock, ErrorKind, Options, PruneRequest, Snapshotter, Store};
 use larder_tree::apply::Ownership;
 
-use crate::support::{DAY, OVERLAY, TestStore, layer, lowers, new_snapshot, upper};
+use crate::support::{
+    DAY, OVERLAY, TestStore, keep_diff_id, layer, lowers, new_snapshot, restart, upper,
+};
 
 fn options() -> Options {
     Options {
@@ -260,27 +262,91 @@ fn what_a_power_failure_may_have_taken_is_forgotten() {
     let safe = layer(&lease, None, "safe");
     let safe_blob = lease.put_blob(b"safe").unwrap();
     store.settle().unwrap();
+    // Nobody knows what should be in it.
     let lost = layer(&lease, Some(&safe), "lost");
     let above = lease.merge(std::slice::from_ref(&lost), "above").unwrap();
-    let lost_blob = lease.put_blob(b"lost").unwrap();
+    let changed = layer(&lease, Some(&safe), "changed");
+    keep_diff_id(&store, &changed);
+    let upon = layer(&lease, Some(&changed), "upon");
+    keep_diff_id(&store, &upon);
+    let blobs = ["empty", "longer", "other", "gone"].map(|name| {
+        let digest = lease.put_blob(name.as_bytes()).unwrap();
+        (
+            name,
+            store.root().join("blobs/sha256").join(digest.hex()),
+            digest,
+        )
+    });
     drop(lease);
-    let db = rusqlite::Connection::open(store.root().join("larder.db")).unwrap();
-    for table in ["snapshots", "blobs"] {
-        let sql =
-            format!("UPDATE {table} SET unsettled = 'boot before' WHERE unsettled IS NOT NULL");
-        assert!(db.execute(&sql, []).unwrap() > 0);
+    restart(&store);
+    let mut files = std::fs::read_dir(
+        store
+            .root()
+            .join("snapshots")
+            .join(changed.as_str())
+            .join("fs"),
+    );
+    let file = files.as_mut().unwrap().next().unwrap().unwrap().path();
+    std::fs::OpenOptions::new()
+        .write(true)
+        .truncate(true)
+        .open(file)
+        .unwrap();
+    for (name, path, _) in &blobs {
+        match *name {
+            "empty" => std::fs::write(path, "").unwrap(),
+            "longer" => std::fs::write(path, "longer than it was").unwrap(),
+            "other" => std::fs::write(path, "0ther").unwrap(),
+            _ => std::fs::remove_file(path).unwrap(),
+        }
     }
     let store_again = store.again();
     assert!(store_again.snapshot(&safe).is_ok());
     assert!(store_again.has_blob(&safe_blob).unwrap());
-    for id in [lost, above] {
+    for id in [lost, above, changed, upon] {
         assert_eq!(
             store_again.snapshot(&id).unwrap_err().kind(),
             ErrorKind::NotFound
         );
     }
-    assert!(!store_again.has_blob(&lost_blob).unwrap());
+    for (name, _, digest) in blobs {
+        assert!(!store_again.has_blob(&digest).unwrap(), "{name}");
+    }
     assert_eq!(store_again.check().unwrap(), []);
+}
+
+#[test]
+fn what_a_restart_left_whole_is_kept() {
+    for snapshotter in [OVERLAY, Snapshotter::Native] {
+        is_kept_if_whole(&TestStore::with(snapshotter));
+    }
+}
+
+fn is_kept_if_whole(store: &TestStore) {
+    let lease = store.lease().unwrap();
+    let base = layer(&lease, None, "base");
+    keep_diff_id(store, &base);
+    let top = layer(&lease, Some(&base), "top");
+    keep_diff_id(store, &top);
+    let other = layer(&lease, None, "other");
+    keep_diff_id(store, &other);
+    let mut kept = vec![base, top, other];
+    if store.is_stackable(&kept[2]).unwrap() {
+        let inputs = [kept[0].clone(), kept[2].clone()];
+        kept.push(lease.merge(&inputs, "merged").unwrap());
+    }
+    let blob = lease.put_blob(b"blob").unwrap();
+    drop(lease);
+    for _ in 0..2 {
+        // They are still to be forced to the disk: a second restart finds them unsettled, too.
+        restart(store);
+        let again = store.again();
+        for id in &kept {
+            assert!(again.snapshot(id).is_ok());
+        }
+        assert!(again.has_blob(&blob).unwrap());
+        assert_eq!(again.check().unwrap(), []);
+    }
 }
 
 /// Tells a copy of this test program to be an ordinary user: the directory to work in.

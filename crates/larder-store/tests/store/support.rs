@@ -14,6 +14,7 @@ use larder_store::{
     Snapshotter, Store,
 };
 use larder_tree::apply::Ownership;
+use larder_tree::diff::LayerOptions;
 
 use crate::mounter::Images;
 
@@ -227,4 +228,22 @@ pub(crate) fn leftovers(store: &Store) -> Vec<String> {
         }
     }
     found
+}
+
+/// Lets all that is unsettled look as if the machine went down since.
+pub(crate) fn restart(store: &Store) {
+    let db = rusqlite::Connection::open(store.root().join("larder.db")).unwrap();
+    let made_older = ["snapshots", "blobs"].map(|table| {
+        let sql =
+            format!("UPDATE {table} SET unsettled = 'boot before' WHERE unsettled IS NOT NULL");
+        db.execute(&sql, []).unwrap()
+    });
+    assert!(made_older.iter().sum::<usize>() > 0);
+}
+
+/// Keeps the diff ID of a snapshot, as an export does.
+pub(crate) fn keep_diff_id(store: &Store, id: &SnapshotId) {
+    let options = LayerOptions::default();
+    let (diff_id, length) = store.write_layer(id, std::io::sink(), &options).unwrap();
+    store.set_diff_id(id, &diff_id, length).unwrap();
 }
