@@ -252,6 +252,9 @@ pub(super) fn read_xattr(bytes: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let number = *bytes.get(1)?;
     let (prefix, _) = XATTR_SPACES.iter().find(|(_, known)| *known == number)?;
     let (name, value) = bytes[XATTR_ENTRY_BYTES..].split_at_checked(name_bytes)?;
+    if name.contains(&0) {
+        return None;
+    }
     Some(([prefix, name].concat(), value.to_vec()))
 }
 
@@ -265,4 +268,20 @@ pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn long(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attribute_has_a_name_that_the_kernel_takes() {
+        let attribute = |name: &[u8]| {
+            let head = [name.len() as u8, 1, 2, 0];
+            read_xattr(&[&head, name, b"ab"].concat())
+        };
+        let read = (b"user.x=y".to_vec(), b"ab".to_vec());
+        assert_eq!(attribute(b"x=y"), Some(read));
+        assert_eq!(attribute(b"x\0y"), None);
+    }
 }

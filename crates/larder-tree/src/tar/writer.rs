@@ -166,6 +166,11 @@ impl Encoded {
             }
         }
         for (name, value) in &header.xattrs {
+            // The key of a record ends at the first `=`.
+            if name.contains(&b'=') || name.contains(&0) {
+                let name = String::from_utf8_lossy(name);
+                return Err(unencodable(&format!("the attribute name `{name}`")));
+            }
             records.insert([XATTR_PREFIX, name].concat(), value.clone());
         }
         // A split name needs no record, unless there are others anyway.

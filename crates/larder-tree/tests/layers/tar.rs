@@ -131,6 +131,11 @@ fn headers_that_tar_cannot_hold_are_refused() {
     check(&Header::file(OsString::from_vec(b"a\0b".to_vec()), 0));
     check(&Header::file("f", u64::MAX));
     check(&Header::new("c", Kind::CharDevice(1 << 22, 0), 0o644));
+    for name in ["user.a=b", "user.a\0b"] {
+        let mut header = Header::file("f", 0);
+        header.xattrs.insert(name.into(), b"value".to_vec());
+        check(&header);
+    }
     let mut writer = Writer::new(Vec::new());
     writer.append(&Header::file("f", 2)).unwrap();
     writer.write_all(b"1").unwrap();
